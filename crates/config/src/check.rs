@@ -1,0 +1,278 @@
+//! From [`RunConfig`] to [`CheckedConfig`]: every rule that needs no file and no tensor.
+
+use crate::error::Problem;
+use crate::{ConfigError, ObjectiveKind, OptimizerKind, ReduceMode, RunConfig, RunKind};
+use std::ops::Deref;
+
+/// A config that obeys every rule which can be checked without opening a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckedConfig(RunConfig);
+
+impl Deref for CheckedConfig {
+    type Target = RunConfig;
+
+    fn deref(&self) -> &RunConfig {
+        &self.0
+    }
+}
+
+impl CheckedConfig {
+    /// Workers that the run can use at most: `run.max_workers`, else one for each slot.
+    pub fn max_workers(&self) -> u32 {
+        self.run.max_workers.unwrap_or(self.batch.slots)
+    }
+}
+
+impl RunConfig {
+    /// Checks every rule and reports every breach at once.
+    pub fn check(self, source_name: &str) -> Result<CheckedConfig, ConfigError> {
+        let mut problems = Vec::new();
+        let mut rule = |holds: bool, key: &str, message: String, help: &str| {
+            if !holds {
+                problems.push(Problem::at_key(key, message, help));
+            }
+        };
+        let run = &self.run;
+        rule(
+            run.name.parse::<types::RunId>().is_ok(),
+            "run.name",
+            format!("`{}` is no name", run.name),
+            "use 1 to 64 of a-z A-Z 0-9 . _ -, starting with a letter or digit",
+        );
+        rule(run.steps > 0, "run.steps", "is 0".into(), "give the number of optimizer steps");
+        rule(run.min_workers > 0, "run.min_workers", "is 0".into(), "a run needs at least one worker");
+        rule(
+            run.min_workers <= self.batch.slots,
+            "run.min_workers",
+            format!("{} workers cannot share {} slots", run.min_workers, self.batch.slots),
+            "raise `batch.slots` or lower `run.min_workers`: each worker needs at least one slot",
+        );
+        if let Some(max) = run.max_workers {
+            rule(
+                max >= run.min_workers,
+                "run.max_workers",
+                format!("{max} is less than run.min_workers = {}", run.min_workers),
+                "raise it, or leave it out",
+            );
+            rule(
+                max <= self.batch.slots,
+                "run.max_workers",
+                format!("{max} workers cannot share {} slots", self.batch.slots),
+                "raise `batch.slots` or lower `run.max_workers`: each worker needs at least one slot",
+            );
+        }
+        self.check_data(&mut rule);
+        self.check_model(&mut rule);
+        self.check_objective(&mut rule);
+        self.check_learning(&mut rule);
+        if problems.is_empty() {
+            Ok(CheckedConfig(self))
+        } else {
+            Err(ConfigError { source_name: source_name.to_owned(), problems })
+        }
+    }
+
+    fn check_data(&self, rule: &mut impl FnMut(bool, &str, String, &str)) {
+        let data = &self.data;
+        rule(!data.paths.is_empty(), "data.paths", "is empty".into(), "name at least one file, glob or URL");
+        rule(
+            (0.0..=0.5).contains(&data.eval_fraction),
+            "data.eval_fraction",
+            format!("{} is outside 0 to 0.5", data.eval_fraction),
+            "0.02 holds out one unit in fifty",
+        );
+        rule(data.unit_rows != Some(0), "data.unit_rows", "is 0".into(), "leave it out for the default");
+        rule(data.limit_rows != Some(0), "data.limit_rows", "is 0".into(), "leave it out for all rows");
+        rule(
+            data.limit_rows.is_none() || self.run.kind == RunKind::Finetune,
+            "data.limit_rows",
+            "is for labelled data only".into(),
+            "leave it out, or set run.kind = \"finetune\"",
+        );
+        rule(
+            !self.tokenizer.path.is_empty(),
+            "tokenizer.path",
+            "is empty".into(),
+            "name a tokenizer.json or vocab.txt",
+        );
+        let batch = &self.batch;
+        rule(batch.slots > 0, "batch.slots", "is 0".into(), "8 is a good number for up to 8 workers");
+        rule(
+            batch.slots <= 2048,
+            "batch.slots",
+            format!("{} is more than 2048", batch.slots),
+            "use larger micro-batches",
+        );
+        rule(batch.micro_batch > 0, "batch.micro_batch", "is 0".into(), "give samples per forward pass");
+        rule(batch.accumulate > 0, "batch.accumulate", "is 0".into(), "1 means no accumulation");
+        rule(
+            batch.sequence_length >= 8,
+            "batch.sequence_length",
+            format!("{} is less than 8", batch.sequence_length),
+            "128 is usual",
+        );
+    }
+
+    fn check_model(&self, rule: &mut impl FnMut(bool, &str, String, &str)) {
+        let shape = self.model.shape(30_522, self.batch.sequence_length as i64);
+        for (key, value) in [
+            ("model.layers", shape.layers),
+            ("model.hidden", shape.hidden),
+            ("model.heads", shape.heads),
+            ("model.intermediate", shape.intermediate),
+            ("model.vocabulary", shape.vocabulary),
+            ("model.max_positions", shape.max_positions),
+        ] {
+            rule(value > 0, key, format!("{value} is not positive"), "leave it out for the size's own value");
+        }
+        rule(
+            shape.heads > 0 && shape.hidden % shape.heads.max(1) == 0,
+            "model.heads",
+            format!("{} heads do not divide hidden = {}", shape.heads, shape.hidden),
+            "choose a divisor of model.hidden",
+        );
+        rule(
+            shape.segment_types > 0 || (shape.hidden / shape.heads.max(1)) % 2 == 0,
+            "model.heads",
+            "rotary positions need an even head width".into(),
+            "make model.hidden / model.heads even",
+        );
+        rule(
+            self.batch.sequence_length as i64 <= shape.max_positions,
+            "batch.sequence_length",
+            format!("{} is more than model.max_positions = {}", self.batch.sequence_length, shape.max_positions),
+            "raise model.max_positions or shorten the sequence",
+        );
+        for (key, value) in [("model.dropout", shape.dropout), ("model.attention_dropout", shape.attention_dropout)] {
+            rule(
+                (0.0..1.0).contains(&value),
+                key,
+                format!("{value} is outside 0 to 1"),
+                "0.1 is usual, 0 turns it off",
+            );
+        }
+        if let Err(message) = self.init.source() {
+            rule(false, "init.from", message, "for example `run:bert-mini` or `hf:models/minilm`");
+        }
+    }
+
+    fn check_objective(&self, rule: &mut impl FnMut(bool, &str, String, &str)) {
+        let objective = &self.objective;
+        let supervised = matches!(objective.kind, ObjectiveKind::Classify | ObjectiveKind::Tag);
+        rule(
+            supervised == (self.run.kind == RunKind::Finetune),
+            "objective.kind",
+            format!("does not go with run.kind = \"{}\"", self.run.kind.as_str()),
+            "pretrain: `mlm_nsp` or `mlm`; finetune: `classify` or `tag`",
+        );
+        for (key, value) in [
+            ("objective.mask_rate", objective.mask_rate),
+            ("objective.mask_token_share", objective.mask_token_share),
+            ("objective.random_token_share", objective.random_token_share),
+            ("objective.short_sequence_probability", objective.short_sequence_probability),
+        ] {
+            rule((0.0..=1.0).contains(&value), key, format!("{value} is outside 0 to 1"), "give a share");
+        }
+        rule(objective.mask_rate > 0.0, "objective.mask_rate", "is 0".into(), "0.15 is BERT's");
+        rule(
+            objective.mask_token_share + objective.random_token_share <= 1.0 + 1e-9,
+            "objective.random_token_share",
+            "with mask_token_share it is more than 1".into(),
+            "BERT's are 0.8 and 0.1",
+        );
+        rule(
+            objective.kind != ObjectiveKind::MlmNsp || self.model.architecture == crate::Architecture::Bert,
+            "objective.kind",
+            "`mlm_nsp` needs segments, which `modern` does not have".into(),
+            "use `mlm`, or model.architecture = \"bert\"",
+        );
+        let classify = objective.kind == ObjectiveKind::Classify;
+        rule(
+            !classify || self.data.label_column.is_some(),
+            "data.label_column",
+            "is missing".into(),
+            "name the column that holds the class",
+        );
+        rule(
+            objective.labels.len() != 1,
+            "objective.labels",
+            "has one label".into(),
+            "give at least two, or none to find them",
+        );
+    }
+
+    fn check_learning(&self, rule: &mut impl FnMut(bool, &str, String, &str)) {
+        let optimizer = &self.optimizer;
+        for (key, value) in [
+            ("optimizer.learning_rate", optimizer.learning_rate),
+            ("optimizer.epsilon", optimizer.epsilon),
+            ("optimizer.muon_learning_rate", optimizer.muon_learning_rate),
+        ] {
+            rule(
+                value.is_finite() && value > 0.0,
+                key,
+                format!("{value} is not positive"),
+                "leave it out for the default",
+            );
+        }
+        for (key, value) in [
+            ("optimizer.beta1", optimizer.beta1),
+            ("optimizer.beta2", optimizer.beta2),
+            ("optimizer.muon_momentum", optimizer.muon_momentum),
+        ] {
+            rule(
+                (0.0..1.0).contains(&value),
+                key,
+                format!("{value} is outside 0 to 1"),
+                "leave it out for the default",
+            );
+        }
+        for (key, value) in
+            [("optimizer.weight_decay", optimizer.weight_decay), ("optimizer.clip_norm", optimizer.clip_norm)]
+        {
+            rule(value.is_finite() && value >= 0.0, key, format!("{value} is negative"), "0 turns it off");
+        }
+        rule(
+            optimizer.kind != OptimizerKind::Muon || optimizer.muon_iterations > 0,
+            "optimizer.muon_iterations",
+            "is 0".into(),
+            "5 is usual",
+        );
+        let schedule = &self.schedule;
+        rule(
+            (0.0..=1.0).contains(&schedule.warmup),
+            "schedule.warmup",
+            format!("{} is outside 0 to 1", schedule.warmup),
+            "it is a share of run.steps",
+        );
+        if let Some(hold) = schedule.hold {
+            rule(
+                (schedule.warmup..=1.0).contains(&hold),
+                "schedule.hold",
+                format!("{hold} is outside schedule.warmup to 1"),
+                "it is the share of run.steps at which the way down begins",
+            );
+        }
+        rule(
+            (0.0..=1.0).contains(&schedule.final_ratio),
+            "schedule.final_ratio",
+            format!("{} is outside 0 to 1", schedule.final_ratio),
+            "0 ends at nothing",
+        );
+        rule(schedule.power > 0.0, "schedule.power", "is not positive".into(), "1 is a straight line");
+        rule(
+            (16..=50).contains(&self.reduce.fraction_bits),
+            "reduce.fraction_bits",
+            format!("{} is outside 16 to 50", self.reduce.fraction_bits),
+            "44 suits normalised losses",
+        );
+        rule(
+            self.reduce.mode == ReduceMode::Fast || self.reduce.compression == crate::Compression::None,
+            "reduce.compression",
+            "is for reduce.mode = \"fast\"".into(),
+            "leave it out in exact mode",
+        );
+        rule(self.checkpoint.keep_latest > 0, "checkpoint.keep_latest", "is 0".into(), "keep at least one");
+        rule(self.eval.samples > 0, "eval.samples", "is 0".into(), "leave it out for the default");
+    }
+}

@@ -1,0 +1,65 @@
+//! `[data]`
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataFormat {
+    /// Apache Parquet.
+    Parquet,
+    /// Comma-separated, with a header line.
+    Csv,
+    /// One JSON object a line.
+    Jsonl,
+    /// One sentence a line, its tokens as `word/tag` (Brown, People's Daily).
+    WordTag,
+}
+
+/// The corpus, or the labelled examples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Files, globs, or object-store URLs (`s3://`, `gs://`, `az://`). Relative paths start at the config file's folder.
+    pub paths: Vec<String>,
+    /// Text (Utf8, LargeUtf8, dictionary) or token ids (list of integers). For labelled data: the text, or the first text.
+    #[serde(default = "default_column")]
+    pub column: String,
+    /// Labelled pairs: the second text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair_column: Option<String>,
+    /// Labelled data: the column of the class. For `tag` on Parquet or JSONL: the list of tags beside a list of words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_column: Option<String>,
+    /// What the files are. Default: by the file name's ending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<DataFormat>,
+    /// Held-out files. Empty: `eval_fraction` of the units of `paths`, chosen by the seed, is held out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub eval_paths: Vec<String>,
+    /// Share of units held out where `eval_paths` is empty, 0 to 0.5.
+    #[serde(default = "default_eval_fraction")]
+    pub eval_fraction: f64,
+    /// Rows in one unit at most. Default: 4096 for text, 16 for labelled data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_rows: Option<u64>,
+    /// Use only the first so many training rows (learning curves). Labelled data only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_rows: Option<u64>,
+    /// Units that each slot prepares ahead in the background.
+    #[serde(default = "default_prefetch")]
+    pub prefetch_units: usize,
+}
+
+fn default_column() -> String {
+    "text".to_owned()
+}
+
+fn default_eval_fraction() -> f64 {
+    0.02
+}
+
+fn default_prefetch() -> usize {
+    1
+}

@@ -1,0 +1,55 @@
+//! What is wrong with a config, where, and what to do.
+
+use std::fmt;
+
+/// A config that cannot be used. `Display` is what a person reads: file, line, key, and the fix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file, or what stands in for one (`--set`).
+    pub source_name: String,
+    /// Everything found wrong; never empty.
+    pub problems: Vec<Problem>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// 1-based line and column, where the text was at hand.
+    pub position: Option<(usize, usize)>,
+    /// Dotted key, or empty for the whole file.
+    pub key: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn at_key(key: &str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { position: None, key: key.to_owned(), message: message.into(), help: Some(help.into()) }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{}", self.source_name)?;
+            if let Some((line, column)) = problem.position {
+                write!(f, ":{line}:{column}")?;
+            }
+            if !problem.key.is_empty() {
+                write!(f, ": `{}`", problem.key)?;
+            }
+            write!(f, ": {}", problem.message)?;
+            if let Some(help) = &problem.help {
+                write!(f, "\n  help: {help}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,78 @@
+//! A run's config: one TOML file, one struct per component, parsed once and checked.
+//!
+//! `RunConfig` is what the file says; [`CheckedConfig`] is what the rest of the code takes, and the only way to one is
+//! [`RunConfig::check`]. The room knows no files of a corpus, no tensors and no network, because the coordinator
+//! validates configs on hosts without libtorch (docs/adr/001-config-is-its-own-crate.md).
+
+mod batch;
+mod check;
+mod checkpoint;
+mod data;
+mod error;
+mod eval;
+mod init;
+mod load;
+mod model;
+mod objective;
+mod optimizer;
+mod reduce;
+mod run;
+mod schedule;
+mod tokenizer;
+
+pub use batch::BatchConfig;
+pub use check::CheckedConfig;
+pub use checkpoint::CheckpointConfig;
+pub use data::{DataConfig, DataFormat};
+pub use error::ConfigError;
+pub use eval::EvalConfig;
+pub use init::{InitConfig, InitSource};
+pub use load::{Override, json_schema, load, parse, to_toml};
+pub use model::{Activation, Architecture, Initializer, ModelConfig, ModelShape, ModelSize};
+pub use objective::{ObjectiveConfig, ObjectiveKind, Pooling, TagScheme};
+pub use optimizer::{OptimizerConfig, OptimizerKind};
+pub use reduce::{Compression, ReduceConfig, ReduceMode};
+pub use run::{RunKind, RunSection};
+pub use schedule::{Decay, ScheduleConfig};
+pub use tokenizer::TokenizerConfig;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Everything one run is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Name, length, seed and number of workers.
+    pub run: RunSection,
+    /// The corpus, or the labelled examples.
+    pub data: DataConfig,
+    /// How text becomes token ids.
+    pub tokenizer: TokenizerConfig,
+    /// The encoder.
+    #[serde(default)]
+    pub model: ModelConfig,
+    /// Where the first weights come from.
+    #[serde(default)]
+    pub init: InitConfig,
+    /// What is learned.
+    #[serde(default)]
+    pub objective: ObjectiveConfig,
+    /// The global batch.
+    pub batch: BatchConfig,
+    /// How gradients are summed over slots and workers.
+    #[serde(default)]
+    pub reduce: ReduceConfig,
+    /// How gradients become updates.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// How the learning rate moves.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+    /// When checkpoints are written and how many are kept.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+    /// Measuring on held-out data.
+    #[serde(default)]
+    pub eval: EvalConfig,
+}

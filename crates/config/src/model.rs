@@ -1,0 +1,176 @@
+//! `[model]`
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The family of encoders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Architecture {
+    /// Devlin et al. 2018, as published: post-norm, learned positions, segments.
+    #[default]
+    Bert,
+    /// The ModernBERT layout (Warner et al. 2024): pre-norm, rotary positions, GeGLU, no biases, no segments.
+    Modern,
+}
+
+/// Published sizes (Turc et al. 2019, Devlin et al. 2018): layers × hidden.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelSize {
+    /// 2 × 128, 2 heads.
+    Tiny,
+    /// 4 × 256, 4 heads.
+    #[default]
+    Mini,
+    /// 4 × 512, 8 heads.
+    Small,
+    /// 8 × 512, 8 heads.
+    Medium,
+    /// 12 × 768, 12 heads.
+    Base,
+    /// 24 × 1024, 16 heads.
+    Large,
+}
+
+/// The non-linearity of the feed-forward layers and of the MLM head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// Exact GELU (erf), as in Hugging Face.
+    #[default]
+    Gelu,
+    /// The tanh approximation, as in Google's release.
+    GeluNew,
+    /// max(0, x).
+    Relu,
+}
+
+/// How weight matrices are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Initializer {
+    /// N(0, std), as in Hugging Face and NVIDIA.
+    #[default]
+    Normal,
+    /// Redrawn beyond two standard deviations, as in Google's release.
+    TruncatedNormal,
+}
+
+/// The encoder. A size names the published shape; any single number can be overridden.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// `bert` or `modern`.
+    pub architecture: Architecture,
+    /// `tiny`, `mini`, `small`, `medium`, `base`, `large`.
+    pub size: ModelSize,
+    /// Layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<i64>,
+    /// Width of the residual stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<i64>,
+    /// Attention heads; must divide `hidden`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads: Option<i64>,
+    /// Width of the feed-forward layer. Default: 4 × hidden for `bert`, 8/3 × hidden rounded up to a multiple of 64 for `modern`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intermediate: Option<i64>,
+    /// Rows of the embedding. Default: the tokenizer's size rounded up to a multiple of 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<i64>,
+    /// Longest sequence. Default: 512, or `batch.sequence_length` if that is longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_positions: Option<i64>,
+    /// Default: `gelu`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
+    /// Dropout on embeddings and sub-layers. Default: 0.1 for `bert`, 0 for `modern`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
+    /// Dropout on attention weights. Default: as `dropout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_dropout: Option<f64>,
+    /// Default: 1e-12 for `bert`, 1e-5 for `modern`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_norm_epsilon: Option<f64>,
+    /// Standard deviation of the initial weights. Default: 0.02.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initializer_range: Option<f64>,
+    /// How the initial weights are drawn.
+    pub initializer: Initializer,
+    /// Base of the rotary positions (`modern`). Default: 10000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_theta: Option<f64>,
+}
+
+/// The model with every number decided. Field names follow the Hugging Face `config.json` where it has them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelShape {
+    /// Which encoder.
+    pub architecture: Architecture,
+    /// Rows of the embedding table.
+    pub vocabulary: i64,
+    /// Width of the residual stream.
+    pub hidden: i64,
+    /// Layers.
+    pub layers: i64,
+    /// Attention heads.
+    pub heads: i64,
+    /// Width of the feed-forward layer.
+    pub intermediate: i64,
+    /// Longest sequence.
+    pub max_positions: i64,
+    /// Segment embeddings; 2 for `bert`, 0 for `modern`.
+    pub segment_types: i64,
+    /// The non-linearity.
+    pub activation: Activation,
+    /// Dropout on embeddings and sub-layers.
+    pub dropout: f64,
+    /// Dropout on attention weights.
+    pub attention_dropout: f64,
+    /// LayerNorm's epsilon.
+    pub layer_norm_epsilon: f64,
+    /// Standard deviation of the initial weights.
+    pub initializer_range: f64,
+    /// How the initial weights are drawn.
+    pub initializer: Initializer,
+    /// Base of the rotary positions.
+    pub rope_theta: f64,
+}
+
+impl ModelConfig {
+    /// Fills in every number. `tokenizer_size` is the number of ids the tokenizer knows.
+    pub fn shape(&self, tokenizer_size: i64, sequence_length: i64) -> ModelShape {
+        let (layers, hidden, heads) = match self.size {
+            ModelSize::Tiny => (2, 128, 2),
+            ModelSize::Mini => (4, 256, 4),
+            ModelSize::Small => (4, 512, 8),
+            ModelSize::Medium => (8, 512, 8),
+            ModelSize::Base => (12, 768, 12),
+            ModelSize::Large => (24, 1024, 16),
+        };
+        let hidden = self.hidden.unwrap_or(hidden);
+        let modern = self.architecture == Architecture::Modern;
+        let round_up = |value: i64, multiple: i64| (value + multiple - 1) / multiple * multiple;
+        let dropout = self.dropout.unwrap_or(if modern { 0.0 } else { 0.1 });
+        ModelShape {
+            architecture: self.architecture,
+            vocabulary: self.vocabulary.unwrap_or_else(|| round_up(tokenizer_size, 8)),
+            hidden,
+            layers: self.layers.unwrap_or(layers),
+            heads: self.heads.unwrap_or(heads),
+            intermediate: self.intermediate.unwrap_or(if modern { round_up(hidden * 8 / 3, 64) } else { 4 * hidden }),
+            max_positions: self.max_positions.unwrap_or(sequence_length.max(512)),
+            segment_types: if modern { 0 } else { 2 },
+            activation: self.activation.unwrap_or_default(),
+            dropout,
+            attention_dropout: self.attention_dropout.unwrap_or(dropout),
+            layer_norm_epsilon: self.layer_norm_epsilon.unwrap_or(if modern { 1e-5 } else { 1e-12 }),
+            initializer_range: self.initializer_range.unwrap_or(0.02),
+            initializer: self.initializer,
+            rope_theta: self.rope_theta.unwrap_or(10_000.0),
+        }
+    }
+}

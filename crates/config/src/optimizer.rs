@@ -1,0 +1,63 @@
+//! `[optimizer]`
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which update rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Loshchilov & Hutter 2019.
+    #[default]
+    Adamw,
+    /// You et al. 2020.
+    Lamb,
+    /// Jordan et al. 2024 for the hidden matrices, AdamW for the rest.
+    Muon,
+}
+
+/// How gradients become updates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    /// `adamw`, `lamb`, `muon`.
+    pub kind: OptimizerKind,
+    /// Peak learning rate (of the AdamW part, for `muon`).
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled decay; not applied to biases and LayerNorm.
+    pub weight_decay: f64,
+    /// Divide the moments by 1 - beta^t. Google's BERT does not.
+    pub bias_correction: bool,
+    /// Global gradient norm above which gradients are scaled down; 0 turns it off.
+    pub clip_norm: f64,
+    /// `muon`: peak learning rate of the hidden matrices.
+    pub muon_learning_rate: f64,
+    /// `muon`: momentum.
+    pub muon_momentum: f64,
+    /// `muon`: Newton-Schulz iterations.
+    pub muon_iterations: u32,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            kind: OptimizerKind::Adamw,
+            learning_rate: 1e-4,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-6,
+            weight_decay: 0.01,
+            bias_correction: true,
+            clip_norm: 1.0,
+            muon_learning_rate: 0.02,
+            muon_momentum: 0.95,
+            muon_iterations: 5,
+        }
+    }
+}
