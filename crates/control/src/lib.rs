@@ -1,1 +1,21 @@
-//! control
+//! The coordinator's decisions, as a pure state machine: which worker does what, which step counts, when a run has
+//! ended.
+//!
+//! The shell tells it what happened ([`Control::handle`]) and what time it is, calls [`Control::handle_timeout`] when
+//! [`Control::poll_timeout`] is due, and carries out, in order, what [`Control::poll_effect`] says. Nothing here may
+//! know a runtime, a network, a clock, a random source or a file, or depend on the order of a hash map: so a simulator
+//! can replay any history from a seed.
+
+mod effect;
+mod event;
+mod record;
+mod refusal;
+mod settings;
+mod time;
+
+pub use effect::{Assignment, Directive, Effect};
+pub use event::{Event, Holding, WorkerFacts};
+pub use record::{CheckpointAt, Member, Record, RunRecord, RunSpec, RunStatus};
+pub use refusal::Refusal;
+pub use settings::Settings;
+pub use time::Millis;
