@@ -1,2 +1,49 @@
-//! xtask
-fn main() {}
+//! `cargo xtask`: set-up, the quickstart, all tests, tidiness and measurements. See `cargo xtask --help`.
+
+mod artefacts;
+mod bench;
+mod building;
+mod cache;
+mod libtorch;
+mod python;
+mod quickstart;
+mod sim;
+mod test;
+mod tidy;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, quickstart, tests and measurements of Trireme", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fetch libtorch (checked by SHA-256, cached outside the clone) and link it as .libtorch.
+    Setup,
+    /// Set up, then pretrain, kill a worker, stop, resume, fine-tune and export on real data.
+    Quickstart(quickstart::Arguments),
+    /// Set up whatever is missing, then tidy and all tests; the totals come last.
+    Test(test::Arguments),
+    /// Formatting, lints, the arrows between crates, file sizes, fresh schema and docs.
+    Tidy(tidy::Arguments),
+    /// Measure side by side with Hugging Face, as ratios inside one run.
+    Bench(bench::Arguments),
+    /// Run the seeded simulator of the coordinator's decisions; one seed prints its trace.
+    Sim(sim::Arguments),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Setup => libtorch::set_up(),
+        Command::Quickstart(arguments) => quickstart::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Tidy(arguments) => tidy::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Sim(arguments) => sim::run(&arguments),
+    }
+}

@@ -1,0 +1,32 @@
+//! `cargo xtask bench`: our speed beside the peers', as ratios of medians inside one run.
+
+use crate::building::cargo;
+use crate::{cache, libtorch, python};
+use anyhow::Result;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Which measurements.
+    #[arg(long, default_value = "step")]
+    suite: String,
+    /// Fewer repetitions.
+    #[arg(long)]
+    quick: bool,
+    /// One JSON object a line: {suite, case, ours, peer, unit, ratio, goal, met}.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    libtorch::set_up()?;
+    let python = python::interpreter()?;
+    let mut bench = cargo();
+    bench.args(["run", "--quiet", "--package", "benchmarks", "--bin", "bench", "--", "--suite", &arguments.suite]);
+    bench.arg("--python").arg(python);
+    for (given, flag) in [(arguments.quick, "--quick"), (arguments.json, "--json")] {
+        if given {
+            bench.arg(flag);
+        }
+    }
+    cache::run(&mut bench)
+}

@@ -1,0 +1,134 @@
+//! A coordinator and workers as child processes, and the commands a user would type at them.
+
+use crate::building::Binaries;
+use crate::cache;
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Ends what it started when dropped.
+pub struct Cluster<'a> {
+    binaries: &'a Binaries,
+    data: PathBuf,
+    logs: PathBuf,
+    coordinator: Child,
+    workers: Vec<(String, Child)>,
+    address: String,
+}
+
+impl<'a> Cluster<'a> {
+    /// Starts a coordinator on a free loopback port.
+    pub fn start(binaries: &'a Binaries, out: &Path) -> Result<Self> {
+        let data = out.join("coordinator");
+        let logs = out.join("logs");
+        std::fs::create_dir_all(&logs)?;
+        let endpoint = data.join("endpoint");
+        std::fs::remove_file(&endpoint).ok();
+        let mut command = Command::new(&binaries.coordinator);
+        command.args(["start", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
+        let mut coordinator = spawn(&mut command, &logs.join("coordinator.log"))?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let address = loop {
+            if let Ok(text) = std::fs::read_to_string(&endpoint) {
+                break text.trim().to_owned();
+            }
+            if let Some(status) = coordinator.try_wait()? {
+                bail!("the coordinator ended: {status}; see {}", logs.join("coordinator.log").display());
+            }
+            if Instant::now() > deadline {
+                coordinator.kill().ok();
+                bail!("the coordinator wrote no {} within 30 s", endpoint.display());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        Ok(Self { binaries, data, logs, coordinator, workers: Vec::new(), address })
+    }
+
+    /// Starts a one-thread worker.
+    pub fn join(&mut self, name: &str) -> Result<()> {
+        let mut command = Command::new(&self.binaries.worker);
+        command.args(["join", &self.address, "--threads", "1", "--device", "cpu", "--name", name]);
+        command.arg("--token-file").arg(self.data.join("token"));
+        let worker = spawn(&mut command, &self.logs.join(format!("{name}.log")))?;
+        self.workers.push((name.to_owned(), worker));
+        Ok(())
+    }
+
+    /// SIGKILL: the worker has no chance to say anything.
+    pub fn kill(&mut self, name: &str) -> Result<()> {
+        let index = self.workers.iter().position(|(known, _)| known == name).context("no such worker")?;
+        let (_, mut worker) = self.workers.remove(index);
+        worker.kill()?;
+        worker.wait()?;
+        Ok(())
+    }
+
+    /// `coordinator ARGUMENTS…`, and what it printed.
+    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Result<String> {
+        let mut command = Command::new(&self.binaries.coordinator);
+        command.args(arguments).env("TRIREME_COORDINATOR", &self.address);
+        command.env("TRIREME_TOKEN", std::fs::read_to_string(self.data.join("token"))?.trim());
+        cache::output(&mut command)
+    }
+
+    /// The same, its output read as one JSON value.
+    pub fn json<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Result<Value> {
+        let text = self.command(arguments)?;
+        serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+    }
+
+    /// `runs show RUN --json`.
+    pub fn show(&self, run: &str) -> Result<Value> {
+        self.json(&["runs", "show", run, "--json"])
+    }
+
+    /// Waits until `done` holds; a run that fails ends the wait with its reason. Shows progress every few seconds.
+    pub fn wait(&self, run: &str, done: impl Fn(&Value) -> bool) -> Result<Value> {
+        let mut shown = Instant::now();
+        loop {
+            let state = self.show(run)?;
+            if done(&state) {
+                return Ok(state);
+            }
+            if state["status"] == "failed" {
+                bail!("run {run} failed: {}; logs are in {}", state["reason"], self.logs.display());
+            }
+            if shown.elapsed() > Duration::from_secs(10) {
+                shown = Instant::now();
+                let loss = &state["metrics"]["train/loss"];
+                println!(
+                    "  step {}/{}  loss {loss:.3}  {} workers",
+                    state["step"], state["total_steps"], state["world_size"]
+                );
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for Cluster<'_> {
+    fn drop(&mut self) {
+        let children = self.workers.iter_mut().map(|(_, worker)| worker).chain([&mut self.coordinator]);
+        for child in children {
+            kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).ok();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while child.try_wait().is_ok_and(|status| status.is_none()) {
+                if Instant::now() > deadline {
+                    child.kill().ok();
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
+    let log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.spawn().with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))
+}

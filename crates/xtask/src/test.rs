@@ -1,0 +1,69 @@
+//! `cargo xtask test`: everything that must hold, in one command.
+
+use crate::artefacts::MINILM;
+use crate::building::{cargo, target_folder};
+use crate::{cache, libtorch, python, tidy};
+use anyhow::{Context, Result, bail};
+use std::process::Command;
+use std::time::Instant;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Leave out what needs the Python peers (3 GB): our exports are then not loaded by transformers. Not for CI.
+    #[arg(long)]
+    no_python: bool,
+    /// Run only the tests whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let started = Instant::now();
+    libtorch::set_up()?;
+    nextest()?;
+    if arguments.only.is_none() {
+        tidy::run(&tidy::Arguments { fix: false })?;
+    }
+    let minilm = cache::folder()?.join("minilm-1");
+    cache::once(&minilm, |into| {
+        MINILM.unpack(into, |name| name.split_once("/model/").map(|(_, file)| file.to_owned())).map(|_| ())
+    })?;
+    // The end-to-end tests drive the real binaries, so everything is built first, with the features the tests have.
+    cache::run(cargo().args(["build", "--workspace", "--all-targets"]))?;
+    let mut tests = cargo();
+    tests
+        .args(["nextest", "run", "--workspace", "--no-fail-fast", "--hide-progress-bar"])
+        .env("TRIREME_MINILM", &minilm);
+    if let Some(only) = &arguments.only {
+        tests.arg(only);
+    }
+    let passed = cache::run(&mut tests);
+    if passed.is_ok() && !arguments.no_python && arguments.only.is_none() {
+        exports_load_in_transformers()?;
+    }
+    println!("cargo xtask test: {} s", started.elapsed().as_secs());
+    passed
+}
+
+/// What we export must load in transformers with no missing and no unexpected key.
+fn exports_load_in_transformers() -> Result<()> {
+    let python = python::interpreter()?;
+    let folder = target_folder()?.join("exports");
+    cache::run(cargo().args(["run", "--quiet", "--package", "golden", "--bin", "write-exports", "--"]).arg(&folder))?;
+    let mut check = Command::new(python);
+    check.arg(cache::root().join("tests/golden/check_export.py")).arg(&folder);
+    cache::run(&mut check).context("transformers does not load our export as it should")
+}
+
+/// The test runner, installed on first use.
+fn nextest() -> Result<()> {
+    if cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    println!("installing cargo-nextest (once) …");
+    cache::run(cargo().args(["install", "--quiet", "--locked", "cargo-nextest"]))?;
+    if !cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success()) {
+        bail!("cargo-nextest was installed but does not start: is cargo's bin folder on the PATH?");
+    }
+    Ok(())
+}
