@@ -1,0 +1,106 @@
+//! What a person reads when a config is wrong, and that the files in configs/ are right.
+
+use config::{Override, load, parse, to_toml};
+use std::path::{Path, PathBuf};
+
+fn configs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs")
+}
+
+fn quickstart() -> String {
+    std::fs::read_to_string(configs().join("quickstart.toml")).unwrap()
+}
+
+fn error(text: &str) -> String {
+    match parse("run.toml", text) {
+        Err(error) => error.to_string(),
+        Ok(config) => config.check("run.toml").unwrap_err().to_string(),
+    }
+}
+
+#[test]
+fn every_shipped_config_is_valid() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(configs()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            let config = load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+            config.check(&path.display().to_string()).unwrap_or_else(|error| panic!("{error}"));
+            count += 1;
+        }
+    }
+    assert!(count >= 5);
+}
+
+#[test]
+fn a_misspelt_key_is_named_with_line_and_nearest_name() {
+    let text = quickstart().replace("micro_batch", "micro_bacth");
+    let line = text.lines().position(|line| line.starts_with("micro_bacth")).unwrap() + 1;
+    let message = error(&text);
+    assert!(message.starts_with(&format!("run.toml:{line}:1: `batch.micro_bacth`: no such key")), "{message}");
+    assert!(message.contains("did you mean `micro_batch`?"), "{message}");
+}
+
+#[test]
+fn a_misspelt_section_is_named() {
+    let message = error(&quickstart().replace("[optimizer]", "[optimiser]"));
+    assert!(message.contains("`optimiser`: no such key") && message.contains("did you mean `optimizer`?"), "{message}");
+}
+
+#[test]
+fn a_wrong_type_names_its_key() {
+    let message = error(&quickstart().replace("steps = 1200", "steps = \"many\""));
+    assert!(message.contains("`run.steps`") && message.contains("string \"many\""), "{message}");
+}
+
+#[test]
+fn a_missing_key_is_named() {
+    let message = error(&quickstart().replace("steps = 1200", ""));
+    assert!(message.contains("`run.steps`") && message.contains("missing field"), "{message}");
+}
+
+#[test]
+fn every_breach_is_reported_at_once() {
+    let text = quickstart().replace("min_workers = 1", "min_workers = 9").replace("heads = 2", "heads = 3");
+    let message = error(&text);
+    assert!(message.contains("`run.min_workers`: 9 workers cannot share 8 slots"), "{message}");
+    assert!(message.contains("`model.heads`: 3 heads do not divide hidden = 128"), "{message}");
+}
+
+#[test]
+fn a_sequence_longer_than_the_positions_is_refused() {
+    let text = quickstart().replace("layers = 2", "layers = 2\nmax_positions = 32");
+    assert!(error(&text).contains("`batch.sequence_length`: 64 is more than model.max_positions = 32"));
+}
+
+#[test]
+fn no_toml_at_all_points_at_the_place() {
+    assert!(error("[run]\nname = \n").starts_with("run.toml:2:"));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let message = load(Path::new("/nowhere/run.toml"), &[]).unwrap_err().to_string();
+    assert!(message.starts_with("/nowhere/run.toml: cannot be read"), "{message}");
+}
+
+#[test]
+fn overrides_win_and_paths_become_absolute() {
+    let overrides: Vec<Override> = ["run.steps=7", "run.name=other", "data.paths=[\"a.parquet\"]", "model.dropout=0.2"]
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
+    let config = load(&configs().join("quickstart.toml"), &overrides).unwrap();
+    assert_eq!((config.run.steps, config.run.name.as_str(), config.model.dropout), (7, "other", Some(0.2)));
+    assert_eq!(config.data.paths, [std::env::current_dir().unwrap().join("a.parquet").display().to_string()]);
+    assert!(Path::new(&config.tokenizer.path).is_absolute() && !config.tokenizer.path.contains(".."));
+    let again = parse("stored", &to_toml(&config)).unwrap();
+    assert_eq!(again, config);
+}
+
+#[test]
+fn an_override_of_an_unknown_key_is_refused() {
+    let overrides = ["optimizer.learning_rat=1".parse().unwrap()];
+    let message = load(&configs().join("quickstart.toml"), &overrides).unwrap_err().to_string();
+    assert!(message.contains("`optimizer.learning_rat`") && message.contains("did you mean `learning_rate`?"), "{message}");
+}
