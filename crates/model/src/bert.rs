@@ -1,0 +1,130 @@
+//! BERT as published (Devlin et al. 2018, google-research/bert modeling.py): three embeddings, post-norm layers.
+
+use crate::attention::{activate, attend, padding_bias};
+use crate::heads::dropout;
+use crate::network::{Input, Named};
+use config::ModelShape;
+use tch::Tensor;
+
+/// The encoder. Tensors are shared with the parameter list.
+pub(crate) struct Bert {
+    shape: ModelShape,
+    words: Tensor,
+    positions: Tensor,
+    segments: Tensor,
+    norm: Norm,
+    layers: Vec<Layer>,
+}
+
+struct Layer {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    attention_output: Linear,
+    attention_norm: Norm,
+    intermediate: Linear,
+    output: Linear,
+    output_norm: Norm,
+}
+
+struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+    epsilon: f64,
+}
+
+impl Linear {
+    fn new(named: &Named, prefix: &str) -> Self {
+        Self { weight: named.get(&format!("{prefix}.weight")), bias: named.get(&format!("{prefix}.bias")) }
+    }
+
+    fn forward(&self, input: &Tensor) -> Tensor {
+        input.linear(&self.weight, Some(&self.bias))
+    }
+}
+
+impl Norm {
+    fn new(named: &Named, prefix: &str, epsilon: f64) -> Self {
+        Self { weight: named.get(&format!("{prefix}.weight")), bias: named.get(&format!("{prefix}.bias")), epsilon }
+    }
+
+    fn forward(&self, input: &Tensor) -> Tensor {
+        input.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, false)
+    }
+}
+
+impl Bert {
+    pub fn new(shape: &ModelShape, named: &Named) -> Self {
+        let epsilon = shape.layer_norm_epsilon;
+        let layers = (0..shape.layers).map(|layer| {
+            let prefix = format!("bert.encoder.layer.{layer}");
+            let linear = |name: &str| Linear::new(named, &format!("{prefix}.{name}"));
+            let norm = |name: &str| Norm::new(named, &format!("{prefix}.{name}"), epsilon);
+            Layer {
+                query: linear("attention.self.query"),
+                key: linear("attention.self.key"),
+                value: linear("attention.self.value"),
+                attention_output: linear("attention.output.dense"),
+                attention_norm: norm("attention.output.LayerNorm"),
+                intermediate: linear("intermediate.dense"),
+                output: linear("output.dense"),
+                output_norm: norm("output.LayerNorm"),
+            }
+        });
+        Self {
+            shape: shape.clone(),
+            words: named.get("bert.embeddings.word_embeddings.weight"),
+            positions: named.get("bert.embeddings.position_embeddings.weight"),
+            segments: named.get("bert.embeddings.token_type_embeddings.weight"),
+            norm: Norm::new(named, "bert.embeddings.LayerNorm", epsilon),
+            layers: layers.collect(),
+        }
+    }
+
+    /// `[batch, length, hidden]`.
+    pub fn encode(&self, input: &Input, train: bool) -> Tensor {
+        let bias = input.mask.as_ref().map(padding_bias);
+        let mut hidden = dropout(&self.norm.forward(&self.embed(input)), self.shape.dropout, train);
+        for layer in &self.layers {
+            hidden = layer.forward(&hidden, bias.as_ref(), &self.shape, train);
+        }
+        hidden
+    }
+
+    fn embed(&self, input: &Input) -> Tensor {
+        let length = input.ids.size()[1];
+        let words = Tensor::embedding(&self.words, &input.ids, -1, false, false);
+        let positions = self.positions.narrow(0, 0, length);
+        match &input.segments {
+            Some(segments) => words + Tensor::embedding(&self.segments, segments, -1, false, false) + positions,
+            None => words + (positions + self.segments.select(0, 0)),
+        }
+    }
+}
+
+impl Layer {
+    fn forward(&self, hidden: &Tensor, bias: Option<&Tensor>, shape: &ModelShape, train: bool) -> Tensor {
+        let attended = self.attention_output.forward(&self.attend(hidden, bias, shape, train));
+        let hidden = self.attention_norm.forward(&(dropout(&attended, shape.dropout, train) + hidden));
+        let wide = activate(&self.intermediate.forward(&hidden), shape.activation);
+        let narrow = dropout(&self.output.forward(&wide), shape.dropout, train);
+        self.output_norm.forward(&(narrow + hidden))
+    }
+
+    fn attend(&self, hidden: &Tensor, bias: Option<&Tensor>, shape: &ModelShape, train: bool) -> Tensor {
+        let size = hidden.size();
+        // Three parameters, one product: the copy of the weights is small beside it.
+        let weight = Tensor::cat(&[&self.query.weight, &self.key.weight, &self.value.weight], 0);
+        let offset = Tensor::cat(&[&self.query.bias, &self.key.bias, &self.value.bias], 0);
+        let heads = hidden
+            .linear(&weight, Some(&offset))
+            .view([size[0], size[1], 3, shape.heads, shape.hidden / shape.heads])
+            .permute([2, 0, 3, 1, 4]);
+        attend(&heads.get(0), &heads.get(1), &heads.get(2), bias, shape.attention_dropout, train)
+    }
+}

@@ -1,0 +1,162 @@
+//! What sits on the encoder: masked words, next sentence, a class for a text, a tag for each token.
+
+use crate::attention::activate;
+use config::{Activation, Architecture, ModelShape, Pooling};
+use std::collections::BTreeMap;
+use tch::{Kind, Reduction, Tensor};
+
+/// What the model predicts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// The masked words.
+    MaskedLm,
+    /// The masked words and whether the second segment follows the first (`bert` only).
+    PreTraining,
+    /// A class for a text.
+    SequenceClassifier {
+        /// The classes in the order of the logits.
+        labels: Vec<String>,
+        /// How a text becomes one vector.
+        pooling: Pooling,
+    },
+    /// A tag for each token.
+    TokenClassifier {
+        /// The tags in the order of the logits.
+        labels: Vec<String>,
+    },
+    /// The encoder alone.
+    None,
+}
+
+impl Head {
+    /// The labels of a classifier.
+    pub fn labels(&self) -> Option<&[String]> {
+        match self {
+            Self::SequenceClassifier { labels, .. } | Self::TokenClassifier { labels } => Some(labels),
+            _ => None,
+        }
+    }
+
+    /// Whether there is a head over the vocabulary.
+    pub fn predicts_masked(&self) -> bool {
+        matches!(self, Self::MaskedLm | Self::PreTraining)
+    }
+}
+
+/// The dense layers of the heads, by parameter name.
+pub(crate) struct Heads {
+    architecture: Architecture,
+    activation: Activation,
+    epsilon: f64,
+    dropout: f64,
+    /// The head's parameters that this model has.
+    parameters: BTreeMap<String, Tensor>,
+    /// The table that the output layer shares. `[vocabulary, hidden]`
+    embeddings: Tensor,
+}
+
+impl Heads {
+    pub fn new(shape: &ModelShape, parameters: BTreeMap<String, Tensor>, embeddings: Tensor) -> Self {
+        Self {
+            architecture: shape.architecture,
+            activation: shape.activation,
+            epsilon: shape.layer_norm_epsilon,
+            dropout: shape.dropout,
+            parameters,
+            embeddings,
+        }
+    }
+
+    fn parameter(&self, name: &str) -> &Tensor {
+        self.parameters.get(name).unwrap_or_else(|| panic!("this model's head has no `{name}`"))
+    }
+
+    fn linear(&self, input: &Tensor, prefix: &str) -> Tensor {
+        let weight = self.parameter(&format!("{prefix}.weight"));
+        input.linear(weight, self.parameters.get(&format!("{prefix}.bias")))
+    }
+
+    fn norm(&self, input: &Tensor, prefix: &str) -> Tensor {
+        let weight = self.parameter(&format!("{prefix}.weight"));
+        let bias = self.parameters.get(&format!("{prefix}.bias"));
+        input.layer_norm(weight.size(), Some(weight), bias, self.epsilon, false)
+    }
+
+    /// Dense, non-linearity, LayerNorm: before the vocabulary in both architectures, before every head in `modern`.
+    fn transform(&self, input: &Tensor) -> Tensor {
+        let (dense, norm) = match self.architecture {
+            Architecture::Bert => ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
+            Architecture::Modern => ("head.dense", "head.norm"),
+        };
+        self.norm(&activate(&self.linear(input, dense), self.activation), norm)
+    }
+
+    /// `[batch, hidden]`: dense and tanh on the first token.
+    fn bert_pooler(&self, hidden: &Tensor) -> Tensor {
+        self.linear(&hidden.select(1, 0), "bert.pooler.dense").tanh()
+    }
+
+    /// `[positions, vocabulary]`. Only the chosen positions go through the head: with 15 % of the tokens predicted the
+    /// product with the vocabulary is most of a small model's work.
+    pub fn mlm_logits(&self, hidden: &Tensor, positions: &Tensor) -> Tensor {
+        let width = hidden.size()[2];
+        let chosen = hidden.reshape([-1, width]).index_select(0, positions);
+        let bias = match self.architecture {
+            Architecture::Bert => "cls.predictions.bias",
+            Architecture::Modern => "decoder.bias",
+        };
+        self.transform(&chosen).linear(&self.embeddings, Some(self.parameter(bias)))
+    }
+
+    /// The summed cross-entropy in nats, and how often the label's logit was the greatest (ties count).
+    pub fn mlm_loss_sum(&self, hidden: &Tensor, positions: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
+        let logits = self.mlm_logits(hidden, positions);
+        let loss = logits.cross_entropy_loss::<&Tensor>(labels, None, Reduction::Sum, -100, 0.0);
+        // Not argmax: the vectorised maximum is several times faster over a vocabulary.
+        let logits = logits.detach();
+        let of_label = logits.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1);
+        let correct = of_label.ge_tensor(&logits.amax(1, false)).sum(Kind::Int64);
+        (loss, correct)
+    }
+
+    /// `[batch, 2]`: 0 = the second segment follows the first, 1 = it is random.
+    pub fn nsp_logits(&self, hidden: &Tensor) -> Tensor {
+        self.linear(&self.bert_pooler(hidden), "cls.seq_relationship")
+    }
+
+    /// `[batch, classes]`.
+    pub fn class_logits(&self, hidden: &Tensor, pooling: Pooling, mask: Option<&Tensor>, train: bool) -> Tensor {
+        let pooled = match (pooling, self.architecture) {
+            (Pooling::Cls, Architecture::Bert) => self.bert_pooler(hidden),
+            (Pooling::Cls, Architecture::Modern) => self.transform(&hidden.select(1, 0)),
+            (Pooling::Mean, Architecture::Bert) => mean(hidden, mask),
+            (Pooling::Mean, Architecture::Modern) => self.transform(&mean(hidden, mask)),
+        };
+        self.linear(&dropout(&pooled, self.dropout, train), "classifier")
+    }
+
+    /// `[batch, length, tags]`.
+    pub fn token_logits(&self, hidden: &Tensor, train: bool) -> Tensor {
+        let transformed = match self.architecture {
+            Architecture::Bert => hidden.shallow_clone(),
+            Architecture::Modern => self.transform(hidden),
+        };
+        self.linear(&dropout(&transformed, self.dropout, train), "classifier")
+    }
+}
+
+/// The mean over real tokens. `[batch, hidden]`
+fn mean(hidden: &Tensor, mask: Option<&Tensor>) -> Tensor {
+    match mask {
+        None => hidden.mean_dim(1, false, Kind::Float),
+        Some(mask) => {
+            let mask = mask.to_kind(Kind::Float).unsqueeze(2);
+            (hidden * &mask).sum_dim_intlist(1, false, Kind::Float) / mask.sum_dim_intlist(1, false, Kind::Float)
+        }
+    }
+}
+
+/// Dropout that costs nothing where it does nothing.
+pub(crate) fn dropout(input: &Tensor, probability: f64, train: bool) -> Tensor {
+    if train && probability > 0.0 { input.dropout(probability, true) } else { input.shallow_clone() }
+}

@@ -1,0 +1,127 @@
+//! Weights into a model, whatever the writer called them.
+
+use crate::error::ModelError;
+use crate::layout::Entry;
+use config::{Architecture, ModelShape};
+use std::collections::BTreeMap;
+use tch::{Kind, Tensor, no_grad};
+
+/// What happens where the weights lack parameters of a head (the encoder's must always be there).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// An error: for a checkpoint of the same model.
+    Refuse,
+    /// They keep their values: for a fine-tuning that starts from another model's encoder.
+    Keep,
+}
+
+/// What was loaded and what was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Parameters that were set.
+    pub loaded: usize,
+    /// Parameters of heads that keep their values.
+    pub missing: Vec<String>,
+    /// Tensors that this model has no use for.
+    pub unexpected: Vec<String>,
+    /// Parameters of heads that keep their values because the shape differs: "name: [found], not [expected]".
+    pub shape_mismatches: Vec<String>,
+}
+
+pub(crate) fn load(
+    shape: &ModelShape,
+    entries: &[Entry],
+    targets: &[Tensor],
+    tensors: &[(String, Tensor)],
+    missing: Missing,
+) -> Result<LoadReport, ModelError> {
+    let mut found = canonical(shape.architecture, tensors)?;
+    let mut report = LoadReport::default();
+    let mut copies = Vec::new();
+    let mut broken = Vec::new();
+    for (entry, target) in entries.iter().zip(targets) {
+        let keep = entry.head && missing == Missing::Keep;
+        match found.remove(&entry.name) {
+            None if keep => report.missing.push(entry.name.clone()),
+            None => broken.push(format!("{} is missing", entry.name)),
+            Some(source) if source.size() == entry.size => copies.push((target, source)),
+            Some(source) if is_word_table(&entry.name) && source.dim() == 2 && source.size()[1] == entry.size[1] => {
+                return Err(ModelError::Vocabulary { expected: entry.size[0], found: source.size()[0] });
+            }
+            Some(source) => {
+                let text = format!("{}: {:?}, not {:?}", entry.name, source.size(), entry.size);
+                if keep { report.shape_mismatches.push(text) } else { broken.push(text) }
+            }
+        }
+    }
+    if !broken.is_empty() {
+        return Err(ModelError::Weights(summary(&broken)));
+    }
+    report.unexpected = found.into_keys().collect();
+    report.loaded = copies.len();
+    no_grad(|| {
+        for (target, source) in copies {
+            target.shallow_clone().f_copy_(source)?;
+        }
+        Ok(report)
+    })
+}
+
+fn is_word_table(name: &str) -> bool {
+    name.ends_with(".word_embeddings.weight") || name.ends_with(".tok_embeddings.weight")
+}
+
+/// The first few, and how many more.
+fn summary(problems: &[String]) -> String {
+    let shown = problems.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
+    match problems.len().saturating_sub(5) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
+}
+
+/// The tensors under the names of the layout: TensorFlow's gamma and beta renamed, a missing prefix added, buffers and
+/// the second copy of tied weights dropped.
+fn canonical<'a>(
+    architecture: Architecture,
+    tensors: &'a [(String, Tensor)],
+) -> Result<BTreeMap<String, &'a Tensor>, ModelError> {
+    let mut found: BTreeMap<String, &Tensor> = BTreeMap::new();
+    for (name, tensor) in tensors {
+        let name = rename(architecture, name);
+        if name != "bert.embeddings.position_ids" && name != "bert.embeddings.token_type_ids" {
+            found.insert(name, tensor);
+        }
+    }
+    let (decoder, words) = match architecture {
+        Architecture::Bert => ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
+        Architecture::Modern => ("decoder.weight", "model.embeddings.tok_embeddings.weight"),
+    };
+    if let Some(decoder) = found.remove(decoder)
+        && let Some(words) = found.get(words)
+        && (decoder.size() != words.size() || !decoder.to_kind(Kind::Float).equal(&words.to_kind(Kind::Float)))
+    {
+        return Err(ModelError::Unsupported(
+            "the weights have an output layer of their own; only one tied to the word embeddings is supported".into(),
+        ));
+    }
+    if let Some(bias) = found.remove("cls.predictions.decoder.bias") {
+        found.entry("cls.predictions.bias".to_owned()).or_insert(bias);
+    }
+    Ok(found)
+}
+
+fn rename(architecture: Architecture, name: &str) -> String {
+    let (prefix, bare) = match architecture {
+        Architecture::Bert => ("bert.", &["embeddings.", "encoder.", "pooler."][..]),
+        Architecture::Modern => ("model.", &["embeddings.", "layers.", "final_norm."][..]),
+    };
+    let name = if bare.iter().any(|start| name.starts_with(start)) { format!("{prefix}{name}") } else { name.into() };
+    if let Some(stem) = name.strip_suffix("LayerNorm.gamma") {
+        format!("{stem}LayerNorm.weight")
+    } else if let Some(stem) = name.strip_suffix("LayerNorm.beta") {
+        format!("{stem}LayerNorm.bias")
+    } else {
+        name
+    }
+}

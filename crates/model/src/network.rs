@@ -1,0 +1,186 @@
+//! The model: an encoder, its heads, and the list of parameters that both share.
+
+use crate::bert::Bert;
+use crate::error::ModelError;
+use crate::heads::{Head, Heads};
+use crate::initial::initial;
+use crate::layout::{Entry, layout};
+use crate::load::{self, LoadReport, Missing};
+use crate::modern::Modern;
+use config::{Architecture, ModelShape, Pooling};
+use std::collections::BTreeMap;
+use tch::{Device, Tensor};
+
+/// One micro-batch.
+#[derive(Debug)]
+pub struct Input {
+    /// `[batch, length]`, int64.
+    pub ids: Tensor,
+    /// `[batch, length]`, int64; None: all in segment 0. `modern` has no segments and does not read it.
+    pub segments: Option<Tensor>,
+    /// `[batch, length]`, bool, true = a real token; None: there is no padding, which is faster.
+    pub mask: Option<Tensor>,
+}
+
+/// One trained tensor.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Hugging Face's name.
+    pub name: String,
+    /// The leaf itself (shared with the model, not a copy).
+    pub tensor: Tensor,
+    /// Whether weight decay applies: not to biases and LayerNorm.
+    pub decay: bool,
+    /// A weight matrix inside an encoder layer: what Muon orthogonalises. Embeddings and heads are not.
+    pub hidden_matrix: bool,
+}
+
+/// An encoder with a head on one device.
+pub struct Model {
+    shape: ModelShape,
+    head: Head,
+    entries: Vec<Entry>,
+    /// Alongside `entries`.
+    tensors: Vec<Tensor>,
+    encoder: Encoder,
+    heads: Heads,
+    device: Device,
+}
+
+enum Encoder {
+    Bert(Bert),
+    Modern(Modern),
+}
+
+/// Tensors by name, while the layers take theirs.
+pub(crate) struct Named<'a>(BTreeMap<&'a str, &'a Tensor>);
+
+impl Named<'_> {
+    /// A handle on the named leaf.
+    pub fn get(&self, name: &str) -> Tensor {
+        self.0.get(name).unwrap_or_else(|| panic!("the layout lacks `{name}`")).shallow_clone()
+    }
+}
+
+impl Model {
+    /// A model drawn from `seed`: equal for equal (shape, head, seed), and the encoder does not depend on the head.
+    pub fn new(shape: &ModelShape, head: Head, seed: u64, device: Device) -> Result<Self, ModelError> {
+        check(shape, &head)?;
+        let entries = layout(shape, &head);
+        let tensors: Vec<Tensor> =
+            entries.iter().map(|entry| initial(entry, shape, seed, device).set_requires_grad(true)).collect();
+        let named = Named(entries.iter().map(|entry| entry.name.as_str()).zip(&tensors).collect());
+        let (encoder, embeddings) = match shape.architecture {
+            Architecture::Bert => (Encoder::Bert(Bert::new(shape, &named)), "bert.embeddings.word_embeddings.weight"),
+            Architecture::Modern => {
+                (Encoder::Modern(Modern::new(shape, &named, device)), "model.embeddings.tok_embeddings.weight")
+            }
+        };
+        let embeddings = named.get(embeddings);
+        let of_heads = entries.iter().filter(|entry| entry.head).map(|entry| entry.name.clone());
+        let of_heads = of_heads.map(|name| (name.clone(), named.get(&name))).collect();
+        let heads = Heads::new(shape, of_heads, embeddings);
+        Ok(Self { shape: shape.clone(), head, entries, tensors, encoder, heads, device })
+    }
+
+    /// Every number of the encoder.
+    pub fn shape(&self) -> &ModelShape {
+        &self.shape
+    }
+
+    /// What it predicts.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The trained tensors, sorted by name; a tied weight is there once, under the embedding's name.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        self.entries
+            .iter()
+            .zip(&self.tensors)
+            .map(|(entry, tensor)| Parameter {
+                name: entry.name.clone(),
+                tensor: tensor.shallow_clone(),
+                // Exactly the matrices: biases and LayerNorm are vectors.
+                decay: entry.size.len() > 1,
+                hidden_matrix: entry.hidden_matrix,
+            })
+            .collect()
+    }
+
+    /// The last hidden states. `[batch, length, hidden]`
+    ///
+    /// # Panics
+    /// If the sequence is longer than the model's positions, or an id is not in the vocabulary.
+    pub fn encode(&self, input: &Input, train: bool) -> Tensor {
+        let (length, most) = (input.ids.size()[1], self.shape.max_positions);
+        assert!(length <= most, "a sequence of {length} tokens is longer than the model's {most} positions");
+        match &self.encoder {
+            Encoder::Bert(encoder) => encoder.encode(input, train),
+            Encoder::Modern(encoder) => encoder.encode(input, train),
+        }
+    }
+
+    /// The cross-entropy of the masked words in nats, summed (a scalar), and how many were right (int64 scalar; a label
+    /// whose logit ties with the greatest counts). `positions` and `labels`: `[predicted]`, int64, positions flat in
+    /// batch × length.
+    pub fn mlm_loss_sum(&self, hidden: &Tensor, positions: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
+        self.heads.mlm_loss_sum(hidden, positions, labels)
+    }
+
+    /// Scores of every word at the given flat positions. `[predicted, vocabulary]`
+    pub fn mlm_logits(&self, hidden: &Tensor, positions: &Tensor) -> Tensor {
+        self.heads.mlm_logits(hidden, positions)
+    }
+
+    /// Scores of "follows" and "random". `[batch, 2]`
+    pub fn nsp_logits(&self, hidden: &Tensor) -> Tensor {
+        self.heads.nsp_logits(hidden)
+    }
+
+    /// Scores of the classes. `[batch, classes]`. `mask` as in [`Input`], for mean pooling.
+    pub fn class_logits(&self, hidden: &Tensor, mask: Option<&Tensor>, train: bool) -> Tensor {
+        let pooling = match &self.head {
+            Head::SequenceClassifier { pooling, .. } => *pooling,
+            _ => Pooling::Cls,
+        };
+        self.heads.class_logits(hidden, pooling, mask, train)
+    }
+
+    /// Scores of the tags. `[batch, length, tags]`
+    pub fn token_logits(&self, hidden: &Tensor, train: bool) -> Tensor {
+        self.heads.token_logits(hidden, train)
+    }
+
+    /// Copies weights in Hugging Face's names into the model, in place. Fails before anything is changed.
+    pub fn load_parameters(
+        &mut self,
+        tensors: &[(String, Tensor)],
+        missing: Missing,
+    ) -> Result<LoadReport, ModelError> {
+        load::load(&self.shape, &self.entries, &self.tensors, tensors, missing)
+    }
+}
+
+fn check(shape: &ModelShape, head: &Head) -> Result<(), ModelError> {
+    let refuse = |text: String| Err(ModelError::Unsupported(text));
+    if shape.heads <= 0 || shape.hidden % shape.heads != 0 {
+        return refuse(format!("{} heads do not divide hidden = {}", shape.heads, shape.hidden));
+    }
+    match shape.architecture {
+        Architecture::Bert if shape.segment_types < 1 => refuse("bert needs at least one segment type".to_owned()),
+        Architecture::Modern if (shape.hidden / shape.heads) % 2 != 0 => {
+            refuse(format!("rotary positions need an even head width, not {}", shape.hidden / shape.heads))
+        }
+        Architecture::Modern if *head == Head::PreTraining => {
+            refuse("the modern encoder has no next-sentence head: use objective.kind = \"mlm\"".to_owned())
+        }
+        _ if head.labels().is_some_and(<[String]>::is_empty) => refuse("a classifier needs labels".to_owned()),
+        _ => Ok(()),
+    }
+}
