@@ -142,10 +142,49 @@ fn sizes(root: &Path) -> Result<Vec<String>> {
     Ok(complaints)
 }
 
+/// The config reference as Markdown, from the schema.
+fn config_page(schema: &Value) -> String {
+    let mut page = "# Config keys\n\nOne TOML file a run. Generated from the schema (`coordinator config schema`); see `configs/` for examples.\n".to_owned();
+    let empty = serde_json::Map::new();
+    for (section, node) in schema["properties"].as_object().unwrap_or(&empty) {
+        let reference = node["$ref"].as_str().unwrap_or_default();
+        let definition = &schema["$defs"][reference.trim_start_matches("#/$defs/")];
+        page += &format!(
+            "\n## `[{section}]`\n\n{}\n\n| key | type | default | meaning |\n|---|---|---|---|\n",
+            node["description"].as_str().unwrap_or_default()
+        );
+        let required: Vec<&str> =
+            definition["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        for (key, value) in definition["properties"].as_object().unwrap_or(&empty) {
+            let default = match &value["default"] {
+                Value::Null if required.contains(&key.as_str()) => "required".to_owned(),
+                Value::Null => String::new(),
+                value => format!("`{value}`"),
+            };
+            let meaning = value["description"].as_str().unwrap_or_default().replace("\n", " ");
+            page += &format!("| `{section}.{key}` | {} | {default} | {meaning} |\n", type_name(value));
+        }
+    }
+    page
+}
+
+fn type_name(value: &Value) -> String {
+    let name = |kind: &Value| kind.as_str().filter(|kind| *kind != "null").map(str::to_owned);
+    match &value["type"] {
+        Value::String(kind) if kind == "array" => format!("list of {}", type_name(&value["items"])),
+        Value::Array(kinds) => kinds.iter().filter_map(name).collect::<Vec<_>>().join(" or "),
+        Value::String(kind) => kind.clone(),
+        _ => "one of the names".to_owned(),
+    }
+}
+
 /// Files that are made from the code must be what the code makes.
 fn generated(fix: bool) -> Result<Vec<String>> {
     let schema = serde_json::to_string_pretty(&config::json_schema())? + "\n";
-    let pages: [(PathBuf, String); 1] = [("docs/reference/config.schema.json".into(), schema)];
+    let pages: [(PathBuf, String); 2] = [
+        ("docs/reference/config.schema.json".into(), schema),
+        ("docs/reference/config.md".into(), config_page(&config::json_schema())),
+    ];
     let mut complaints = Vec::new();
     for (path, wanted) in pages {
         let full = cache::root().join(&path);
