@@ -6,16 +6,27 @@
 //! know a runtime, a network, a clock, a random source or a file, or depend on the order of a hash map: so a simulator
 //! can replay any history from a seed.
 
+mod commit;
+mod control;
 mod effect;
+mod ending;
 mod event;
+mod failure;
+mod membership;
+mod queue;
 mod record;
 mod refusal;
+mod run;
 mod settings;
+mod slots;
 mod time;
+mod worker;
 
+pub use control::Control;
 pub use effect::{Assignment, Directive, Effect};
 pub use event::{Event, Holding, WorkerFacts};
 pub use record::{CheckpointAt, Member, Record, RunRecord, RunSpec, RunStatus};
 pub use refusal::Refusal;
 pub use settings::Settings;
 pub use time::Millis;
+pub use worker::Worker;

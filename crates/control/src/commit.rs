@@ -1,0 +1,81 @@
+//! Which step counts: the first report of the step after the last commit, from a member whose state the present
+//! generation goes on from.
+
+use crate::run::Report;
+use crate::{Control, Effect, Record, RunStatus};
+use types::{Digest, Generation, RunId, Segment, Step, WorkerId};
+
+/// So many reports past a missing step are kept; later ones come again from their worker or another.
+const AHEAD_KEPT: usize = 4096;
+
+impl Control {
+    pub(crate) fn progress(
+        &mut self,
+        worker: &WorkerId,
+        id: &RunId,
+        generation: Generation,
+        step: Step,
+        segments: Vec<Segment>,
+        samples_digest: Digest,
+    ) {
+        if !self.counts(worker, id, generation) {
+            self.refused += 1;
+            return;
+        }
+        let gap = self.now + self.settings.gap;
+        let run = self.run_mut(id);
+        if let Some(seat) = run.seats.get_mut(worker).filter(|_| generation == run.record.generation) {
+            seat.seen = true;
+        }
+        if step > run.record.spec.total_steps {
+            return self.fail(id, format!("{worker} reports step {step}, past the last one"));
+        }
+        if step <= run.record.step {
+            if let Some(known) = run.digests.get(&step).copied().filter(|known| *known != samples_digest) {
+                let text = format!(
+                    "replicas disagree: for step {step} {worker} reports samples {samples_digest}, committed is {known}"
+                );
+                self.fail(id, text);
+            }
+            return;
+        }
+        if run.ahead.reports.len() < AHEAD_KEPT || step == run.record.step.next() {
+            run.ahead.reports.entry(step).or_insert(Report { segments, samples_digest });
+        }
+        let before = run.record.step;
+        while let Some(report) = self.next_report(id) {
+            self.commit(id, generation, report);
+        }
+        let run = self.run_mut(id);
+        if run.ahead.reports.is_empty() {
+            run.ahead.until = None;
+        } else if run.ahead.until.is_none() || run.record.step > before {
+            run.ahead.until = Some(gap);
+        }
+    }
+
+    /// The report comes from the present generation, or from an earlier one of a member that brought its state along.
+    fn counts(&self, worker: &WorkerId, id: &RunId, generation: Generation) -> bool {
+        let Some(record) = self.run(id) else { return false };
+        let active = matches!(record.status, RunStatus::Running | RunStatus::Interrupted);
+        let since = self.since(id, worker);
+        active && generation <= record.generation && since.is_some_and(|since| generation >= since)
+    }
+
+    fn next_report(&mut self, id: &RunId) -> Option<Report> {
+        let run = self.run_mut(id);
+        run.ahead.reports.remove(&run.record.step.next())
+    }
+
+    fn commit(&mut self, id: &RunId, generation: Generation, report: Report) {
+        let run = self.run_mut(id);
+        let Report { segments, samples_digest } = report;
+        let step = run.record.step.next();
+        run.record.advance(step, samples_digest);
+        run.remember(step, samples_digest);
+        run.fruitless = 0;
+        let attempt = run.record.attempt;
+        let run = id.clone();
+        self.emit(Effect::Persist(Record::Commit { run, attempt, generation, step, segments, samples_digest }));
+    }
+}

@@ -1,0 +1,186 @@
+//! How a generation ends: all members stopped, or those who are left have gathered; and how a run ends.
+
+use crate::run::{Ahead, SeatState, Stage};
+use crate::{CheckpointAt, Control, Refusal, RunStatus};
+use types::{Digest, Generation, RunId, Step, WorkerId};
+
+impl Control {
+    /// Whether a run can be cancelled.
+    pub fn check_cancel(&self, run: &RunId) -> Result<(), Refusal> {
+        let record = self.run(run).ok_or_else(|| Refusal::NoSuchRun(run.clone()))?;
+        if record.status.has_ended() {
+            Err(Refusal::Ended { run: run.clone(), status: record.status })
+        } else if record.cancelling {
+            Err(Refusal::Cancelling(run.clone()))
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, id: &RunId) {
+        if self.check_cancel(id).is_err() {
+            return;
+        }
+        if self.runs[id].is_waiting() {
+            return self.end(id, RunStatus::Cancelled, None);
+        }
+        // Its members stop at the next step boundary, with a checkpoint.
+        self.run_mut(id).record.cancelling = true;
+        self.persist(id);
+        self.note(id, "cancelling: stops at the next step".to_owned());
+    }
+
+    pub(crate) fn paused(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, step: Step) {
+        self.set_state(worker, id, generation, SeatState::Paused(step));
+    }
+
+    pub(crate) fn finished(
+        &mut self,
+        worker: &WorkerId,
+        id: &RunId,
+        generation: Generation,
+        step: Step,
+        weights_digest: Digest,
+    ) {
+        if !self.set_state(worker, id, generation, SeatState::Finished) {
+            return;
+        }
+        let run = self.run_mut(id);
+        let total = run.record.spec.total_steps;
+        if step != total {
+            return self.fail(id, format!("{worker} finished after step {step} of {total}"));
+        }
+        match run.finished {
+            None => run.finished = Some(weights_digest),
+            Some(first) if first != weights_digest => {
+                let text =
+                    format!("replicas disagree: {worker} ends with weights {weights_digest}, another with {first}");
+                self.fail(id, text);
+            }
+            Some(_) => {}
+        }
+    }
+
+    pub(crate) fn checkpoint_wanted(&mut self, id: &RunId) {
+        if let Some(run) = self.runs.get_mut(id).filter(|run| run.stage == Stage::Training) {
+            run.asked.checkpoint = true;
+            self.request(id);
+        }
+    }
+
+    pub(crate) fn checkpoint_committed(&mut self, id: &RunId, at: CheckpointAt) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        if run.record.restore.is_some_and(|known| known >= at) {
+            return;
+        }
+        run.record.restore = Some(at);
+        if !run.asked.pause {
+            run.asked.checkpoint = false;
+        }
+        self.persist(id);
+        self.note(id, format!("checkpoint at step {}", at.step));
+    }
+
+    pub(crate) fn checkpoint_lost(&mut self, id: &RunId, at: CheckpointAt) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        if run.record.restore == Some(at) {
+            run.record.restore = None;
+            self.persist(id);
+        }
+        self.note(id, format!("the checkpoint at step {} is damaged or gone", at.step));
+    }
+
+    /// Draws the conclusion if all members have stopped or the time for it is over.
+    pub(crate) fn conclude(&mut self, id: &RunId) {
+        let now = self.now;
+        let until = now + self.settings.save;
+        let run = &self.runs[id];
+        let stopped =
+            |wanted: fn(&SeatState) -> bool| run.seats.values().all(|seat| seat.away.is_none() && wanted(&seat.state));
+        let all_finished = run.finished.is_some() && stopped(|state| *state == SeatState::Finished);
+        let all_stopped = stopped(|state| *state != SeatState::Training);
+        match run.stage {
+            Stage::Training | Stage::Stopping { .. } | Stage::Saving { .. } if run.is_complete() => {
+                let weights_digest = run.finished;
+                self.run_mut(id).record.weights_digest = weights_digest;
+                self.end(id, RunStatus::Completed, None);
+            }
+            Stage::Training if all_finished => self.run_mut(id).stage = Stage::Saving { until },
+            Stage::Training if all_stopped => self.regroup(id, true),
+            Stage::Stopping { until, .. } if all_stopped || now >= until => self.regroup(id, false),
+            Stage::Saving { until } if all_finished => {
+                if now >= until {
+                    let text = "all steps are done, but the last checkpoint was not committed in time";
+                    self.fail(id, text.to_owned());
+                }
+            }
+            Stage::Saving { until } if run.is_saved() || now >= until => self.regroup(id, false),
+            _ => {}
+        }
+    }
+
+    /// The generation is over: cancel, wait for workers, or make the next one. `may_save`: all members paused together,
+    /// so that a checkpoint of where they stand can be complete.
+    fn regroup(&mut self, id: &RunId, may_save: bool) {
+        self.count_fruitless(id);
+        if self.runs[id].stage == Stage::Ended {
+            return;
+        }
+        let run = &self.runs[id];
+        let leavers: Vec<WorkerId> = run.seats.keys().filter(|worker| self.workers[*worker].leaving).cloned().collect();
+        let nobody_stays = leavers.len() == run.seats.len();
+        if may_save && run.asked.checkpoint && !run.is_saved() && (run.record.cancelling || nobody_stays) {
+            let until = self.now + self.settings.save;
+            self.run_mut(id).stage = Stage::Saving { until };
+            return;
+        }
+        if run.record.cancelling {
+            return self.end(id, RunStatus::Cancelled, None);
+        }
+        for worker in &leavers {
+            self.release_seat(id, worker);
+            self.note(id, format!("{worker} left"));
+        }
+        let run = &self.runs[id];
+        let joiners = self.may_join(id);
+        let (have, need) = (run.seats.len(), run.need());
+        if have == 0 || have + joiners.len() < need {
+            self.interrupt(id, format!("{have} workers are left and it needs {need}"));
+        } else {
+            self.form(id, &joiners);
+        }
+    }
+
+    /// Leaves out who does not answer, and ends a run whose steps fail again and again for no visible reason.
+    fn count_fruitless(&mut self, id: &RunId) {
+        let limit = self.settings.fruitless_generations;
+        let run = self.run_mut(id);
+        let Stage::Stopping { lost, hung, .. } = run.stage else { return };
+        if hung {
+            let silent = run.seats.iter().filter(|(_, seat)| seat.state == SeatState::Training);
+            for worker in silent.map(|(worker, _)| worker.clone()).collect::<Vec<_>>() {
+                self.note(id, format!("{worker} does not answer and is left out"));
+                self.workers.get_mut(&worker).expect("members are connected").ready = false;
+                self.release_seat(id, &worker);
+            }
+        } else if !lost {
+            run.fruitless += 1;
+            if run.fruitless >= limit {
+                let text = format!("{limit} generations failed with no step between them; {}", run.last_error);
+                self.fail(id, text);
+            }
+        }
+    }
+
+    /// Nothing more is done for the run.
+    pub(crate) fn end(&mut self, id: &RunId, status: RunStatus, reason: Option<String>) {
+        self.release_all(id);
+        let run = self.run_mut(id);
+        (run.stage, run.ahead) = (Stage::Ended, Ahead::default());
+        let record = &mut run.record;
+        (record.status, record.cancelling) = (status, false);
+        record.reason.clone_from(&reason);
+        self.persist(id);
+        self.note(id, reason.map_or_else(|| status.to_string(), |reason| format!("{status}: {reason}")));
+    }
+}

@@ -1,0 +1,162 @@
+//! What goes wrong: failed steps, ended trainers, hanging members, missing reports, and the end of patience.
+
+use crate::run::{Ahead, SeatState, Stage};
+use crate::{Control, Directive, Millis, RunStatus};
+use types::{Generation, RunId, WorkerId};
+
+impl Control {
+    pub(crate) fn step_failed(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, error: &str) {
+        // Whatever generation it speaks of: the trainer answers.
+        if let Some(known) = self.workers.get_mut(worker).filter(|known| known.run.is_none()) {
+            known.ready = true;
+        }
+        if !self.set_state(worker, id, generation, SeatState::Failed) {
+            return;
+        }
+        self.run_mut(id).last_error = format!("{worker}: {error}");
+        if self.runs[id].stage == Stage::Training {
+            self.note(id, format!("generation {generation}: {worker}: {error}"));
+            self.stop(id, false, false);
+        }
+    }
+
+    /// Notes what a member of the present generation says of itself. False: it is none.
+    pub(crate) fn set_state(
+        &mut self,
+        worker: &WorkerId,
+        id: &RunId,
+        generation: Generation,
+        state: SeatState,
+    ) -> bool {
+        let Some(run) = self.runs.get_mut(id) else { return false };
+        let current = run.record.generation == generation;
+        let Some(seat) = run.seats.get_mut(worker).filter(|_| current) else {
+            self.refused += 1;
+            return false;
+        };
+        (seat.state, seat.seen) = (state, true);
+        true
+    }
+
+    pub(crate) fn trainer_exited(
+        &mut self,
+        worker: &WorkerId,
+        run: Option<&RunId>,
+        cause: &str,
+        last_lines: &[String],
+    ) {
+        let Some(known) = self.workers.get_mut(worker) else { return };
+        known.ready = false;
+        let Some(id) = known.run.clone().filter(|seated| run.is_none_or(|run| run == seated)) else { return };
+        let limit = self.settings.restarts;
+        let record = &mut self.run_mut(&id).record;
+        record.restarts += 1;
+        let restarts = record.restarts;
+        self.persist(&id);
+        let mut text = format!("the trainer of {worker} ended: {cause}");
+        if !last_lines.is_empty() {
+            text = format!("{text}\n{}", last_lines.join("\n"));
+        }
+        if restarts >= limit {
+            return self.fail(&id, format!("{restarts} trainers ended with no step between them; the last: {text}"));
+        }
+        self.note(&id, text);
+        self.lose(&id, worker);
+    }
+
+    pub(crate) fn run_failed(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, reason: &str) {
+        if self.set_state(worker, id, generation, SeatState::Failed) {
+            self.fail(id, format!("{worker}: {reason}"));
+        }
+    }
+
+    pub(crate) fn heartbeat(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, silent: Millis) {
+        let (hang, since) = (self.settings.hang, self.since(id, worker));
+        let Some(run) = self.runs.get_mut(id) else { return };
+        let present = run.record.generation;
+        let Some(seat) = run.seats.get_mut(worker) else { return };
+        seat.seen |= generation == present;
+        // One that is stuck in an earlier generation never saw its new assignment.
+        let one_of_ours = generation <= present && since.is_some_and(|since| generation >= since);
+        let hangs = one_of_ours && seat.state == SeatState::Training && silent > hang;
+        if hangs && run.stage == Stage::Training {
+            self.note(id, format!("{worker} has made no progress for {} s", silent.0 / 1000));
+            self.run_mut(id).last_error = format!("{worker} made no progress");
+            self.stop(id, false, true);
+        }
+    }
+
+    /// The generation is broken: everybody gives up and says where it stopped.
+    pub(crate) fn stop(&mut self, id: &RunId, lost: bool, hung: bool) {
+        let wait = if hung { self.settings.hang_gather } else { self.settings.gather };
+        let until = self.now + wait;
+        let run = self.run_mut(id);
+        let generation = run.record.generation;
+        let is_away = run.seats.values().any(|seat| seat.away.is_some());
+        run.stage = Stage::Stopping { until, lost: lost || is_away, hung };
+        let training = run.seats.iter().filter(|(_, seat)| seat.away.is_none() && seat.state == SeatState::Training);
+        for worker in training.map(|(worker, _)| worker.clone()).collect::<Vec<_>>() {
+            self.send(&worker, Directive::Abort { run: id.clone(), generation });
+        }
+        self.drop_away(id);
+    }
+
+    /// Members without a session are not waited for any longer.
+    pub(crate) fn drop_away(&mut self, id: &RunId) {
+        let away = self.runs[id].seats.iter().filter(|(_, seat)| seat.away.is_some());
+        for worker in away.map(|(worker, _)| worker.clone()).collect::<Vec<_>>() {
+            self.note(id, format!("{worker} is lost"));
+            self.lose(id, &worker);
+        }
+    }
+
+    /// What is overdue.
+    pub(crate) fn expire(&mut self, id: &RunId) {
+        let now = self.now;
+        let run = &self.runs[id];
+        let overdue = |until: Option<Millis>| until.is_some_and(|until| until <= now);
+        let missing = run.record.step.next();
+        if overdue(run.ahead.until) {
+            return self.rewind(id, format!("the report of step {missing} is lost: back to a checkpoint"));
+        }
+        let gone = run.seats.iter().filter(|(_, seat)| overdue(seat.away));
+        for worker in gone.map(|(worker, _)| worker.clone()).collect::<Vec<_>>() {
+            // The first one that is lost ends the wait for the others too.
+            if self.runs[id].seats.contains_key(&worker) {
+                self.note(id, format!("{worker} is lost"));
+                self.lose(id, &worker);
+            }
+        }
+    }
+
+    /// Gives up the state that the members hold and waits for a restore. The generation is over, so nobody can bring
+    /// that state back.
+    fn rewind(&mut self, id: &RunId, reason: String) {
+        self.release_all(id);
+        let run = self.run_mut(id);
+        run.ahead = Ahead::default();
+        run.record.generation = run.record.generation.next();
+        run.record.members.clear();
+        self.interrupt(id, reason);
+    }
+
+    /// The run waits for workers and goes on by itself. Those who hold its state keep it.
+    pub(crate) fn interrupt(&mut self, id: &RunId, reason: String) {
+        let run = self.run_mut(id);
+        run.stage = Stage::Waiting;
+        (run.record.status, run.record.reason) = (RunStatus::Interrupted, Some(reason.clone()));
+        self.persist(id);
+        self.note(id, format!("interrupted: {reason}"));
+    }
+
+    pub(crate) fn fail(&mut self, id: &RunId, reason: String) {
+        self.end(id, RunStatus::Failed, Some(reason));
+    }
+
+    /// All members forget the run.
+    pub(crate) fn release_all(&mut self, id: &RunId) {
+        for worker in self.runs[id].seats.keys().cloned().collect::<Vec<_>>() {
+            self.release_seat(id, &worker);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Who works on what: workers that come, go and come back, and the making of a new generation.
+
+use crate::run::{Asked, Run, Seat, SeatState, Stage};
+use crate::slots::deal;
+use crate::worker::{Return, Worker};
+use crate::{Assignment, Control, Directive, Effect, Holding, Member, RunStatus, WorkerFacts};
+use types::{Generation, Rank, RunId, WorkerId};
+
+impl Control {
+    pub(crate) fn connected(&mut self, id: WorkerId, session: u64, facts: WorkerFacts, holding: Option<Holding>) {
+        if let Some(known) = self.workers.get(&id).filter(|known| known.session.is_some()) {
+            if known.session >= Some(session) {
+                return;
+            }
+            if !known.is_same_process(&facts) {
+                let reason = format!(
+                    "a worker named {id} is connected already (another process); start this one with another --name"
+                );
+                return self.emit(Effect::Refuse { worker: id, session, reason });
+            }
+        }
+        let worker = self.workers.entry(id.clone()).or_insert(Worker {
+            session: None,
+            facts: None,
+            ready: true,
+            leaving: false,
+            run: None,
+        });
+        if !worker.is_same_process(&facts) {
+            worker.leaving = false;
+        }
+        (worker.session, worker.facts, worker.ready) = (Some(session), Some(facts), true);
+        match worker.run.clone() {
+            Some(run) => self.seated_worker_returned(&run, &id, holding),
+            None => self.free_worker_came(&id, holding),
+        }
+    }
+
+    fn seated_worker_returned(&mut self, run_id: &RunId, worker: &WorkerId, holding: Option<Holding>) {
+        let present = self.runs[run_id].record.generation;
+        let since = self.since(run_id, worker).unwrap_or(present);
+        let stage = self.runs[run_id].stage;
+        let seat = self.run_mut(run_id).seats.get_mut(worker).expect("its worker points to this run");
+        seat.away = None;
+        match Return::judge(holding.as_ref(), run_id, present, since, seat.seen) {
+            Return::Attached => {
+                seat.seen = true;
+                if seat.state == SeatState::Training {
+                    self.repeat_orders(run_id, worker);
+                }
+            }
+            // In any other stage the next generation is about to be made, and assigned.
+            Return::MissedAssign if stage == Stage::Training => {
+                if let Some(other) = holding.filter(|held| held.run != *run_id) {
+                    self.send(worker, Directive::Release { run: Some(other.run) });
+                }
+                self.assign(run_id, worker);
+                self.repeat_orders(run_id, worker);
+            }
+            Return::MissedAssign => {}
+            Return::Empty => {
+                self.note(run_id, format!("{worker} came back without the state it held"));
+                self.lose(run_id, worker);
+                if let Some(held) = holding {
+                    self.send(worker, Directive::Release { run: Some(held.run) });
+                }
+            }
+        }
+    }
+
+    /// What was sent on the lost session may not have arrived.
+    fn repeat_orders(&mut self, run: &RunId, worker: &WorkerId) {
+        let Run { stage, asked, record, .. } = &self.runs[run];
+        match stage {
+            Stage::Training if *asked != Asked::default() => self.request_one(run, worker),
+            Stage::Stopping { .. } => {
+                let generation = record.generation;
+                self.send(worker, Directive::Abort { run: run.clone(), generation });
+            }
+            _ => {}
+        }
+    }
+
+    fn free_worker_came(&mut self, worker: &WorkerId, holding: Option<Holding>) {
+        let Some(held) = holding else { return };
+        if !self.can_use(&held, worker) {
+            return self.send(worker, Directive::Release { run: Some(held.run) });
+        }
+        self.run_mut(&held.run).seats.insert(worker.clone(), Seat::holding());
+        self.workers.get_mut(worker).expect("just connected").run = Some(held.run.clone());
+        self.note(&held.run, format!("{worker} is back with the state of step {}", held.step));
+        if matches!(self.runs[&held.run].stage, Stage::Stopping { .. }) {
+            self.send(worker, Directive::Abort { run: held.run, generation: held.generation });
+        }
+    }
+
+    /// The run still has use for the state that a worker without a seat brings back.
+    fn can_use(&self, held: &Holding, worker: &WorkerId) -> bool {
+        let Some(run) = self.runs.get(&held.run) else { return false };
+        let in_need = match run.stage {
+            Stage::Waiting | Stage::Restoring => run.record.status == RunStatus::Interrupted,
+            Stage::Stopping { .. } => !run.record.cancelling,
+            Stage::Training | Stage::Saving { .. } | Stage::Ended => false,
+        };
+        in_need && run.record.generation == held.generation && self.since(&held.run, worker).is_some()
+    }
+
+    pub(crate) fn disconnected(&mut self, id: &WorkerId, session: u64) {
+        let Some(worker) = self.workers.get_mut(id).filter(|worker| worker.session == Some(session)) else { return };
+        worker.session = None;
+        let Some(run_id) = worker.run.clone() else {
+            self.workers.remove(id);
+            return;
+        };
+        let until = self.now + self.settings.grace;
+        let run = self.run_mut(&run_id);
+        match run.stage {
+            Stage::Training | Stage::Saving { .. } => {
+                run.seats.get_mut(id).expect("its worker points to this run").away = Some(until);
+            }
+            // The others wait already; if it comes back in time it is taken in again.
+            Stage::Stopping { .. } | Stage::Waiting | Stage::Restoring | Stage::Ended => self.lose(&run_id, id),
+        }
+    }
+
+    pub(crate) fn leaving(&mut self, id: &WorkerId) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.leaving = true;
+        let Some(run) = worker.run.clone() else {
+            return self.send(id, Directive::Release { run: None });
+        };
+        if self.runs[&run].is_waiting() {
+            self.release_seat(&run, id);
+        }
+    }
+
+    pub(crate) fn trainer_ready(&mut self, id: &WorkerId) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.ready = true;
+        // Not yet heard of in its generation: the first trainer of a worker that was assigned at once.
+        if let Some(run) = worker.run.clone()
+            && self.runs[&run].seats[id].seen
+        {
+            self.note(&run, format!("{id} has a new trainer: what the old one held is gone"));
+            self.lose(&run, id);
+        }
+    }
+
+    /// The seat's worker is gone or has lost the state.
+    pub(crate) fn lose(&mut self, run_id: &RunId, worker: &WorkerId) {
+        self.vacate(run_id, worker);
+        let stage = self.runs[run_id].stage;
+        match stage {
+            Stage::Training | Stage::Saving { .. } => self.stop(run_id, true, false),
+            Stage::Stopping { until, hung, .. } => {
+                self.run_mut(run_id).stage = Stage::Stopping { until, lost: true, hung };
+            }
+            Stage::Waiting | Stage::Restoring | Stage::Ended => {}
+        }
+    }
+
+    /// Takes the seat away and makes the worker forget the run.
+    pub(crate) fn release_seat(&mut self, run: &RunId, worker: &WorkerId) {
+        let seat = self.runs[run].seats.get(worker);
+        if seat.is_some_and(|seat| seat.state == SeatState::Training) {
+            let generation = self.runs[run].record.generation;
+            self.send(worker, Directive::Abort { run: run.clone(), generation });
+        }
+        self.send(worker, Directive::Release { run: Some(run.clone()) });
+        self.vacate(run, worker);
+    }
+
+    fn vacate(&mut self, run: &RunId, worker: &WorkerId) {
+        self.run_mut(run).seats.remove(worker);
+        if let Some(known) = self.workers.get_mut(worker) {
+            known.run = None;
+            if known.session.is_none() {
+                self.workers.remove(worker);
+            }
+        }
+    }
+
+    /// Since when a member of the present generation has held the run's state.
+    pub(crate) fn since(&self, run: &RunId, worker: &WorkerId) -> Option<Generation> {
+        let members = &self.runs.get(run)?.record.members;
+        members.iter().find(|member| member.worker == *worker).map(|member| member.since)
+    }
+
+    /// A new generation of those who sit in the run, in their old order, and the joiners.
+    pub(crate) fn form(&mut self, id: &RunId, joiners: &[WorkerId]) {
+        self.stop_trainers(id);
+        let run = self.runs.get_mut(id).expect("runs are never forgotten");
+        let generation = run.record.generation.next();
+        let stayed = run.record.members.iter().filter(|member| run.seats.contains_key(&member.worker));
+        let workers: Vec<(WorkerId, Generation)> = stayed
+            .map(|member| (member.worker.clone(), member.since))
+            .chain(joiners.iter().map(|worker| (worker.clone(), generation)))
+            .collect();
+        let world = u32::try_from(workers.len()).expect("at most as many as slots");
+        let dealt = deal(run.record.spec.slots, world);
+        let members = workers.into_iter().zip(dealt);
+        let record = &mut run.record;
+        record.members = members.map(|((worker, since), slots)| Member { worker, slots, since }).collect();
+        (record.generation, record.status, record.reason) = (generation, RunStatus::Running, None);
+        let names: Vec<WorkerId> = record.members.iter().map(|member| member.worker.clone()).collect();
+        run.seats = names.iter().map(|worker| (worker.clone(), Seat::assigned())).collect();
+        (run.stage, run.asked, run.finished) = (Stage::Training, Asked::default(), None);
+        for worker in &names {
+            self.workers.get_mut(worker).expect("members are connected").run = Some(id.clone());
+        }
+        self.persist(id);
+        let list: Vec<&str> = names.iter().map(WorkerId::as_str).collect();
+        self.note(id, format!("generation {generation}: {} workers: {}", list.len(), list.join(", ")));
+        for worker in &names {
+            self.assign(id, worker);
+        }
+    }
+
+    /// Members that have not said that they stopped must give up the old generation first.
+    fn stop_trainers(&mut self, id: &RunId) {
+        let run = &self.runs[id];
+        let generation = run.record.generation;
+        let training = run.seats.iter().filter(|(_, seat)| seat.state == SeatState::Training);
+        for worker in training.map(|(worker, _)| worker.clone()).collect::<Vec<_>>() {
+            self.send(&worker, Directive::Abort { run: id.clone(), generation });
+        }
+    }
+
+    fn assign(&mut self, id: &RunId, worker: &WorkerId) {
+        let record = &self.runs[id].record;
+        let place = record.members.iter().position(|member| member.worker == *worker).expect("it is a member");
+        let assignment = Assignment {
+            run: id.clone(),
+            generation: record.generation,
+            attempt: record.attempt,
+            rank: Rank(u32::try_from(place).expect("at most as many as slots")),
+            world: record.world_size(),
+            slots: record.members[place].slots.clone(),
+            // One past the last commit would leave steps without a commit.
+            restore: record.restore.filter(|at| at.step <= record.step),
+        };
+        self.send(worker, Directive::Assign(assignment));
+    }
+}

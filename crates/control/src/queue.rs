@@ -1,0 +1,211 @@
+//! Which run gets workers: the queue, admission and growth.
+//!
+//! First come, first served, and strictly: the head of the queue is never overtaken by a run that needs fewer workers,
+//! so that a large run gets its turn. Interrupted runs come first.
+
+use crate::run::{Asked, Run, Seat, SeatState, Stage};
+use crate::{CheckpointAt, Directive, Effect, Record, Refusal, RunRecord, RunSpec, RunStatus};
+use crate::{Control, worker::Worker};
+use types::{RunId, Step, WorkerId};
+
+impl Control {
+    /// Whether a run of this id can be submitted.
+    pub fn check_submit(&self, run: &RunId) -> Result<(), Refusal> {
+        if self.runs.contains_key(run) { Err(Refusal::Exists(run.clone())) } else { Ok(()) }
+    }
+
+    /// Whether a run can be resumed.
+    pub fn check_resume(&self, run: &RunId) -> Result<(), Refusal> {
+        let record = self.run(run).ok_or_else(|| Refusal::NoSuchRun(run.clone()))?;
+        match record.status {
+            RunStatus::Failed | RunStatus::Cancelled | RunStatus::Interrupted => Ok(()),
+            _ if record.cancelling => Err(Refusal::Cancelling(run.clone())),
+            status => Err(Refusal::NotResumable { run: run.clone(), status }),
+        }
+    }
+
+    pub(crate) fn submit(&mut self, id: RunId, spec: RunSpec) {
+        if self.check_submit(&id).is_err() {
+            return;
+        }
+        let record = RunRecord::new(id.clone(), spec, self.take_place());
+        let attempt = record.attempt;
+        self.runs.insert(id.clone(), Run::new(record));
+        self.persist(&id);
+        self.emit(Effect::Persist(Record::Attempt { run: id, attempt, from_step: Step(0) }));
+    }
+
+    pub(crate) fn resume(&mut self, id: &RunId) {
+        // An interrupted run goes on by itself, and sooner than a queued one would.
+        if self.check_resume(id).is_err() || self.runs[id].record.status == RunStatus::Interrupted {
+            return;
+        }
+        let place = self.take_place();
+        let run = self.run_mut(id);
+        let record = &mut run.record;
+        (record.status, record.reason, record.place, record.restarts) = (RunStatus::Queued, None, place, 0);
+        (run.stage, run.fruitless, run.finished) = (Stage::Waiting, 0, None);
+        self.persist(id);
+        self.note(id, "resumed: waits for workers".to_owned());
+    }
+
+    /// Why a run that waits still waits, for people.
+    pub fn waiting_for(&self, id: &RunId) -> Option<String> {
+        let run = self.runs.get(id).filter(|run| run.is_waiting())?;
+        let ahead = self.queue().into_iter().take_while(|other| other != id).count();
+        if ahead > 0 {
+            return Some(format!("{ahead} runs are ahead of it in the queue"));
+        }
+        let there = run.seats.len() + self.idle().len();
+        Some(format!("it needs {} workers and {there} are free", run.need()))
+    }
+
+    /// Lets the runs at the head of the queue start while there are enough workers for them.
+    pub(crate) fn admit(&mut self) {
+        while let Some(id) = self.queue().into_iter().next() {
+            let run = &self.runs[&id];
+            if run.stage == Stage::Restoring || !self.gather_for(&id) {
+                return;
+            }
+            let run = &self.runs[&id];
+            if !run.seats.is_empty() || run.record.step == Step(0) {
+                let joiners = self.joiners(&id);
+                self.form(&id, &joiners);
+            } else {
+                let at_most = run.record.step;
+                self.run_mut(&id).stage = Stage::Restoring;
+                self.emit(Effect::FindRestore { run: id, at_most });
+                return;
+            }
+        }
+    }
+
+    /// The shell found a checkpoint for the run at the head of the queue, or that there is none.
+    pub(crate) fn restore_found(&mut self, id: &RunId, at: Option<CheckpointAt>) {
+        let Some(run) = self.runs.get_mut(id).filter(|run| run.stage == Stage::Restoring) else { return };
+        run.stage = Stage::Waiting;
+        if at.is_some_and(|at| at.step > run.record.step) {
+            return self.fail(id, "the checkpoint to restore is later than the last committed step".to_owned());
+        }
+        // A member that came back with the state is better than any checkpoint; too few workers, and it waits again.
+        if !run.seats.is_empty() || !self.gather_for(id) {
+            return;
+        }
+        let run = self.run_mut(id);
+        let from_step = at.map_or(Step(0), |at| at.step);
+        let record = &mut run.record;
+        record.attempt = record.attempt.next();
+        (record.restore, record.step, record.samples_digest) = (at, from_step, None);
+        run.digests.clear();
+        run.ahead = Default::default();
+        let attempt = run.record.attempt;
+        self.emit(Effect::Persist(Record::Attempt { run: id.clone(), attempt, from_step }));
+        self.note(
+            id,
+            match at {
+                Some(at) => format!("attempt {attempt} goes on from the checkpoint at step {}", at.step),
+                None => format!("attempt {attempt} starts again: there is no good checkpoint"),
+            },
+        );
+        let joiners = self.joiners(id);
+        self.form(id, &joiners);
+    }
+
+    /// Asks the members of running runs to pause where somebody waits to join or to leave, or the run is cancelled.
+    pub(crate) fn ask_members(&mut self) {
+        let training = self.runs.iter().filter(|(_, run)| run.stage == Stage::Training);
+        for id in training.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            let run = &self.runs[&id];
+            let leaving = |worker: &WorkerId| self.workers.get(worker).is_some_and(|worker| worker.leaving);
+            let cancelling = run.record.cancelling;
+            // The last one to leave must not take the state along.
+            let all_leave = run.seats.keys().all(leaving);
+            let wanted = Asked {
+                pause: cancelling || run.seats.keys().any(leaving) || !self.may_join(&id).is_empty(),
+                checkpoint: cancelling || all_leave,
+            };
+            let asked = run.asked;
+            let both = Asked { pause: asked.pause || wanted.pause, checkpoint: asked.checkpoint || wanted.checkpoint };
+            if both != asked {
+                self.run_mut(&id).asked = both;
+                self.request(&id);
+            }
+        }
+    }
+
+    /// Sends what was asked for to all members that still train.
+    pub(crate) fn request(&mut self, id: &RunId) {
+        let training = self.runs[id].seats.iter().filter(|(_, seat)| seat.state == SeatState::Training);
+        for worker in training.map(|(worker, _)| worker.clone()).collect::<Vec<_>>() {
+            self.request_one(id, &worker);
+        }
+    }
+
+    pub(crate) fn request_one(&mut self, id: &RunId, worker: &WorkerId) {
+        let run = &self.runs[id];
+        let Asked { checkpoint, pause } = run.asked;
+        let directive = Directive::Request { run: id.clone(), generation: run.record.generation, checkpoint, pause };
+        self.send(worker, directive);
+    }
+
+    /// Idle workers that may join a run which has workers already. The queue goes first.
+    pub(crate) fn may_join(&self, id: &RunId) -> Vec<WorkerId> {
+        if self.queue().is_empty() { self.joiners(id) } else { Vec::new() }
+    }
+
+    /// Idle workers that a run has room for.
+    fn joiners(&self, id: &RunId) -> Vec<WorkerId> {
+        let run = &self.runs[id];
+        self.idle().into_iter().take(run.capacity().saturating_sub(run.seats.len())).collect()
+    }
+
+    /// Whether there are enough workers for this waiting run, after taking those that later waiting runs hold back.
+    fn gather_for(&mut self, id: &RunId) -> bool {
+        let run = &self.runs[id];
+        let mut missing = run.need().saturating_sub(run.seats.len() + self.idle().len());
+        let others: Vec<RunId> = self.queue().into_iter().rev().take_while(|other| other != id).collect();
+        if others.iter().map(|other| self.runs[other].seats.len()).sum::<usize>() < missing {
+            return false;
+        }
+        // Two interrupted runs that hold one worker each would wait for each other for ever.
+        for other in others {
+            while missing > 0
+                && let Some(worker) = self.runs[&other].seats.keys().next().cloned()
+            {
+                self.release_seat(&other, &worker);
+                self.note(&other, format!("{worker} went to run {id}, which is ahead in the queue"));
+                missing -= 1;
+            }
+        }
+        true
+    }
+
+    /// The runs that wait, in order.
+    fn queue(&self) -> Vec<RunId> {
+        let mut waiting: Vec<&RunRecord> =
+            self.runs.values().filter(|run| run.is_waiting()).map(|run| &run.record).collect();
+        waiting.sort_by_key(|record| (record.status != RunStatus::Interrupted, record.place));
+        waiting.into_iter().map(|record| record.id.clone()).collect()
+    }
+
+    fn idle(&self) -> Vec<WorkerId> {
+        let idle = |(id, worker): (&WorkerId, &Worker)| worker.is_idle().then(|| id.clone());
+        self.workers.iter().filter_map(idle).collect()
+    }
+
+    fn take_place(&mut self) -> u64 {
+        self.next_place += 1;
+        self.next_place - 1
+    }
+
+    /// Members of a run that was running when a former process ended: all are away and may come back.
+    pub(crate) fn expect_members(&mut self, id: &RunId) {
+        let until = self.now + self.settings.restart_grace;
+        let run = self.runs.get_mut(id).expect("just inserted");
+        run.stage = Stage::Training;
+        for member in &run.record.members {
+            run.seats.insert(member.worker.clone(), Seat { away: Some(until), ..Seat::holding() });
+            self.workers.insert(member.worker.clone(), Worker::remembered(id.clone()));
+        }
+    }
+}

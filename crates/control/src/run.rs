@@ -1,0 +1,177 @@
+//! What the core keeps of a run beside its record: who sits where and what is under way. Nothing of it outlives the
+//! process.
+
+use crate::{Millis, RunRecord};
+use std::collections::BTreeMap;
+use types::{Digest, Segment, Step, WorkerId};
+
+/// So many recent samples digests are kept to compare late reports with.
+const DIGESTS_KEPT: usize = 4096;
+
+/// A run and what is under way.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub record: RunRecord,
+    pub stage: Stage,
+    /// The members of the present generation that are still counted on.
+    pub seats: BTreeMap<WorkerId, Seat>,
+    /// What the members of this generation were asked to do at the next boundary.
+    pub asked: Asked,
+    /// Of the latest commits of this attempt.
+    pub digests: BTreeMap<Step, Digest>,
+    /// Reports of steps past the next one.
+    pub ahead: Ahead,
+    /// How many generations in a row ended in a failed step with nobody lost and nothing committed.
+    pub fruitless: u32,
+    /// What the last failed step said.
+    pub last_error: String,
+    /// The finished model's digest, from the first member that finished in this generation.
+    pub finished: Option<Digest>,
+}
+
+/// What a run is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// In the queue.
+    Waiting,
+    /// At the head of the queue; the shell looks for a checkpoint.
+    Restoring,
+    /// A generation is at work.
+    Training,
+    /// The generation is broken; its members are asked where they stopped.
+    Stopping {
+        until: Millis,
+        /// A member was lost, so the next generation differs from this one.
+        lost: bool,
+        /// Members that do not answer are left out.
+        hung: bool,
+    },
+    /// All members have stopped; their checkpoint is awaited.
+    Saving { until: Millis },
+    /// Nothing is under way.
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub checkpoint: bool,
+    pub pause: bool,
+}
+
+/// A member as the core sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat {
+    pub state: SeatState,
+    /// Its session is gone; it is given up at this time.
+    pub away: Option<Millis>,
+    /// It has been heard of in this generation, so the assignment did arrive.
+    pub seen: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SeatState {
+    Training,
+    Failed,
+    Paused(Step),
+    Finished,
+}
+
+/// Reports that wait for an earlier step.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    pub reports: BTreeMap<Step, Report>,
+    /// When the earlier step is given up.
+    pub until: Option<Millis>,
+}
+
+/// A step that a member applied.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub segments: Vec<Segment>,
+    pub samples_digest: Digest,
+}
+
+impl Run {
+    pub fn new(record: RunRecord) -> Self {
+        let digests = record.samples_digest.map(|digest| (record.step, digest)).into_iter().collect();
+        Self {
+            record,
+            stage: Stage::Waiting,
+            seats: BTreeMap::new(),
+            asked: Asked::default(),
+            digests,
+            ahead: Ahead::default(),
+            fruitless: 0,
+            last_error: String::new(),
+            finished: None,
+        }
+    }
+
+    /// Waits for workers.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Waiting | Stage::Restoring)
+    }
+
+    /// Workers it can use at most.
+    pub fn capacity(&self) -> usize {
+        self.record.spec.max_workers.min(self.record.spec.slots) as usize
+    }
+
+    /// Workers it needs at least.
+    pub fn need(&self) -> usize {
+        self.record.spec.min_workers.max(1) as usize
+    }
+
+    /// The highest step at which a member paused.
+    pub fn paused_at(&self) -> Option<Step> {
+        let paused = |seat: &Seat| match seat.state {
+            SeatState::Paused(step) => Some(step),
+            _ => None,
+        };
+        self.seats.values().filter_map(paused).max()
+    }
+
+    /// The state at which the members stopped is in a durable checkpoint.
+    pub fn is_saved(&self) -> bool {
+        let at = self.record.restore;
+        at.is_some_and(|at| self.paused_at().is_none_or(|step| at.step >= step && step <= self.record.step))
+    }
+
+    /// Every step is committed, the last checkpoint is durable, and who is still there has finished.
+    pub fn is_complete(&self) -> bool {
+        let total = self.record.spec.total_steps;
+        self.finished.is_some()
+            && self.record.step == total
+            && self.record.restore.is_some_and(|at| at.step == total)
+            && self.seats.values().all(|seat| seat.state == SeatState::Finished)
+    }
+
+    /// Remembers a committed step's digest.
+    pub fn remember(&mut self, step: Step, digest: Digest) {
+        self.digests.insert(step, digest);
+        if self.digests.len() > DIGESTS_KEPT {
+            self.digests.pop_first();
+        }
+    }
+
+    /// The next thing that is due without anything happening.
+    pub fn deadline(&self) -> Option<Millis> {
+        let stage = match self.stage {
+            Stage::Stopping { until, .. } | Stage::Saving { until } => Some(until),
+            _ => None,
+        };
+        self.seats.values().filter_map(|seat| seat.away).chain(stage).chain(self.ahead.until).min()
+    }
+}
+
+impl Seat {
+    /// A member that was just assigned.
+    pub fn assigned() -> Self {
+        Self { state: SeatState::Training, away: None, seen: false }
+    }
+
+    /// A member that came back and says it works in this generation; where it stands it will say.
+    pub fn holding() -> Self {
+        Self { state: SeatState::Training, away: None, seen: true }
+    }
+}

@@ -1,0 +1,67 @@
+//! The workers the coordinator knows.
+
+use crate::{Holding, WorkerFacts};
+use types::RunId;
+
+/// A worker that is connected, or sits in a run and may come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// Its present session.
+    pub session: Option<u64>,
+    /// What it said of itself; none after a restart of the coordinator until it registers again.
+    pub facts: Option<WorkerFacts>,
+    /// It has a trainer that answers.
+    pub ready: bool,
+    /// It was told to end.
+    pub leaving: bool,
+    /// The run it works on.
+    pub run: Option<RunId>,
+}
+
+impl Worker {
+    /// A member that a former coordinator process knew.
+    pub(crate) fn remembered(run: RunId) -> Self {
+        Self { session: None, facts: None, ready: true, leaving: false, run: Some(run) }
+    }
+
+    /// Free to work.
+    pub fn is_idle(&self) -> bool {
+        self.session.is_some() && self.ready && !self.leaving && self.run.is_none()
+    }
+
+    /// The same operating-system process, as far as it is known.
+    pub(crate) fn is_same_process(&self, facts: &WorkerFacts) -> bool {
+        self.facts.as_ref().is_none_or(|known| known.host == facts.host && known.pid == facts.pid)
+    }
+}
+
+/// What a worker that came back can be used for.
+pub(crate) enum Return {
+    /// It is still in the present generation.
+    Attached,
+    /// It has the run's state, or needs none, but missed its assignment.
+    MissedAssign,
+    /// It lost the state that its seat stands for.
+    Empty,
+}
+
+impl Return {
+    /// Judges a seated worker by what it says it holds. `since` and `seen` are its seat's.
+    pub fn judge(
+        holding: Option<&Holding>,
+        run: &RunId,
+        present: types::Generation,
+        since: types::Generation,
+        seen: bool,
+    ) -> Self {
+        match holding {
+            Some(held) if held.run == *run && held.generation == present => Return::Attached,
+            Some(held) if held.run == *run && held.generation >= since && held.generation < present => {
+                Return::MissedAssign
+            }
+            // It joined in this generation and was never heard of: it has nothing to lose.
+            _ if since == present && !seen => Return::MissedAssign,
+            _ => Return::Empty,
+        }
+    }
+}
