@@ -1,0 +1,106 @@
+//! Deleting: what the policy does not keep, and what was never finished.
+
+use super::manifest::MANIFEST;
+use super::{CheckpointError, CheckpointId, CheckpointProblem, CheckpointRepository, Manifest};
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
+use std::collections::HashSet;
+use types::{Generation, RunId};
+
+/// How many checkpoints of a run stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetentionPolicy {
+    /// The newest so many, at least one.
+    pub keep_latest: usize,
+    /// And so many with the lowest held-out loss.
+    pub keep_best: usize,
+}
+
+/// What retention did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Retained {
+    /// Why the newest one is bad. If this is not empty, nothing was deleted.
+    pub newest_problems: Vec<CheckpointProblem>,
+    /// The newest one, if there is any.
+    pub newest: Option<CheckpointId>,
+    /// What is no more, oldest first.
+    pub deleted: Vec<CheckpointId>,
+}
+
+impl CheckpointRepository {
+    /// Verifies the newest checkpoint of a run and, if it is good, deletes those that the policy does not keep.
+    /// `in_use` stay: what a restore is reading, what another run started from.
+    pub async fn retain(
+        &self,
+        run: &RunId,
+        policy: RetentionPolicy,
+        in_use: &[CheckpointId],
+    ) -> Result<Retained, CheckpointError> {
+        let all = self.list(run).await?;
+        let Some(newest) = all.last() else { return Ok(Retained::default()) };
+        let newest_problems = self.verify(&newest.id).await?;
+        let mut retained = Retained { newest_problems, newest: Some(newest.id.clone()), deleted: Vec::new() };
+        if retained.newest_problems.is_empty() {
+            for id in surplus(&all, policy, in_use) {
+                self.delete(&id).await?;
+                retained.deleted.push(id);
+            }
+        }
+        Ok(retained)
+    }
+
+    /// Deletes a checkpoint, committed or not: its manifest first, so that a deletion that breaks off leaves nothing
+    /// that looks whole. Deleting what is not there is no error.
+    pub async fn delete(&self, id: &CheckpointId) -> Result<(), CheckpointError> {
+        let _order = self.order.lock().await;
+        let folder = id.folder(&self.base);
+        let failed =
+            |error: &(dyn std::error::Error + 'static)| CheckpointError::io("delete", self.location(id), error);
+        match self.store.delete(&self.path(id, MANIFEST)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(failed(&error)),
+        }
+        if let Some(local) = &self.local {
+            // The manifest must be gone for good before the first file is.
+            match local.sync(&folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),
+                _ => {}
+            }
+        }
+        let files: Vec<_> = self.store.list(Some(&folder)).try_collect().await.map_err(|error| failed(&error))?;
+        for file in files {
+            match self.store.delete(&file.location).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(failed(&error)),
+            }
+        }
+        if let Some(local) = &self.local {
+            local.remove(&folder).map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the uploads of a run that were never committed and never will be: those of generations before `live`.
+    pub async fn clean_unfinished(&self, run: &RunId, live: Generation) -> Result<Vec<CheckpointId>, CheckpointError> {
+        let mut cleaned = Vec::new();
+        for id in self.folders(run).await? {
+            if id.generation < live && self.get_small(&id, MANIFEST).await?.is_none() {
+                self.delete(&id).await?;
+                cleaned.push(id);
+            }
+        }
+        Ok(cleaned)
+    }
+}
+
+/// What a policy does not keep of `all`, which is oldest first.
+fn surplus(all: &[Manifest], policy: RetentionPolicy, in_use: &[CheckpointId]) -> Vec<CheckpointId> {
+    let latest = all.iter().rev().take(policy.keep_latest.max(1));
+    let mut measured: Vec<(f64, &Manifest)> =
+        all.iter().rev().filter_map(|manifest| Some((manifest.eval_loss?, manifest))).collect();
+    // Stable: of two that are equally good the newer one stays.
+    measured.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    let best = measured.into_iter().take(policy.keep_best).map(|(_, manifest)| manifest);
+    let kept: HashSet<&CheckpointId> = latest.chain(best).map(|manifest| &manifest.id).chain(in_use).collect();
+    all.iter().map(|manifest| &manifest.id).filter(|id| !kept.contains(id)).cloned().collect()
+}
