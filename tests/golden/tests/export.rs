@@ -1,0 +1,91 @@
+//! Our folders, read back by us here and by `transformers` in `check_export.py`.
+//!
+//! With `TRIREME_EXPORT_DIR` set, the folders stay there for the script; otherwise they are made and thrown away.
+
+use config::{Architecture, ModelConfig, ModelShape, Pooling};
+use golden::{assert_close, path};
+use model::{Head, Input, Missing, Model, hugging_face, safetensors_io};
+use std::path::PathBuf;
+use tch::{Device, Kind, Tensor};
+
+fn shape(architecture: Architecture) -> ModelShape {
+    ModelConfig {
+        architecture,
+        layers: Some(2),
+        hidden: Some(32),
+        heads: Some(4),
+        intermediate: Some(48),
+        vocabulary: Some(112),
+        max_positions: Some(24),
+        // Far from the initial 0.02, so that the comparison of outputs can tell two networks apart.
+        initializer_range: Some(0.2),
+        ..ModelConfig::default()
+    }
+    .shape(104, 16)
+}
+
+fn heads(architecture: Architecture) -> Vec<(&'static str, Head)> {
+    let labels = || ["negative", "neutral", "positive"].map(str::to_owned).to_vec();
+    let classifier = |pooling| Head::SequenceClassifier { labels: labels(), pooling };
+    let mut heads = vec![
+        ("mlm", Head::MaskedLm),
+        ("class", classifier(Pooling::Cls)),
+        ("tags", Head::TokenClassifier { labels: labels() }),
+        ("encoder", Head::None),
+    ];
+    match architecture {
+        Architecture::Bert => heads.push(("pretraining", Head::PreTraining)),
+        Architecture::Modern => heads.push(("class-mean", classifier(Pooling::Mean))),
+    }
+    heads
+}
+
+fn input() -> Input {
+    let ids = Tensor::from_slice(&[2i64, 17, 33, 4, 60, 3, 2, 90, 4, 3, 0, 0]).view([2, 6]);
+    let mask = ids.ne(0);
+    Input { ids, segments: None, mask: Some(mask) }
+}
+
+/// What the head makes of the input; the tensors that the script compares.
+fn outputs(model: &Model) -> Tensor {
+    let input = input();
+    let hidden = model.encode(&input, false);
+    match model.head() {
+        Head::MaskedLm | Head::PreTraining => model.mlm_logits(&hidden, &Tensor::from_slice(&[3i64, 8])),
+        Head::SequenceClassifier { .. } => model.class_logits(&hidden, input.mask.as_ref(), false),
+        Head::TokenClassifier { .. } => model.token_logits(&hidden, false).narrow(1, 0, 4),
+        Head::None => hidden.narrow(1, 0, 4),
+    }
+    .detach()
+}
+
+#[test]
+fn folders() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = std::env::var_os("TRIREME_EXPORT_DIR").map_or(scratch.path().to_owned(), PathBuf::from);
+    let tokenizer = std::fs::read(path("tokenizer.json")).unwrap();
+    for (name, architecture) in [("bert", Architecture::Bert), ("modern", Architecture::Modern)] {
+        let shape = shape(architecture);
+        for (head_name, head) in heads(architecture) {
+            let folder = root.join(format!("{name}-{head_name}"));
+            let model = Model::new(&shape, head.clone(), 7, Device::Cpu).unwrap();
+            hugging_face::write_folder(&model, &tokenizer, &folder).unwrap();
+
+            let expected = outputs(&model);
+            let case = [
+                ("ids".to_owned(), input().ids),
+                ("mask".to_owned(), input().mask.unwrap().to_kind(Kind::Int64)),
+                ("positions".to_owned(), Tensor::from_slice(&[3i64, 8])),
+                ("outputs".to_owned(), expected.shallow_clone()),
+            ];
+            std::fs::write(folder.join("expected.safetensors"), safetensors_io::write(&case).unwrap()).unwrap();
+
+            let read = hugging_face::read_folder(&folder).unwrap();
+            assert_eq!((&read.shape, &read.head), (&shape, &head), "{name}-{head_name}");
+            let mut again = Model::new(&read.shape, read.head, 8, Device::Cpu).unwrap();
+            let report = again.load_parameters(&read.tensors, Missing::Refuse).unwrap();
+            assert_eq!(report.unexpected, Vec::<String>::new());
+            assert_close(head_name, &outputs(&again), &expected, 0.0);
+        }
+    }
+}
