@@ -1,0 +1,101 @@
+//! The state of a run outside libtorch: what a checkpoint is made of.
+//!
+//! A checkpoint's files: `model.safetensors`, `state.json`, and `config.json` and the tokenizer as Hugging Face lays them
+//! out, by rank 0; `optimizer-<rank>-of-<world>.safetensors` by every rank, holding the optimizer's tensors of the parameters whose index
+//! in name order, modulo the world size, is the rank. Reading does not care how many ranks wrote.
+
+use config::{ModelShape, OptimizerKind};
+use corpus::Tokenizer;
+use model::{Head, ModelError, hugging_face, safetensors_io};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tch::Tensor;
+use types::{Attempt, Cursor, Digest, Generation, Rank, Step, WorldSize};
+
+/// The version of `state.json` and of the tensors' names in the optimizer files.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Everything of the state that is no tensor: `state.json`, and what a source sends before its tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateHeader {
+    /// Version of the format: 1.
+    pub format: u32,
+    /// Steps done.
+    pub step: Step,
+    /// The attempt it was made in.
+    pub attempt: Attempt,
+    /// Optimizer updates done: steps, less the skipped ones. The t of Adam's bias correction.
+    pub updates: u64,
+    /// Skipped steps since the last update.
+    pub skipped_in_a_row: u32,
+    /// Where each slot stands, in slot order.
+    pub cursors: Vec<Cursor>,
+    /// The chain of samples (blake3).
+    pub samples_digest: Digest,
+    /// blake3 of the resolved config's TOML.
+    pub config_digest: Digest,
+    /// Whose tensors the optimizer files hold.
+    pub optimizer: OptimizerKind,
+    /// The model's labels, for `classify` and `tag`.
+    pub labels: Vec<String>,
+    /// The model's shape.
+    pub shape: ModelShape,
+}
+
+/// A copy of this worker's share of the state at one step, made at once; serialising it may happen later, elsewhere.
+#[derive(Debug)]
+pub struct Capture {
+    /// Steps done.
+    pub step: Step,
+    /// The generation it was made in.
+    pub generation: Generation,
+    /// The rank that made it.
+    pub rank: Rank,
+    /// How many ranks made one.
+    pub world: WorldSize,
+    /// `eval/loss` at this step, if it was measured.
+    pub eval_loss: Option<f64>,
+    pub(crate) header: StateHeader,
+    /// Rank 0's part.
+    pub(crate) whole: Option<Whole>,
+    /// Copies in main memory.
+    pub(crate) optimizer: Vec<(String, Tensor)>,
+}
+
+/// What only rank 0 saves.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    /// Copies in main memory, sorted by name.
+    pub parameters: Vec<(String, Tensor)>,
+    pub head: Head,
+    pub tokenizer: Arc<Tokenizer>,
+}
+
+impl Capture {
+    /// The state without its tensors, as in `state.json`.
+    pub fn header(&self) -> &StateHeader {
+        &self.header
+    }
+
+    /// SHA-256 of all parameters in name order; rank 0 only.
+    pub fn weights_digest(&self) -> Result<Option<Digest>, ModelError> {
+        let Some(whole) = &self.whole else { return Ok(None) };
+        safetensors_io::digest(whole.parameters.iter().map(|(_, tensor)| tensor)).map(Some)
+    }
+
+    /// This rank's files: name and bytes.
+    pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, ModelError> {
+        let mut files = Vec::new();
+        if let Some(whole) = &self.whole {
+            files.push(("model.safetensors".to_owned(), safetensors_io::write(&whole.parameters)?));
+            let sides = hugging_face::side_files(&self.header.shape, &whole.head, whole.tokenizer.bytes())?;
+            files.extend(sides.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)));
+            let state = serde_json::to_vec_pretty(&self.header).expect("a header is always expressible as JSON");
+            files.push(("state.json".to_owned(), state));
+        }
+        let name = format!("optimizer-{}-of-{}.safetensors", self.rank, self.world);
+        files.push((name, safetensors_io::write(&self.optimizer)?));
+        Ok(files)
+    }
+}

@@ -1,0 +1,170 @@
+//! From this worker's samples to the gradients of the global batch.
+//!
+//! Both modes divide the losses by counts of the global batch before the backward pass and seed dropout by (run, step,
+//! slot, micro-batch), so that what a slot contributes does not depend on who computes it. `exact` then sums fixed-point
+//! integers; `fast` sums floats as PyTorch's DDP does.
+
+use crate::objective::{Sums, Targets, forward, loss_to_fixed};
+use crate::seeds::dropout_seed;
+use crate::state::State;
+use c10d::{GroupError, ProcessGroup, Reducer, fixed_point};
+use config::{CheckedConfig, Compression, ReduceMode};
+use corpus::{Batch, SlotStep};
+use tch::{Device, Tensor};
+use types::{SlotId, Step};
+
+/// DDP's default: buckets of 25 MiB.
+const BUCKET_BYTES: usize = 25 << 20;
+
+/// What this worker alone has summed up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Local {
+    /// Gradient elements and losses that no number can stand for.
+    pub overflows: u64,
+    /// Fixed point.
+    pub main_loss: i64,
+    pub main_correct: i64,
+    /// Fixed point.
+    pub next_sentence_loss: i64,
+    pub next_sentence_correct: i64,
+}
+
+impl Local {
+    fn add(&mut self, sums: &Sums) {
+        self.main_loss += self.fixed(&sums.main);
+        self.main_correct += sums.main_correct.int64_value(&[]);
+        if let Some((loss, correct)) = &sums.next_sentence {
+            self.next_sentence_loss += self.fixed(loss);
+            self.next_sentence_correct += correct.int64_value(&[]);
+        }
+    }
+
+    fn fixed(&mut self, loss: &Tensor) -> i64 {
+        loss_to_fixed(loss.double_value(&[])).unwrap_or_else(|| {
+            self.overflows += 1;
+            0
+        })
+    }
+}
+
+/// The seeded forward pass of one micro-batch, and its share of the global loss.
+fn loss_of(
+    config: &CheckedConfig,
+    state: &State,
+    step: Step,
+    (slot, micro, batch): (SlotId, usize, &Batch),
+    targets: Targets,
+    device: Device,
+) -> (Tensor, Sums) {
+    tch::manual_seed(dropout_seed(config.run.seed, step, slot, micro));
+    let sums = forward(&state.model, batch, device, true);
+    let mut loss = &sums.main * (1.0 / targets.main.max(1) as f64);
+    if let Some((next_sentence, _)) = &sums.next_sentence {
+        loss += next_sentence * (1.0 / targets.next_sentence.max(1) as f64);
+    }
+    (loss, sums)
+}
+
+fn micro_batches(own: &[(SlotId, SlotStep)]) -> impl Iterator<Item = (SlotId, usize, &Batch)> {
+    own.iter()
+        .flat_map(|(slot, samples)| samples.batches.iter().enumerate().map(move |(micro, batch)| (*slot, micro, batch)))
+}
+
+/// `exact`: every micro-batch's gradients into the fixed-point accumulator, which is cleared first.
+pub(crate) fn exact(
+    config: &CheckedConfig,
+    state: &mut State,
+    own: &[(SlotId, SlotStep)],
+    targets: Targets,
+    device: Device,
+) -> Local {
+    let mut local = Local::default();
+    let accumulator = state.buffers.cleared_accumulator(&state.parameters, device);
+    let leaves: Vec<&Tensor> = state.parameters.iter().map(|parameter| &parameter.tensor).collect();
+    for micro_batch in micro_batches(own) {
+        let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, targets, device);
+        let gradients = Tensor::run_backward(&[loss], &leaves, false, false);
+        local.add(&sums);
+        tch::no_grad(|| {
+            for (gradient, &offset) in gradients.iter().zip(&state.buffers.offsets) {
+                // Undefined: this batch did not use the parameter.
+                if gradient.defined() {
+                    local.overflows +=
+                        fixed_point::accumulate(gradient, &accumulator, offset, config.reduce.fraction_bits);
+                }
+            }
+        });
+    }
+    local
+}
+
+/// The last part of the reduction: leaves the gradients of the global batch in the state's buffers.
+pub(crate) fn write_gradients(
+    config: &CheckedConfig,
+    state: &mut State,
+    group: &ProcessGroup,
+) -> Result<(), GroupError> {
+    match config.reduce.mode {
+        ReduceMode::Exact => {
+            let accumulator =
+                state.buffers.accumulator.as_ref().expect("exact gradients were computed").shallow_clone();
+            group.all_reduce_sum(&accumulator)?;
+            let offsets = state.buffers.offsets.clone();
+            for (gradient, offset) in state.buffers.gradients(&state.parameters).iter().zip(offsets) {
+                fixed_point::to_float(&accumulator, offset, gradient, config.reduce.fraction_bits);
+            }
+        }
+        ReduceMode::Fast => {
+            // The reducer averages over workers; the losses are already divided by global counts.
+            let world = f64::from(group.world());
+            state.buffers.gradients = state
+                .parameters
+                .iter()
+                .map(|parameter| {
+                    let mut gradient = parameter.tensor.grad();
+                    tch::no_grad(|| gradient.g_mul_scalar_(world))
+                })
+                .collect();
+        }
+    }
+    Ok(())
+}
+
+/// `fast`: DDP's reducer, overlapped with the backward pass of this worker's last micro-batch.
+pub(crate) struct FastReduction {
+    reducer: Reducer,
+}
+
+impl FastReduction {
+    pub fn new(config: &CheckedConfig, state: &State, group: &ProcessGroup) -> Result<Self, GroupError> {
+        let leaves: Vec<Tensor> = state.parameters.iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
+        let bf16 = config.reduce.compression == Compression::Bf16;
+        Ok(Self { reducer: Reducer::new(group, &leaves, BUCKET_BYTES, bf16)? })
+    }
+
+    /// Leaves the mean over workers in the parameters' `.grad`.
+    pub fn compute(
+        &mut self,
+        config: &CheckedConfig,
+        state: &mut State,
+        own: &[(SlotId, SlotStep)],
+        targets: Targets,
+        device: Device,
+    ) -> Result<Local, GroupError> {
+        let mut local = Local::default();
+        for parameter in &mut state.parameters {
+            parameter.tensor.zero_grad();
+        }
+        let count = micro_batches(own).count();
+        for (index, micro_batch) in micro_batches(own).enumerate() {
+            let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, targets, device);
+            if index + 1 == count {
+                self.reducer.backward(&loss)?;
+            } else {
+                loss.backward();
+            }
+            local.add(&sums);
+        }
+        Ok(local)
+    }
+}

@@ -1,0 +1,255 @@
+//! What is decided before the first step: whether config, tokenizer and labels fit, and where the first weights come
+//! from.
+
+use crate::TrainError;
+use crate::capture::{FORMAT, StateHeader};
+use crate::host::{CheckpointFiles, Host};
+use crate::objective;
+use crate::state::{State, optimizer_key};
+use config::{Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ModelSize, ObjectiveKind, TagScheme};
+use corpus::Tokenizer;
+use model::{Missing, Model, hugging_face, safetensors_io};
+use std::path::Path;
+use tch::Device;
+use types::{Attempt, Cursor, Digest, Step};
+
+/// Checks what needs no weights. Where the shape comes from another model, it is checked when that one is read.
+pub(crate) fn check(config: &CheckedConfig, tokenizer: &Tokenizer, labels: &[String]) -> Result<(), TrainError> {
+    if config.init.source() == Ok(InitSource::Seed) {
+        let shape = config.model.shape(tokenizer.size() as i64, config.batch.sequence_length as i64);
+        check_shape(config, tokenizer, &shape)?;
+    }
+    if !matches!(config.objective.kind, ObjectiveKind::Classify | ObjectiveKind::Tag) {
+        return Ok(());
+    }
+    if labels.len() < 2 {
+        return Err(TrainError::fatal(format!(
+            "objective.labels: the training data has {} label(s), and a classifier needs at least two: check \
+             data.label_column, or list the labels in objective.labels",
+            labels.len()
+        )));
+    }
+    let bio = |label: &String| label == "O" || label.starts_with("B-") || label.starts_with("I-");
+    if config.objective.kind == ObjectiveKind::Tag
+        && config.objective.tag_scheme == TagScheme::Bio
+        && let Some(other) = labels.iter().find(|label| !bio(label))
+    {
+        return Err(TrainError::fatal(format!(
+            "objective.tag_scheme: `bio` needs tags like O, B-X and I-X, but the data has `{other}`: use \
+             tag_scheme = \"plain\", or correct the tags"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks that tokenizer and sequences fit a model.
+fn check_shape(config: &CheckedConfig, tokenizer: &Tokenizer, shape: &ModelShape) -> Result<(), TrainError> {
+    if tokenizer.size() as i64 > shape.vocabulary {
+        return Err(TrainError::fatal(format!(
+            "model.vocabulary: {} has {} ids, but the model has {} rows: use the tokenizer that belongs to the model, \
+             or set model.vocabulary to at least {}",
+            config.tokenizer.path,
+            tokenizer.size(),
+            shape.vocabulary,
+            tokenizer.size()
+        )));
+    }
+    if config.batch.sequence_length as i64 > shape.max_positions {
+        return Err(TrainError::fatal(format!(
+            "batch.sequence_length: {} is more than the model's {} positions: shorten it to {} or less",
+            config.batch.sequence_length, shape.max_positions, shape.max_positions
+        )));
+    }
+    if config.objective.kind == ObjectiveKind::MlmNsp && shape.segment_types < 2 {
+        return Err(TrainError::fatal(
+            "objective.kind: `mlm_nsp` needs segments, which this model does not have: use `mlm`",
+        ));
+    }
+    Ok(())
+}
+
+/// What every state of a run shares.
+pub(crate) struct Recipe<'a> {
+    pub config: &'a CheckedConfig,
+    pub config_digest: Digest,
+    pub tokenizer: &'a Tokenizer,
+    pub labels: &'a [String],
+    pub device: Device,
+    pub attempt: Attempt,
+}
+
+impl Recipe<'_> {
+    /// The state that a run starts or resumes from; for rank 0 of a generation in which nobody holds any.
+    pub fn make(&self, host: &dyn Host) -> Result<State, TrainError> {
+        if let Some(files) = host.restore().map_err(|error| TrainError::fatal(format!("cannot restore: {error}")))? {
+            return self.restored(&files);
+        }
+        match self.config.init.source().map_err(|error| TrainError::fatal(format!("init.from: {error}")))? {
+            InitSource::Seed => {
+                let size = self.tokenizer.size() as i64;
+                let shape = self.config.model.shape(size, self.config.batch.sequence_length as i64);
+                self.state(self.first_header(shape))
+            }
+            InitSource::Run { .. } => {
+                let files = host.parent().map_err(|error| TrainError::fatal(format!("init.from: {error}")))?;
+                let (shape, _) = hugging_face::from_config_json(text(&files, "config.json")?)
+                    .map_err(|error| TrainError::fatal(format!("init.from: config.json: {error}")))?;
+                let tensors = safetensors_io::read(file(&files, "model.safetensors")?)
+                    .map_err(|error| TrainError::fatal(format!("init.from: model.safetensors: {error}")))?;
+                self.inherited(shape, &tensors)
+            }
+            InitSource::HuggingFace { path } => {
+                let folder = hugging_face::read_folder(Path::new(&path))
+                    .map_err(|error| TrainError::fatal(format!("init.from: {path}: {error}")))?;
+                self.inherited(folder.shape, &folder.tensors)
+            }
+        }
+    }
+
+    /// A state with the shape and labels of `header`; its weights are to be written over.
+    pub fn state(&self, header: StateHeader) -> Result<State, TrainError> {
+        check_shape(self.config, self.tokenizer, &header.shape)?;
+        let head = objective::head(self.config, &header.labels);
+        let model = Model::new(&header.shape, head, self.config.run.seed, self.device)
+            .map_err(|error| TrainError::fatal(error.to_string()))?;
+        Ok(State::new(header, model, &self.config.optimizer))
+    }
+
+    /// The state before the first step.
+    fn first_header(&self, shape: ModelShape) -> StateHeader {
+        StateHeader {
+            format: FORMAT,
+            step: Step(0),
+            attempt: self.attempt,
+            updates: 0,
+            skipped_in_a_row: 0,
+            cursors: vec![Cursor::default(); self.config.batch.slots as usize],
+            samples_digest: Digest::default(),
+            config_digest: self.config_digest,
+            optimizer: self.config.optimizer.kind,
+            labels: self.labels.to_vec(),
+            shape,
+        }
+    }
+
+    /// The encoder of another model; heads that it lacks, or whose shape differs, stay as drawn from the seed.
+    fn inherited(&self, source: ModelShape, tensors: &[(String, tch::Tensor)]) -> Result<State, TrainError> {
+        let shape = inherit(source, &self.config.model).map_err(TrainError::fatal)?;
+        let mut state = self.state(self.first_header(shape))?;
+        let report = state
+            .model
+            .load_parameters(tensors, Missing::Keep)
+            .map_err(|error| TrainError::fatal(format!("init.from: {}: {error}", self.config.init.from)))?;
+        tracing::info!(
+            from = %self.config.init.from,
+            loaded = report.loaded,
+            drawn = ?report.missing,
+            reshaped = ?report.shape_mismatches,
+            unused = ?report.unexpected,
+            "weights taken over"
+        );
+        Ok(state)
+    }
+
+    /// The state of a checkpoint, whoever wrote it.
+    fn restored(&self, files: &CheckpointFiles) -> Result<State, TrainError> {
+        let broken = |name: &str, error: &dyn std::fmt::Display| {
+            TrainError::fatal(format!("the checkpoint's {name} cannot be used: {error}"))
+        };
+        let header: StateHeader =
+            serde_json::from_slice(file(files, "state.json")?).map_err(|error| broken("state.json", &error))?;
+        self.check_header(&header)?;
+        let mut state = self.state(StateHeader { attempt: self.attempt, ..header })?;
+        let weights = safetensors_io::read(file(files, "model.safetensors")?)
+            .map_err(|error| broken("model.safetensors", &error))?;
+        state.model.load_parameters(&weights, Missing::Refuse).map_err(|error| broken("model.safetensors", &error))?;
+        let mut moments = std::collections::BTreeMap::new();
+        for (name, bytes) in &files.files {
+            if name.starts_with("optimizer-") && name.ends_with(".safetensors") {
+                moments.extend(safetensors_io::read(bytes).map_err(|error| broken(name, &error))?);
+            }
+        }
+        for (parameter, own) in state.parameters.iter().zip(state.optimizer.tensors()) {
+            for (kind, tensor) in own {
+                let key = optimizer_key(kind, &parameter.name);
+                let saved =
+                    moments.remove(&key).ok_or_else(|| broken("optimizer state", &format!("`{key}` is missing")))?;
+                if saved.size() != tensor.size() {
+                    let error = format!("`{key}` is {:?}, not {:?}", saved.size(), tensor.size());
+                    return Err(broken("optimizer state", &error));
+                }
+                tch::no_grad(|| tensor.shallow_clone().copy_(&saved));
+            }
+        }
+        if let Some(name) = moments.keys().next() {
+            return Err(broken("optimizer state", &format!("`{name}` belongs to no parameter")));
+        }
+        Ok(state)
+    }
+
+    fn check_header(&self, header: &StateHeader) -> Result<(), TrainError> {
+        let config = self.config;
+        let refuse = |text: String| Err(TrainError::fatal(format!("the checkpoint does not fit the config: {text}")));
+        if header.format != FORMAT {
+            return refuse(format!("its format is {}, this program reads {FORMAT}", header.format));
+        }
+        if header.cursors.len() != config.batch.slots as usize {
+            let slots = header.cursors.len();
+            return refuse(format!("it has {slots} slots, batch.slots is {}: set it to {slots}", config.batch.slots));
+        }
+        if header.optimizer != config.optimizer.kind {
+            return refuse(format!("it holds the state of {:?}, optimizer.kind differs", header.optimizer));
+        }
+        if header.labels != self.labels {
+            return refuse(format!("its labels are {:?}, the data's are {:?}", header.labels, self.labels));
+        }
+        if header.config_digest != self.config_digest {
+            tracing::warn!(step = header.step.0, "the config changed since this checkpoint was written");
+        }
+        Ok(())
+    }
+}
+
+/// The shape of a model that starts from another one's encoder: the source's, but dropout may be chosen anew. What the
+/// config says otherwise must agree.
+fn inherit(source: ModelShape, config: &ModelConfig) -> Result<ModelShape, String> {
+    let said = |key: &str, said: String, is: String| {
+        Err(format!("model.{key}: {said}, but the model of init.from has {is}: leave it out, or start from another"))
+    };
+    if config.architecture != Architecture::default() && config.architecture != source.architecture {
+        return said("architecture", format!("{:?}", config.architecture), format!("{:?}", source.architecture));
+    }
+    for (key, value, is) in [
+        ("layers", config.layers, source.layers),
+        ("hidden", config.hidden, source.hidden),
+        ("heads", config.heads, source.heads),
+        ("intermediate", config.intermediate, source.intermediate),
+        ("vocabulary", config.vocabulary, source.vocabulary),
+        ("max_positions", config.max_positions, source.max_positions),
+    ] {
+        if let Some(value) = value
+            && value != is
+        {
+            return said(key, value.to_string(), is.to_string());
+        }
+    }
+    if config.size != ModelSize::default() {
+        let wanted = config.shape(source.vocabulary, 8);
+        if (wanted.layers, wanted.hidden) != (source.layers, source.hidden) {
+            return said("size", format!("{:?}", config.size), format!("{} layers × {}", source.layers, source.hidden));
+        }
+    }
+    let dropout = config.dropout.unwrap_or(source.dropout);
+    let attention_dropout = config.attention_dropout.or(config.dropout).unwrap_or(source.attention_dropout);
+    Ok(ModelShape { dropout, attention_dropout, ..source })
+}
+
+fn file<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a [u8], TrainError> {
+    let bytes = files.files.get(name).ok_or_else(|| TrainError::fatal(format!("the checkpoint has no {name}")))?;
+    Ok(bytes)
+}
+
+fn text<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a str, TrainError> {
+    std::str::from_utf8(file(files, name)?)
+        .map_err(|_| TrainError::fatal(format!("the checkpoint's {name} is no text")))
+}

@@ -1,0 +1,127 @@
+//! From a micro-batch to what is learned from it: sums over tokens or samples, never means.
+
+use config::{CheckedConfig, ObjectiveKind};
+use corpus::{Batch, IGNORED, Labels};
+use model::{Head, Input, Model};
+use tch::{Device, Kind, Reduction, Tensor};
+
+/// The fraction bits of losses that are summed as integers: nats to nine digits, and 2^33 of them fit.
+const LOSS_FRACTION_BITS: i32 = 30;
+
+/// How many predictions a batch asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Targets {
+    /// Masked words, labelled samples or labelled words.
+    pub main: i64,
+    /// Next sentences.
+    pub next_sentence: i64,
+}
+
+impl Targets {
+    /// What `batch` asks for.
+    pub fn of(batch: &Batch) -> Self {
+        match &batch.labels {
+            Labels::Masked { ids, next_sentence, .. } => Self {
+                main: ids.len() as i64,
+                next_sentence: next_sentence.as_ref().map_or(0, |labels| labels.len() as i64),
+            },
+            Labels::Class(labels) => Self { main: labels.len() as i64, next_sentence: 0 },
+            Labels::Tags(labels) => {
+                Self { main: labels.iter().filter(|&&label| label != IGNORED).count() as i64, next_sentence: 0 }
+            }
+        }
+    }
+}
+
+/// Sums over a batch: cross-entropy in nats (float32 scalars that can be differentiated) and right answers (int64).
+pub(crate) struct Sums {
+    pub main: Tensor,
+    pub main_correct: Tensor,
+    /// Of the next sentences, where the objective has them.
+    pub next_sentence: Option<(Tensor, Tensor)>,
+    /// `classify` and `tag`: the labels and the predictions, flat, ignored ones included.
+    pub answers: Option<(Tensor, Tensor)>,
+}
+
+/// Runs the model on a batch.
+pub(crate) fn forward(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
+    let shape = [batch.samples as i64, batch.sequence_length as i64];
+    let input = Input {
+        ids: Tensor::from_slice(&batch.ids).view(shape).to_device(device),
+        segments: batch.segment_ids.as_ref().map(|ids| Tensor::from_slice(ids).view(shape).to_device(device)),
+        mask: batch.mask.as_ref().map(|mask| Tensor::from_slice(mask).view(shape).to_device(device)),
+    };
+    let hidden = model.encode(&input, train);
+    match &batch.labels {
+        Labels::Masked { positions, ids, next_sentence } => {
+            let positions = Tensor::from_slice(positions).to_device(device);
+            let ids = Tensor::from_slice(ids).to_device(device);
+            let (main, main_correct) = model.mlm_loss_sum(&hidden, &positions, &ids);
+            let next_sentence = next_sentence.as_ref().map(|labels| {
+                let labels = Tensor::from_slice(labels).to_device(device);
+                let logits = model.nsp_logits(&hidden);
+                let (loss, correct, _) = cross_entropy(&logits, &labels);
+                (loss, correct)
+            });
+            Sums { main, main_correct, next_sentence, answers: None }
+        }
+        Labels::Class(labels) => {
+            let labels = Tensor::from_slice(labels).to_device(device);
+            answered(&model.class_logits(&hidden, input.mask.as_ref(), train), labels)
+        }
+        Labels::Tags(labels) => {
+            let labels = Tensor::from_slice(labels).to_device(device);
+            let logits = model.token_logits(&hidden, train);
+            answered(&logits.reshape([labels.size()[0], -1]), labels)
+        }
+    }
+}
+
+fn answered(logits: &Tensor, labels: Tensor) -> Sums {
+    let (main, main_correct, predictions) = cross_entropy(logits, &labels);
+    Sums { main, main_correct, next_sentence: None, answers: Some((labels, predictions)) }
+}
+
+/// Summed loss, right answers, predictions. `logits`: `[n, classes]`; `labels`: `[n]`.
+fn cross_entropy(logits: &Tensor, labels: &Tensor) -> (Tensor, Tensor, Tensor) {
+    let loss = logits.cross_entropy_loss::<&Tensor>(labels, None, Reduction::Sum, IGNORED, 0.0);
+    let predictions = logits.detach().argmax(-1, false);
+    let correct = predictions.eq_tensor(labels).sum(Kind::Int64);
+    (loss, correct, predictions)
+}
+
+/// The head that the objective trains.
+pub(crate) fn head(config: &CheckedConfig, labels: &[String]) -> Head {
+    match config.objective.kind {
+        ObjectiveKind::MlmNsp => Head::PreTraining,
+        ObjectiveKind::Mlm => Head::MaskedLm,
+        ObjectiveKind::Classify => {
+            Head::SequenceClassifier { labels: labels.to_vec(), pooling: config.objective.pooling }
+        }
+        ObjectiveKind::Tag => Head::TokenClassifier { labels: labels.to_vec() },
+    }
+}
+
+/// A loss as an integer, so that its sum over workers does not depend on order; None if it is not finite.
+pub(crate) fn loss_to_fixed(loss: f64) -> Option<i64> {
+    let scaled = (loss * f64::from(LOSS_FRACTION_BITS).exp2()).round();
+    (scaled.abs() < f64::from(62).exp2()).then_some(scaled as i64)
+}
+
+/// The inverse of [`loss_to_fixed`].
+pub(crate) fn loss_from_fixed(fixed: i64) -> f64 {
+    fixed as f64 / f64::from(LOSS_FRACTION_BITS).exp2()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_survive_the_fixed_point() {
+        for loss in [0.0, 10.397_207, 1e6] {
+            assert!((loss_from_fixed(loss_to_fixed(loss).unwrap()) - loss).abs() < 1e-9);
+        }
+        assert_eq!([f64::NAN, f64::INFINITY, 1e12].map(loss_to_fixed), [None; 3]);
+    }
+}

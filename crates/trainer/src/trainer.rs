@@ -1,0 +1,229 @@
+//! The trainer of one run: what it keeps between generations, and the way through one generation.
+
+use crate::evaluate::HeldOut;
+use crate::host::{Host, Membership, Outcome, Phase, StepReport};
+use crate::initial::{self, Recipe};
+use crate::state::State;
+use crate::step::{Done, Stepper, due};
+use crate::{TrainError, sync};
+use c10d::ProcessGroup;
+use config::{CheckedConfig, ObjectiveKind};
+use corpus::{Corpus, Loader, Tokenizer};
+use model::safetensors_io;
+use std::sync::Arc;
+use tch::Device;
+use types::{Digest, Step};
+
+/// Sets how many threads libtorch uses inside one operation, for the whole process. In `exact` mode the weights are
+/// bit-identical only between workers that use the same number.
+pub fn set_threads(threads: u32) {
+    tch::set_num_threads(threads.max(1) as i32);
+}
+
+/// Trains one run. It holds the run's state from its first generation on, until it is dropped.
+pub struct Trainer {
+    config: CheckedConfig,
+    config_digest: Digest,
+    tokenizer: Arc<Tokenizer>,
+    labels: Vec<String>,
+    device: Device,
+    loader: Loader,
+    held_out: Option<HeldOut>,
+    held: Option<State>,
+    /// The held state's step is due for evaluation, but the collective for it failed.
+    unevaluated: Option<StepReport>,
+}
+
+impl Trainer {
+    /// Checks everything that can be decided before the first step; an error names the key and the fix.
+    pub fn new(
+        config: CheckedConfig,
+        corpus: Arc<Corpus>,
+        tokenizer: Arc<Tokenizer>,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        let labels = match config.objective.kind {
+            ObjectiveKind::Classify | ObjectiveKind::Tag => corpus.labels().to_vec(),
+            ObjectiveKind::MlmNsp | ObjectiveKind::Mlm => Vec::new(),
+        };
+        initial::check(&config, &tokenizer, &labels)?;
+        let config_digest = Digest::blake3(config::to_toml(&config).as_bytes());
+        let loader = Loader::new(corpus.clone(), tokenizer.clone(), &config);
+        let held_out = if corpus.plan().eval_units().is_empty() {
+            tracing::warn!(
+                run = %config.run.name,
+                "nothing is held out, so nothing is evaluated: set data.eval_paths or a larger data.eval_fraction"
+            );
+            None
+        } else {
+            Some(HeldOut::new(&config, &labels))
+        };
+        Ok(Self { config, config_digest, tokenizer, labels, device, loader, held_out, held: None, unevaluated: None })
+    }
+
+    /// Steps done by the state that is held; `None` if none is.
+    pub fn step(&self) -> Option<Step> {
+        self.held.as_ref().map(|state| state.header.step)
+    }
+
+    /// Takes part in one generation, until the run is done, a pause was agreed, or something failed. After a
+    /// [`TrainError::Collective`] the state is that after `step`, and `run` may be called again in a new generation.
+    ///
+    /// # Panics
+    /// Where libtorch fails in a way that only a new process can mend (out of memory, a device fault).
+    pub fn run(
+        &mut self,
+        membership: &Membership,
+        group: &ProcessGroup,
+        host: &dyn Host,
+    ) -> Result<Outcome, TrainError> {
+        self.check_membership(membership, group)?;
+        host.phase(Phase::Restore);
+        let recipe = Recipe {
+            config: &self.config,
+            config_digest: self.config_digest,
+            tokenizer: &self.tokenizer,
+            labels: &self.labels,
+            device: self.device,
+            attempt: membership.attempt,
+        };
+        let before = self.held.as_ref().map(|state| (state.header.attempt, state.header.step));
+        sync::synchronise(&mut self.held, &recipe, membership, group, host)?;
+        let mut state =
+            self.held.take().ok_or_else(|| TrainError::fatal("no state after all members agreed on one"))?;
+        if before != Some((state.header.attempt, state.header.step)) {
+            self.unevaluated = None;
+        }
+        let outcome = self.go_on(&mut state, membership, group, host);
+        self.held = Some(state);
+        outcome
+    }
+
+    fn check_membership(&self, membership: &Membership, group: &ProcessGroup) -> Result<(), TrainError> {
+        let slots = self.config.batch.slots;
+        let fits = membership.rank.0 == group.rank()
+            && membership.world.0 == group.world()
+            && !membership.slots.is_empty()
+            && membership.slots.windows(2).all(|pair| pair[0] < pair[1])
+            && membership.slots.iter().all(|slot| slot.0 < slots);
+        if fits {
+            return Ok(());
+        }
+        Err(TrainError::fatal(format!(
+            "the assignment (rank {} of {}, slots {:?}) does not fit a group of rank {} of {} and {slots} slots",
+            membership.rank,
+            membership.world,
+            membership.slots,
+            group.rank(),
+            group.world()
+        )))
+    }
+
+    /// From the state that all members hold to the end, a pause, or an error.
+    fn go_on(
+        &mut self,
+        state: &mut State,
+        membership: &Membership,
+        group: &ProcessGroup,
+        host: &dyn Host,
+    ) -> Result<Outcome, TrainError> {
+        let total = self.config.run.steps;
+        let mut eval_loss = self.evaluate_again(state, group, host)?;
+        let mut captured = None;
+        let cursors: Vec<_> =
+            membership.slots.iter().map(|&slot| (slot, state.header.cursors[slot.0 as usize])).collect();
+        self.loader.assign(&cursors);
+        let config = self.config.clone();
+        let mut stepper = Stepper { config: &config, membership, group, host, device: self.device, fast: None };
+        while state.header.step.0 < total {
+            let Done { mut report, checkpoint, pause } = stepper.step(state, &mut self.loader)?;
+            let step = state.header.step;
+            let last = step.0 >= total;
+            eval_loss = None;
+            if last || due(step, self.config.eval.every_steps) {
+                match self.evaluate(state, group, host) {
+                    Ok(metrics) => {
+                        eval_loss = loss_in(&metrics);
+                        report.metrics.extend(metrics);
+                    }
+                    Err(error) => {
+                        // The step itself was applied, and must be reported by whoever survives.
+                        host.progress(report.clone());
+                        self.unevaluated = Some(StepReport { metrics: Vec::new(), tokens: 0, seconds: 0.0, ..report });
+                        return Err(error);
+                    }
+                }
+            }
+            host.progress(report);
+            if last || checkpoint || due(step, self.config.checkpoint.every_steps) {
+                self.capture(state, membership, host, eval_loss);
+                captured = Some(step);
+            }
+            if pause && !last {
+                host.phase(Phase::Checkpoint);
+                if let Err(error) = host.wait_for_checkpoints() {
+                    tracing::error!(run = %membership.run, step = step.0, error, "a checkpoint could not be stored");
+                }
+                return Ok(Outcome::Paused { step });
+            }
+        }
+        let step = state.header.step;
+        if captured != Some(step) {
+            self.capture(state, membership, host, eval_loss);
+        }
+        host.phase(Phase::Checkpoint);
+        host.wait_for_checkpoints()
+            .map_err(|error| TrainError::fatal(format!("the last checkpoint could not be stored: {error}")))?;
+        let weights_digest = safetensors_io::digest(state.parameters.iter().map(|parameter| &parameter.tensor))
+            .map_err(|error| TrainError::fatal(error.to_string()))?;
+        Ok(Outcome::Finished { step, weights_digest })
+    }
+
+    /// Where the evaluation of the present step failed on any member in the last generation, all do it again. Whoever
+    /// has the report of that step sends it once more, with the numbers.
+    fn evaluate_again(
+        &mut self,
+        state: &State,
+        group: &ProcessGroup,
+        host: &dyn Host,
+    ) -> Result<Option<f64>, TrainError> {
+        let step = state.header.step;
+        let last = step.0 >= self.config.run.steps;
+        if self.held_out.is_none() || !(last || due(step, self.config.eval.every_steps)) {
+            return Ok(None);
+        }
+        let wanted = group
+            .all_gather_i64(i64::from(self.unevaluated.is_some()))
+            .map_err(|error| TrainError::Collective { step: Some(step), message: error.to_string() })?;
+        if wanted.iter().all(|&wanted| wanted == 0) {
+            return Ok(None);
+        }
+        let metrics = self.evaluate(state, group, host)?;
+        let eval_loss = loss_in(&metrics);
+        if let Some(report) = self.unevaluated.take() {
+            host.progress(StepReport { metrics, ..report });
+        }
+        Ok(eval_loss)
+    }
+
+    /// `eval/…`; nothing if nothing is held out.
+    fn evaluate(
+        &mut self,
+        state: &State,
+        group: &ProcessGroup,
+        host: &dyn Host,
+    ) -> Result<Vec<(String, f64)>, TrainError> {
+        let Some(held_out) = &mut self.held_out else { return Ok(Vec::new()) };
+        host.phase(Phase::Evaluate);
+        held_out.evaluate(state, &self.loader, group, self.device)
+    }
+
+    fn capture(&self, state: &State, membership: &Membership, host: &dyn Host, eval_loss: Option<f64>) {
+        host.phase(Phase::Checkpoint);
+        host.checkpoint(state.capture(membership, &self.tokenizer, eval_loss));
+    }
+}
+
+fn loss_in(metrics: &[(String, f64)]) -> Option<f64> {
+    metrics.iter().find(|(name, _)| name == "eval/loss").map(|(_, value)| *value)
+}
