@@ -1,1 +1,28 @@
-//! corpus
+//! Files to samples: Parquet (and CSV, JSON lines, word/tag) → units → documents → tokens → masked batches, in an order
+//! that depends on nothing but the config and the files.
+//!
+//! The [`Plan`] says which unit a slot works on when; a [`UnitSource`] reads a unit's rows; the [`Loader`] prepares
+//! batches in background threads. This room must not know of tensors, of gRPC, or of how many workers there are.
+//! Everything here blocks: an async caller goes through its blocking pool.
+
+mod batch;
+mod corpus;
+mod documents;
+mod error;
+mod loader;
+mod plan;
+mod prepare;
+mod random;
+mod rows;
+mod samples;
+mod source;
+mod tokenizer;
+
+pub use batch::{Batch, IGNORED, Labels, SlotStep};
+pub use corpus::Corpus;
+pub use error::{CorpusError, ErrorKind, Place};
+pub use loader::Loader;
+pub use plan::{Dealt, Plan, Unit};
+pub use prepare::Counts;
+pub use source::{Columns, CorpusFile, FileSource, UnitSource};
+pub use tokenizer::{Encoder, SpecialIds, Tokenizer, WordPieceOptions, check_vocabulary, train_word_piece};

@@ -1,0 +1,62 @@
+//! What the trainer gets: plain vectors in the shapes that become tensors.
+
+use types::{Cursor, Segment};
+
+/// One micro-batch of `samples` rows of `sequence_length` tokens, row after row. `sequence_length` is that of the
+/// longest sample, rounded up to a multiple of 8 and cut at `batch.sequence_length`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Rows.
+    pub samples: usize,
+    /// Tokens in a row, padding included.
+    pub sequence_length: usize,
+    /// `[samples, sequence_length]`.
+    pub ids: Vec<i64>,
+    /// `[samples, sequence_length]`, 0 or 1; None where all would be 0.
+    pub segment_ids: Option<Vec<i64>>,
+    /// `[samples, sequence_length]`, true = real; None: no padding.
+    pub mask: Option<Vec<bool>>,
+    /// What is to be predicted.
+    pub labels: Labels,
+}
+
+/// What is to be predicted.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Labels {
+    /// Masked words, and next sentences where the objective has them.
+    Masked {
+        /// Into the flat `samples × sequence_length`, ascending.
+        positions: Vec<i64>,
+        /// The ids that stood there.
+        ids: Vec<i64>,
+        /// `[samples]`: 0 = B continues A, 1 = B is from elsewhere.
+        next_sentence: Option<Vec<i64>>,
+    },
+    /// `[samples]`: index into the labels.
+    Class(Vec<i64>),
+    /// `[samples, sequence_length]`: index into the labels on the first piece of each word, elsewhere -100.
+    Tags(Vec<i64>),
+}
+
+/// The label that a loss ignores, as in PyTorch.
+pub const IGNORED: i64 = -100;
+
+/// What one slot computes in one step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlotStep {
+    /// `batch.accumulate` micro-batches of `batch.micro_batch` samples.
+    pub batches: Vec<Batch>,
+    /// The samples used, in order. A unit that held no sample (null rows only) appears as `0..0` of 0, so that the
+    /// ledger can account for every unit.
+    pub segments: Vec<Segment>,
+    /// Where the slot stands after them.
+    pub cursor: Cursor,
+}
+
+impl Batch {
+    /// Real tokens in the batch.
+    pub fn tokens(&self) -> u64 {
+        let real = self.mask.as_ref().map(|mask| mask.iter().filter(|real| **real).count());
+        real.unwrap_or(self.samples * self.sequence_length) as u64
+    }
+}

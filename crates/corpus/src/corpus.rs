@@ -1,0 +1,219 @@
+//! A run's corpus: its files, its plan, its labels.
+
+use crate::plan::{self, Plan, Unit};
+use crate::random::Stream;
+use crate::rows;
+use crate::source::{Columns, CorpusFile, FileSource, UnitSource, place};
+use crate::{CorpusError, ErrorKind};
+use arrow::array::{Array, ArrayRef, AsArray};
+use config::{CheckedConfig, ObjectiveKind};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Rows of a unit of raw text: some hundred thousand tokens, a second's work at most for one thread.
+const TEXT_UNIT_ROWS: u64 = 4096;
+
+/// Rows of a unit of labelled data: few, so that small sets are held out and shuffled finely.
+const LABELLED_UNIT_ROWS: u64 = 16;
+
+/// A run's corpus, opened.
+pub struct Corpus {
+    files: Vec<CorpusFile>,
+    source: Arc<dyn UnitSource>,
+    columns: Columns,
+    plan: Plan,
+    labels: Vec<String>,
+    /// With `data.limit_rows`: the rows used of each training unit, ascending.
+    selected: Option<Vec<Vec<u32>>>,
+}
+
+impl Corpus {
+    /// Opens the files that a config names, on disk or in an object store.
+    pub fn open(config: &CheckedConfig) -> Result<Self, CorpusError> {
+        let data = &config.data;
+        let source = FileSource::open(&data.paths, &data.eval_paths, data.format, &Columns::of(config))?;
+        let files = source.files().to_vec();
+        Self::with_source(config, files, Arc::new(source))
+    }
+
+    /// The same corpus read through another source. `files` must be what [`Corpus::files`] says where it was opened.
+    pub fn with_source(
+        config: &CheckedConfig,
+        files: Vec<CorpusFile>,
+        source: Arc<dyn UnitSource>,
+    ) -> Result<Self, CorpusError> {
+        let columns = Columns::of(config);
+        let kind = config.objective.kind;
+        let labelled = matches!(kind, ObjectiveKind::Classify | ObjectiveKind::Tag);
+        let default = if labelled { LABELLED_UNIT_ROWS } else { TEXT_UNIT_ROWS };
+        let unit_rows = config.data.unit_rows.unwrap_or(default);
+        let units_of = |held_out: bool| {
+            let chosen = files.iter().enumerate().filter(move |(_, file)| file.held_out == held_out);
+            let groups = chosen.flat_map(|(file, it)| {
+                it.row_group_rows.iter().enumerate().map(move |(group, rows)| (file as u32, group as u32, *rows))
+            });
+            plan::cut(groups, unit_rows)
+        };
+        let all = units_of(false);
+        if all.is_empty() {
+            return Err(CorpusError::new(
+                ErrorKind::Empty,
+                files.first().map_or("data.paths", |file| file.path.as_str()),
+                format!("there is not one row in {} file(s)", files.len()),
+                "name files with rows in `data.paths`",
+            ));
+        }
+        let labels = match (labelled, config.objective.labels.as_slice()) {
+            (false, _) => Vec::new(),
+            (true, []) => find_labels(&all, &files, source.as_ref(), columns.tagged)?,
+            (true, given) => given.to_vec(),
+        };
+        let seed = config.run.seed;
+        let (mut train, eval) = if files.iter().any(|file| file.held_out) {
+            (all, units_of(true))
+        } else {
+            plan::hold_out(all, config.data.eval_fraction, seed)
+        };
+        let selected = config.data.limit_rows.filter(|_| labelled).map(|limit| select(&mut train, limit, seed));
+        let plan = Plan::new(train, eval, config.batch.slots, seed);
+        Ok(Self { files, source, columns, plan, labels, selected })
+    }
+
+    /// Which unit a slot works on when.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The labels in the order of their indices; empty for raw text. Those of the config, or else the sorted set of
+    /// all labels in `data.paths` (held-out units of these files and rows beyond `data.limit_rows` included, so that
+    /// the set does not depend on how much is learned from).
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// What the plan was made from.
+    pub fn files(&self) -> &[CorpusFile] {
+        &self.files
+    }
+
+    /// Where the rows come from.
+    pub fn source(&self) -> &dyn UnitSource {
+        self.source.as_ref()
+    }
+
+    pub(crate) fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// The rows used of a training unit; None: all.
+    pub(crate) fn selected(&self, unit: usize) -> Option<&[u32]> {
+        self.selected.as_ref().map(|selected| selected[unit].as_slice())
+    }
+
+    pub(crate) fn error(
+        &self,
+        kind: ErrorKind,
+        unit: &Unit,
+        row: Option<u64>,
+        message: String,
+        help: &str,
+    ) -> CorpusError {
+        CorpusError::new(kind, place(&self.files, unit, row), message, help)
+    }
+}
+
+/// Keeps the first `limit` rows of a seeded permutation of all rows, so that a smaller limit takes a part of what a
+/// larger one takes. Units without such a row are dropped; answers the rows kept of the others.
+fn select(units: &mut Vec<Unit>, limit: u64, seed: u64) -> Vec<Vec<u32>> {
+    let owners: Vec<(u32, u32)> = units
+        .iter()
+        .enumerate()
+        .flat_map(|(unit, it)| (0..it.rows as u32).map(move |row| (unit as u32, row)))
+        .collect();
+    let order = Stream::new("limit rows", &[seed]).permutation(owners.len());
+    let mut kept: Vec<Vec<u32>> = vec![Vec::new(); units.len()];
+    for index in order.into_iter().take(limit.try_into().unwrap_or(usize::MAX)) {
+        let (unit, row) = owners[index as usize];
+        kept[unit as usize].push(row);
+    }
+    for rows in &mut kept {
+        rows.sort_unstable();
+    }
+    let mut rows = kept.iter();
+    units.retain(|_| rows.next().is_some_and(|rows| !rows.is_empty()));
+    kept.retain(|rows| !rows.is_empty());
+    kept
+}
+
+fn find_labels(
+    units: &[Unit],
+    files: &[CorpusFile],
+    source: &dyn UnitSource,
+    tagged: bool,
+) -> Result<Vec<String>, CorpusError> {
+    let mut found = BTreeSet::new();
+    // Whole row groups, not units: a labelled unit is a few rows.
+    let mut groups: HashMap<(u32, u32), Unit> = HashMap::new();
+    for unit in units {
+        let whole = groups.entry((unit.file, unit.row_group)).or_insert(Unit { rows: 0, first_row: 0, ..*unit });
+        whole.rows = whole.rows.max(unit.first_row + unit.rows);
+    }
+    for unit in groups.values() {
+        let batch = source.read(unit)?;
+        let column = batch.column(batch.num_columns() - 1);
+        add_labels(column, tagged, &mut found)
+            .map_err(|message| CorpusError::new(ErrorKind::Type, place(files, unit, None), message, LABEL_HELP))?;
+    }
+    if found.len() < 2 {
+        return Err(CorpusError::new(
+            ErrorKind::Empty,
+            files[0].path.as_str(),
+            format!("{} different label(s) in the training data", found.len()),
+            "name the column of the labels in `data.label_column`; there must be at least two",
+        ));
+    }
+    Ok(found.into_iter().collect())
+}
+
+pub(crate) const LABEL_HELP: &str = "write labels as text or whole numbers, tags as a list of them";
+
+fn add_labels(column: &ArrayRef, tagged: bool, found: &mut BTreeSet<String>) -> Result<(), String> {
+    let mut add = |label: &str| {
+        if !found.contains(label) {
+            found.insert(label.to_owned());
+        }
+    };
+    if tagged {
+        let lists = rows::text_lists(column)?;
+        for row in (0..lists.len()).filter(|row| !lists.is_null(*row)) {
+            lists.value(row).as_string::<i64>().iter().flatten().for_each(&mut add);
+        }
+    } else {
+        rows::text(column)?.iter().flatten().for_each(add);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_nest() {
+        let units: Vec<Unit> = plan::cut([(0, 0, 1000)].into_iter(), 16);
+        let rows = |limit| {
+            let mut units = units.clone();
+            let kept = select(&mut units, limit, 5);
+            assert_eq!(units.len(), kept.len());
+            let rows: BTreeSet<u64> = units
+                .iter()
+                .zip(&kept)
+                .flat_map(|(unit, rows)| rows.iter().map(|row| unit.first_row + u64::from(*row)))
+                .collect();
+            rows
+        };
+        assert_eq!(rows(50).len(), 50);
+        assert!(rows(50).is_subset(&rows(200)));
+        assert_eq!(rows(5000).len(), 1000);
+    }
+}

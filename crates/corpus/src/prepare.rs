@@ -1,0 +1,283 @@
+//! From a unit to its samples: read, permute, tokenise, build. A pure function of (corpus, seed, epoch, unit).
+
+use crate::corpus::LABEL_HELP;
+use crate::documents::{Documents, is_filled};
+use crate::plan::Unit;
+use crate::rows::{self, TextRows};
+use crate::samples::labelled::LabelledBuilder;
+use crate::samples::pairs::PairRule;
+use crate::samples::{MaskKey, Samples, Targets, blocks, pairs};
+use crate::tokenizer::Encoder;
+use crate::{Corpus, CorpusError, ErrorKind, Tokenizer};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use config::{CheckedConfig, ObjectiveConfig, ObjectiveKind};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What was left out or cut so far.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Rows skipped since their text or label is null, or their list empty.
+    pub null_rows: AtomicU64,
+    /// Labelled samples longer than the sequence.
+    pub truncated: AtomicU64,
+}
+
+/// Which unit, in which role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Train { epoch: u64, unit: usize },
+    HeldOut { unit: usize },
+}
+
+/// Everything that making samples needs; shared by the background threads.
+pub(crate) struct Preparer {
+    corpus: Arc<Corpus>,
+    tokenizer: Arc<Tokenizer>,
+    objective: ObjectiveConfig,
+    sequence_length: usize,
+    labels: HashMap<String, i64>,
+    counts: Arc<Counts>,
+}
+
+impl Preparer {
+    pub(crate) fn new(
+        corpus: Arc<Corpus>,
+        tokenizer: Arc<Tokenizer>,
+        config: &CheckedConfig,
+        counts: Arc<Counts>,
+    ) -> Self {
+        let labels = corpus.labels().iter().enumerate().map(|(index, label)| (label.clone(), index as i64)).collect();
+        Self {
+            corpus,
+            tokenizer,
+            objective: config.objective.clone(),
+            sequence_length: config.batch.sequence_length,
+            labels,
+            counts,
+        }
+    }
+
+    pub(crate) fn encoder(&self) -> Encoder<'_> {
+        self.tokenizer.encoder()
+    }
+
+    /// The samples of a unit. `cancelled` is asked between rows; then the answer is None.
+    pub(crate) fn prepare(
+        &self,
+        part: Part,
+        encoder: &mut Encoder<'_>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Samples>, CorpusError> {
+        let plan = self.corpus.plan();
+        let (unit, selected, key) = match part {
+            Part::Train { epoch, unit } => (
+                plan.units()[unit],
+                self.corpus.selected(unit),
+                MaskKey { seed: plan.seed(), epoch, unit: unit as u64, held_out: false },
+            ),
+            Part::HeldOut { unit } => (
+                plan.eval_units()[unit],
+                None,
+                MaskKey { seed: plan.seed(), epoch: 0, unit: unit as u64, held_out: true },
+            ),
+        };
+        let batch = self.corpus.source().read(&unit)?;
+        let mut order: Vec<u32> = selected.map_or_else(|| (0..unit.rows as u32).collect(), <[u32]>::to_vec);
+        if batch.num_rows() as u64 != unit.rows {
+            let message = format!("{} rows came where the plan has {}", batch.num_rows(), unit.rows);
+            return Err(self.corpus.error(
+                ErrorKind::Corrupt,
+                &unit,
+                None,
+                message,
+                "have the files changed? submit again",
+            ));
+        }
+        key.stream("rows", 0).shuffle(&mut order);
+        let work = Work { unit, batch, order, key, encoder, cancelled };
+        match self.objective.kind {
+            ObjectiveKind::Mlm | ObjectiveKind::MlmNsp => self.masked(work),
+            ObjectiveKind::Classify => self.classes(work),
+            ObjectiveKind::Tag => self.tags(work),
+        }
+    }
+
+    fn column_error<'a>(&'a self, unit: &'a Unit, help: &'a str) -> impl Fn(String) -> CorpusError + 'a {
+        move |message| self.corpus.error(ErrorKind::Type, unit, None, message, help)
+    }
+
+    fn text_column(&self, unit: &Unit, column: &ArrayRef) -> Result<TextRows, CorpusError> {
+        TextRows::of(column).map_err(self.column_error(unit, "write the column as text or as lists of whole numbers"))
+    }
+
+    fn skip_null(&self, nulls: u64, work: &Work<'_, '_>) {
+        if nulls > 0 {
+            let total = self.counts.null_rows.fetch_add(nulls, Ordering::Relaxed) + nulls;
+            let place = crate::source::place(self.corpus.files(), &work.unit, None);
+            tracing::warn!(%place, rows = nulls, total, "null or empty rows are skipped");
+        }
+    }
+
+    fn masked(&self, mut work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {
+        let by_sentence = self.objective.kind == ObjectiveKind::MlmNsp;
+        let (special, size) = (self.tokenizer.special(), self.tokenizer.size());
+        let column = self.text_column(&work.unit, work.batch.column(0))?;
+        let mut documents = Documents::default();
+        let mut nulls = 0;
+        for row in std::mem::take(&mut work.order) {
+            let row = row as usize;
+            if (work.cancelled)() {
+                return Ok(None);
+            }
+            match &column {
+                TextRows::Text(texts) if texts.is_valid(row) => {
+                    documents.add_text(texts.value(row), by_sentence, work.encoder)?;
+                }
+                TextRows::Ids(lists) if is_filled(lists, row) => {
+                    documents.add_ids(lists, row, special, size).map_err(|value| {
+                        self.corpus.error(
+                            ErrorKind::Value,
+                            &work.unit,
+                            Some(row as u64),
+                            format!("{value} is no id of this tokenizer, which has {size}"),
+                            "use the tokenizer that the ids were made with",
+                        )
+                    })?;
+                }
+                TextRows::Words => {
+                    let wrong = self.column_error(&work.unit, "name a column of text or token ids in `data.column`");
+                    return Err(wrong("the column holds lists of words".to_owned()));
+                }
+                _ => nulls += 1,
+            }
+        }
+        self.skip_null(nulls, &work);
+        let samples = if by_sentence {
+            let rule = PairRule {
+                sequence_length: self.sequence_length,
+                short_sequence_probability: self.objective.short_sequence_probability,
+                special,
+            };
+            pairs::build(&documents, &rule, &mut work.key.stream("pairs", 0), work.key)
+        } else {
+            blocks::build(&documents, self.sequence_length, special, work.key)
+        };
+        // Samples that share a document are neighbours; a batch should not be all of one.
+        let order = work.key.stream("samples", 0).permutation(samples.count());
+        Ok(Some(samples.reordered(&order)))
+    }
+
+    fn label(&self, label: &str, work: &Work<'_, '_>, row: usize) -> Result<i64, CorpusError> {
+        self.labels.get(label).copied().ok_or_else(|| {
+            let known: Vec<&str> = self.corpus.labels().iter().take(20).map(String::as_str).collect();
+            self.corpus.error(
+                ErrorKind::Value,
+                &work.unit,
+                Some(row as u64),
+                format!("`{label}` is none of the {} labels", self.labels.len()),
+                &format!("correct the row, or add it to `objective.labels`; known: {}", known.join(", ")),
+            )
+        })
+    }
+
+    fn classes(&self, mut work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {
+        let wrong = self.column_error(&work.unit, LABEL_HELP);
+        let labels = rows::text(work.batch.column(work.batch.num_columns() - 1)).map_err(&wrong)?;
+        let texts = rows::text(work.batch.column(0)).map_err(&wrong)?;
+        let pairs = match self.corpus.columns().pair {
+            Some(_) => Some(rows::text(work.batch.column(1)).map_err(&wrong)?),
+            None => None,
+        };
+        drop(wrong);
+        let order = std::mem::take(&mut work.order);
+        let mut chosen = Vec::with_capacity(order.len());
+        let mut nulls = 0;
+        for row in order.into_iter().map(|row| row as usize) {
+            let second_is_null = pairs.as_ref().is_some_and(|pairs| pairs.is_null(row));
+            if labels.is_null(row) || texts.is_null(row) || second_is_null {
+                nulls += 1;
+            } else {
+                chosen.push((row, self.label(labels.value(row), &work, row)?));
+            }
+        }
+        self.skip_null(nulls, &work);
+        let Work { key, encoder, cancelled, .. } = work;
+        let mut builder = self.builder(Targets::Class(Vec::new()), key, encoder);
+        for (row, class) in chosen {
+            if cancelled() {
+                return Ok(None);
+            }
+            match &pairs {
+                Some(pairs) => builder.add_pair(texts.value(row), pairs.value(row), class)?,
+                None => builder.add_text(texts.value(row), class)?,
+            }
+        }
+        Ok(Some(self.finish(builder)))
+    }
+
+    fn tags(&self, mut work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {
+        let wrong = self.column_error(&work.unit, LABEL_HELP);
+        let words = rows::text_lists(work.batch.column(0)).map_err(&wrong)?;
+        let tags = rows::text_lists(work.batch.column(work.batch.num_columns() - 1)).map_err(&wrong)?;
+        drop(wrong);
+        let mut nulls = 0;
+        let mut sentences = Vec::new();
+        for row in std::mem::take(&mut work.order).into_iter().map(|row| row as usize) {
+            if !is_filled(&words, row) || !is_filled(&tags, row) {
+                nulls += 1;
+                continue;
+            }
+            let (row_words, row_tags) = (words.value(row), tags.value(row));
+            if row_words.len() != row_tags.len() || row_words.null_count() + row_tags.null_count() > 0 {
+                return Err(self.corpus.error(
+                    ErrorKind::Value,
+                    &work.unit,
+                    Some(row as u64),
+                    format!("{} words and {} tags, or a null among them", row_words.len(), row_tags.len()),
+                    "give each word one tag",
+                ));
+            }
+            let row_tags = row_tags.as_string::<i64>();
+            let ids: Vec<i64> =
+                (0..row_tags.len()).map(|at| self.label(row_tags.value(at), &work, row)).collect::<Result<_, _>>()?;
+            sentences.push((row_words, ids));
+        }
+        self.skip_null(nulls, &work);
+        let Work { key, encoder, cancelled, .. } = work;
+        let mut builder = self.builder(Targets::Tags(Vec::new()), key, encoder);
+        for (words, tags) in sentences {
+            if cancelled() {
+                return Ok(None);
+            }
+            builder.add_tagged(words.as_string::<i64>().iter().flatten().zip(tags))?;
+        }
+        Ok(Some(self.finish(builder)))
+    }
+
+    fn builder<'a, 'b>(&self, targets: Targets, key: MaskKey, encoder: &'b mut Encoder<'a>) -> LabelledBuilder<'a, 'b> {
+        LabelledBuilder {
+            samples: Samples::new(targets, key),
+            encoder,
+            sequence_length: self.sequence_length,
+            truncated: 0,
+        }
+    }
+
+    fn finish(&self, builder: LabelledBuilder<'_, '_>) -> Samples {
+        self.counts.truncated.fetch_add(builder.truncated, Ordering::Relaxed);
+        builder.samples
+    }
+}
+
+/// One unit under way.
+struct Work<'a, 'b> {
+    unit: Unit,
+    batch: RecordBatch,
+    /// The rows to use, permuted.
+    order: Vec<u32>,
+    key: MaskKey,
+    encoder: &'b mut Encoder<'a>,
+    cancelled: &'b dyn Fn() -> bool,
+}

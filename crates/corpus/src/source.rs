@@ -1,0 +1,300 @@
+//! Where a unit's rows come from. The implementation here reads files and object stores; the worker has another one
+//! that asks the coordinator.
+
+mod locate;
+mod parquet_file;
+mod text_file;
+
+use crate::plan::Unit;
+use crate::{CorpusError, ErrorKind, Place};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef};
+use config::{DataConfig, DataFormat, ObjectiveKind, RunConfig};
+use locate::Located;
+use parquet_file::ParquetFile;
+use serde::{Deserialize, Serialize};
+
+/// Reads units. Blocking: an async caller goes through its blocking pool.
+pub trait UnitSource: Send + Sync {
+    /// The rows of `unit`: columns in the order text, pair (if configured), label (if configured).
+    fn read(&self, unit: &Unit) -> Result<RecordBatch, CorpusError>;
+}
+
+/// One file of a corpus: what the plan is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CorpusFile {
+    /// Path or URL.
+    pub path: String,
+    /// Size.
+    pub bytes: u64,
+    /// Rows of each row group; a file that is not Parquet has one.
+    pub row_group_rows: Vec<u64>,
+    /// From `data.eval_paths`.
+    pub held_out: bool,
+}
+
+impl CorpusFile {
+    /// All rows.
+    pub fn rows(&self) -> u64 {
+        self.row_group_rows.iter().sum()
+    }
+}
+
+/// Which columns are read, and what they must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// The text, or the token ids, or the words to tag.
+    pub text: String,
+    /// The second text.
+    pub pair: Option<String>,
+    /// Class or tags.
+    pub label: Option<String>,
+    /// The text column is a list of words and the label column a list of tags.
+    pub tagged: bool,
+}
+
+impl Columns {
+    /// What a run's config asks for.
+    pub fn of(config: &RunConfig) -> Self {
+        let DataConfig { column, pair_column, label_column, .. } = &config.data;
+        let kind = config.objective.kind;
+        let labelled = matches!(kind, ObjectiveKind::Classify | ObjectiveKind::Tag);
+        let tagged = kind == ObjectiveKind::Tag;
+        Self {
+            text: column.clone(),
+            pair: pair_column.clone().filter(|_| kind == ObjectiveKind::Classify),
+            label: label_column.clone().filter(|_| labelled),
+            tagged,
+        }
+    }
+
+    /// Of raw text.
+    pub fn text(column: &str) -> Self {
+        Self { text: column.to_owned(), pair: None, label: None, tagged: false }
+    }
+
+    /// In the order in which a source answers them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        [Some(&self.text), self.pair.as_ref(), self.label.as_ref()].into_iter().flatten().map(String::as_str)
+    }
+}
+
+/// Files on disk or in an object store, opened: footers read, columns checked.
+pub struct FileSource {
+    files: Vec<CorpusFile>,
+    contents: Vec<Contents>,
+    io: Io,
+}
+
+/// How a file's rows are reached.
+enum Contents {
+    Parquet(ParquetFile),
+    /// Small formats are read whole when they are opened.
+    Memory(RecordBatch),
+}
+
+/// The runtime that drives object stores. Shut down in the background, so that a source may be dropped anywhere.
+struct Io(Option<tokio::runtime::Runtime>);
+
+impl Io {
+    fn new() -> Result<Self, CorpusError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(4)
+            .thread_name("corpus-io")
+            .enable_all()
+            .build();
+        runtime.map(|runtime| Self(Some(runtime))).map_err(|error| {
+            CorpusError::new(ErrorKind::Io, "corpus", format!("no thread for reading: {error}"), "raise `ulimit -u`")
+        })
+    }
+
+    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.0.as_ref().expect("the runtime lives as long as the source").block_on(future)
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl FileSource {
+    /// Opens everything that `paths` and `eval_paths` name, in the order named; a glob's matches in order of name.
+    pub fn open(
+        paths: &[String],
+        eval_paths: &[String],
+        format: Option<DataFormat>,
+        columns: &Columns,
+    ) -> Result<Self, CorpusError> {
+        let mut source = Self { files: Vec::new(), contents: Vec::new(), io: Io::new()? };
+        for (paths, held_out) in [(paths, false), (eval_paths, true)] {
+            for path in paths {
+                for located in locate::locate(path, &source.io)? {
+                    source.add(&located, format, columns, held_out)?;
+                }
+            }
+        }
+        Ok(source)
+    }
+
+    fn add(
+        &mut self,
+        located: &Located,
+        format: Option<DataFormat>,
+        columns: &Columns,
+        held_out: bool,
+    ) -> Result<(), CorpusError> {
+        let name = located.name.as_str();
+        let format = format.or_else(|| format_of(name)).ok_or_else(|| {
+            CorpusError::new(
+                ErrorKind::Type,
+                name,
+                "the name's ending does not tell what the file is",
+                "set `data.format` to parquet, csv, jsonl or word-tag",
+            )
+        })?;
+        if columns.tagged && columns.label.is_none() && format != DataFormat::WordTag {
+            return Err(CorpusError::new(
+                ErrorKind::Column,
+                name,
+                "no column of tags is named",
+                "set `data.label_column` to the column that holds the list of tags",
+            ));
+        }
+        let (contents, row_group_rows) = match format {
+            DataFormat::Parquet => {
+                let file = self.io.block_on(ParquetFile::open(located, columns))?;
+                let rows = file.row_group_rows();
+                (Contents::Parquet(file), rows)
+            }
+            other => {
+                let bytes = self.io.block_on(located.bytes())?;
+                let batch = text_file::parse(name, &bytes, other, columns)?;
+                let rows = vec![batch.num_rows() as u64];
+                (Contents::Memory(batch), rows)
+            }
+        };
+        let file = CorpusFile { path: name.to_owned(), bytes: located.size, row_group_rows, held_out };
+        if file.rows() == 0 {
+            tracing::warn!(file = name, "a file without rows");
+        }
+        self.files.push(file);
+        self.contents.push(contents);
+        Ok(())
+    }
+
+    /// What was opened, in order.
+    pub fn files(&self) -> &[CorpusFile] {
+        &self.files
+    }
+
+    /// Where a unit's row stands, for errors.
+    pub fn place(&self, unit: &Unit, row: Option<u64>) -> Place {
+        place(&self.files, unit, row)
+    }
+}
+
+impl UnitSource for FileSource {
+    fn read(&self, unit: &Unit) -> Result<RecordBatch, CorpusError> {
+        let unknown = || {
+            CorpusError::new(
+                ErrorKind::Internal,
+                "corpus",
+                format!("no such unit: {unit:?}"),
+                "the files have changed since the plan was made; submit the run again",
+            )
+        };
+        let contents = self.contents.get(unit.file as usize).ok_or_else(unknown)?;
+        let rows = self.files[unit.file as usize].row_group_rows.get(unit.row_group as usize).ok_or_else(unknown)?;
+        if unit.first_row + unit.rows > *rows {
+            return Err(unknown());
+        }
+        match contents {
+            Contents::Memory(batch) => Ok(batch.slice(unit.first_row as usize, unit.rows as usize)),
+            Contents::Parquet(file) => self.io.block_on(file.read(unit)),
+        }
+    }
+}
+
+pub(crate) fn place(files: &[CorpusFile], unit: &Unit, row: Option<u64>) -> Place {
+    let file = files.get(unit.file as usize).map_or("?", |file| file.path.as_str());
+    Place { file: file.to_owned(), row_group: Some(unit.row_group), row: row.map(|row| unit.first_row + row) }
+}
+
+fn format_of(name: &str) -> Option<DataFormat> {
+    let ending = name.rsplit('/').next()?.rsplit_once('.')?.1.to_ascii_lowercase();
+    match ending.as_str() {
+        "parquet" | "pq" => Some(DataFormat::Parquet),
+        "csv" => Some(DataFormat::Csv),
+        "jsonl" | "ndjson" => Some(DataFormat::Jsonl),
+        "pos" | "tagged" => Some(DataFormat::WordTag),
+        _ => None,
+    }
+}
+
+/// Finds the columns in a file's schema and checks their types. Answers their indices, in the source's order.
+fn check_columns(name: &str, schema: &SchemaRef, columns: &Columns) -> Result<Vec<usize>, CorpusError> {
+    let mut indices = Vec::new();
+    let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    for column in columns.names() {
+        let Some(index) = known.iter().position(|name| *name == column) else {
+            return Err(no_column(name, column, &known));
+        };
+        let is_label = columns.label.as_deref() == Some(column) && column != columns.text;
+        let data_type = schema.field(index).data_type();
+        let (fits, wanted) = if columns.tagged {
+            (
+                is_list_of(data_type, is_text) || (is_label && is_list_of(data_type, DataType::is_integer)),
+                "a list of text",
+            )
+        } else if is_label {
+            (is_text(data_type) || data_type.is_integer() || *data_type == DataType::Boolean, "text or whole numbers")
+        } else {
+            (is_text(data_type) || is_list_of(data_type, DataType::is_integer), "text, or a list of token ids")
+        };
+        if !fits {
+            return Err(CorpusError::new(
+                ErrorKind::Type,
+                name,
+                format!("column `{column}` is of type {data_type}; needed is {wanted}"),
+                "name another column, or write this one as that type",
+            ));
+        }
+        indices.push(index);
+    }
+    Ok(indices)
+}
+
+fn no_column(name: &str, column: &str, known: &[&str]) -> CorpusError {
+    let nearest = known
+        .iter()
+        .map(|other| (strsim::jaro_winkler(column, other), other))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let help = match nearest {
+        Some((_, nearest)) => format!("did you mean `{nearest}`? The columns are: {}", known.join(", ")),
+        None => format!("the columns are: {}", known.join(", ")),
+    };
+    CorpusError::new(ErrorKind::Column, name, format!("there is no column `{column}`"), help)
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Dictionary(_, values) => is_text(values),
+        _ => false,
+    }
+}
+
+fn is_list_of(data_type: &DataType, element: impl Fn(&DataType) -> bool) -> bool {
+    match data_type {
+        DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
+            element(field.data_type())
+        }
+        _ => false,
+    }
+}

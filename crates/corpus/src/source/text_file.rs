@@ -1,0 +1,160 @@
+//! CSV, JSON lines and word/tag files, parsed whole: labelled data is small.
+
+use super::{Columns, no_column};
+use crate::{CorpusError, ErrorKind};
+use arrow::array::{ArrayRef, LargeListBuilder, LargeStringBuilder, RecordBatch};
+use config::DataFormat;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// The rows of a file: columns in the source's order, as LargeUtf8 or lists of it.
+pub(super) fn parse(
+    name: &str,
+    bytes: &[u8],
+    format: DataFormat,
+    columns: &Columns,
+) -> Result<RecordBatch, CorpusError> {
+    match format {
+        DataFormat::Csv => csv(name, bytes, columns),
+        DataFormat::Jsonl => jsonl(name, bytes, columns),
+        DataFormat::WordTag => word_tag(name, bytes, columns),
+        DataFormat::Parquet => unreachable!("Parquet is not parsed whole"),
+    }
+}
+
+fn broken(name: &str, line: u64, message: impl std::fmt::Display, help: &str) -> CorpusError {
+    CorpusError::new(ErrorKind::Corrupt, name, format!("line {line}: {message}"), help)
+}
+
+fn utf8<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, CorpusError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+        broken(name, line, "not UTF-8", "convert the file, for example with `iconv -t UTF-8`")
+    })?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+fn finish(columns: &Columns, arrays: Vec<ArrayRef>) -> RecordBatch {
+    let names = columns.names().chain(columns.label.is_none().then_some("tags"));
+    RecordBatch::try_from_iter_with_nullable(names.zip(arrays).map(|(name, array)| (name, array, true)))
+        .expect("the arrays were filled row by row")
+}
+
+fn csv(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+    if columns.tagged {
+        return Err(CorpusError::new(
+            ErrorKind::Type,
+            name,
+            "CSV has no lists of words and tags",
+            "write the sentences as word-tag, JSONL or Parquet",
+        ));
+    }
+    let help = "quote fields that hold commas, quotes or line ends";
+    let mut reader = ::csv::ReaderBuilder::new().from_reader(utf8(name, bytes)?.as_bytes());
+    let header = reader.headers().map_err(|error| broken(name, 1, error, help))?.clone();
+    let known: Vec<&str> = header.iter().collect();
+    let indices = columns
+        .names()
+        .map(|column| known.iter().position(|other| *other == column).ok_or_else(|| no_column(name, column, &known)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut builders: Vec<LargeStringBuilder> = indices.iter().map(|_| LargeStringBuilder::new()).collect();
+    let mut record = ::csv::StringRecord::new();
+    loop {
+        let more = reader.read_record(&mut record);
+        let line = reader.position().line();
+        if !more.map_err(|error| broken(name, line, error, help))? {
+            break;
+        }
+        for (builder, index) in builders.iter_mut().zip(&indices) {
+            builder.append_option(record.get(*index).filter(|field| !field.is_empty()));
+        }
+    }
+    Ok(finish(columns, builders.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect()))
+}
+
+fn jsonl(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+    let mut texts: Vec<LargeStringBuilder> = columns.names().map(|_| LargeStringBuilder::new()).collect();
+    let mut lists: Vec<LargeListBuilder<LargeStringBuilder>> =
+        columns.names().map(|_| LargeListBuilder::new(LargeStringBuilder::new())).collect();
+    let mut seen = vec![false; texts.len()];
+    let mut keys: Vec<String> = Vec::new();
+    for (index, line) in utf8(name, bytes)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let number = index as u64 + 1;
+        let object: serde_json::Map<String, Value> = serde_json::from_str(line)
+            .map_err(|error| broken(name, number, error, "each line must be one JSON object"))?;
+        for (at, column) in columns.names().enumerate() {
+            let value = object.get(column).unwrap_or(&Value::Null);
+            seen[at] |= object.contains_key(column);
+            let wrong = |wanted: &str| {
+                let help = "name another column, or write this one as that type";
+                broken(name, number, format!("`{column}` is {value}; needed is {wanted}"), help)
+            };
+            match (columns.tagged, value) {
+                (true, Value::Array(items)) => {
+                    for item in items {
+                        lists[at].values().append_value(scalar(item).ok_or_else(|| wrong("a list of text"))?);
+                    }
+                    lists[at].append(true);
+                }
+                (true, Value::Null) => lists[at].append(false),
+                (true, _) => return Err(wrong("a list of text")),
+                (false, Value::Null) => texts[at].append_null(),
+                (false, value) => texts[at].append_value(scalar(value).ok_or_else(|| wrong("text"))?),
+            }
+        }
+        if keys.is_empty() {
+            keys = object.keys().cloned().collect();
+        }
+    }
+    if let Some((column, _)) = columns.names().zip(&seen).find(|(_, seen)| !**seen && !keys.is_empty()) {
+        return Err(no_column(name, column, &keys.iter().map(String::as_str).collect::<Vec<_>>()));
+    }
+    let arrays = if columns.tagged {
+        lists.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect()
+    } else {
+        texts.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect()
+    };
+    Ok(finish(columns, arrays))
+}
+
+/// A JSON scalar as text: labels are often numbers or booleans.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        _ => None,
+    }
+}
+
+/// `The/at Fulton/np said/vbd`: a word may hold slashes, a tag may not. The People's Daily brackets compounds,
+/// `[中央/n 电台/n]nt`; the brackets are dropped.
+fn word_tag(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+    if !columns.tagged {
+        return Err(CorpusError::new(
+            ErrorKind::Type,
+            name,
+            "a word/tag file holds tags, and this run does not learn tags",
+            "set objective.kind = \"tag\", or give another file",
+        ));
+    }
+    let mut words = LargeListBuilder::new(LargeStringBuilder::new());
+    let mut tags = LargeListBuilder::new(LargeStringBuilder::new());
+    for (index, line) in utf8(name, bytes)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        for token in line.split_whitespace() {
+            let parts = token.rsplit_once('/').filter(|(word, tag)| !word.is_empty() && !tag.is_empty());
+            let (word, tag) = parts.ok_or_else(|| {
+                let message = format!("`{token}` is no word/tag");
+                broken(name, index as u64 + 1, message, "write one sentence a line, each token as word/tag")
+            })?;
+            let tag = tag.split_once(']').map_or(tag, |(tag, _)| tag);
+            let word = word.strip_prefix('[').filter(|rest| !rest.is_empty()).unwrap_or(word);
+            words.values().append_value(word);
+            tags.values().append_value(tag);
+        }
+        words.append(true);
+        tags.append(true);
+    }
+    let names = Columns { text: "words".into(), pair: None, label: None, tagged: true };
+    Ok(finish(&names, vec![Arc::new(words.finish()), Arc::new(tags.finish())]))
+}
