@@ -10,8 +10,8 @@ use std::fmt::Display;
 use types::Digest;
 
 /// Files up to this size are written at once, larger ones in parts of it. Object stores want parts of 5 MiB or more
-/// and at most 10,000 of them.
-pub(super) const PART_BYTES: usize = 16 << 20;
+/// and at most 10,000 of them. Tests take small ones, to have several.
+pub(super) const PART_BYTES: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };
 
 /// Parts on their way at the same time.
 const PARTS_IN_FLIGHT: usize = 3;
