@@ -1,0 +1,128 @@
+// The fused passes of exact mode: float32 to 64-bit fixed point and back. See src/fixed_point.rs for the contract.
+#include "shim.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/types.h>
+
+#include <atomic>
+#include <cmath>
+#include <limits>
+
+// One body, compiled for each instruction set and chosen when the program is loaded. Only exact operations and
+// correctly rounded ones are used, so every version gives the same bits.
+#if defined(__x86_64__) && defined(__GNUC__) && defined(__gnu_linux__)
+#define TR_VERSIONS __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define TR_VERSIONS
+#endif
+
+namespace {
+
+constexpr int64_t kGrain = 1 << 15;
+constexpr double kLimit = 2251799813685248.0; // 2^51
+constexpr double kMagic = 6755399441055744.0; // 1.5 * 2^52: adding it leaves the nearest integer in the low bits
+
+union Bits {
+  double value;
+  int64_t integer;
+};
+
+TR_VERSIONS
+int64_t accumulate_range(const float* gradient, int64_t* accumulator, int64_t count, double scale) {
+  const Bits magic = {kMagic};
+  int64_t bad = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double scaled = static_cast<double>(gradient[i]) * scale; // exact: a power of two
+    const bool good = std::fabs(scaled) < kLimit; // false for NaN and infinity too
+    Bits shifted;
+    shifted.value = scaled + kMagic; // rounds to nearest, ties to even
+    const int64_t keep = good ? -1 : 0;
+    accumulator[i] += (shifted.integer - magic.integer) & keep;
+    bad += keep + 1;
+  }
+  return bad;
+}
+
+TR_VERSIONS
+void to_float_range(const int64_t* accumulator, float* gradient, int64_t count, double scale) {
+  for (int64_t i = 0; i < count; ++i) {
+    // int64 to double, correctly rounded, with instructions that every vector unit has: the upper half as a multiple of
+    // 2^32 on top of 2^84, the lower half on top of 2^52; the subtraction is exact and the addition rounds once.
+    const uint64_t biased = static_cast<uint64_t>(accumulator[i]) ^ 0x8000000000000000ull;
+    Bits upper, lower;
+    upper.integer = static_cast<int64_t>((biased >> 32) | 0x4530000000000000ull); // 2^84
+    lower.integer = static_cast<int64_t>((biased & 0xffffffffull) | 0x4330000000000000ull); // 2^52
+    const double value = (upper.value - 19342813122854139500331008.0) + lower.value; // 2^84 + 2^63 + 2^52
+    gradient[i] = static_cast<float>(value * scale);
+  }
+}
+
+void check_accumulator(const at::Tensor& accumulator, int64_t offset, int64_t count) {
+  TORCH_CHECK(accumulator.scalar_type() == at::kLong, "the accumulator must hold int64");
+  TORCH_CHECK(accumulator.dim() == 1 && accumulator.is_contiguous(), "the accumulator must be flat");
+  TORCH_CHECK(
+      offset >= 0 && offset + count <= accumulator.numel(),
+      "elements ", offset, "..", offset + count, " are outside of an accumulator of ", accumulator.numel());
+}
+
+} // namespace
+
+extern "C" {
+
+char* tr_fixed_point_accumulate(
+    at::Tensor* gradient,
+    at::Tensor* accumulator,
+    int64_t offset,
+    int fraction_bits,
+    uint64_t* bad) {
+  return trireme::guarded([&] {
+    *bad = 0;
+    if (!gradient->defined()) {
+      return; // a parameter that took no part: zero
+    }
+    at::NoGradGuard no_grad;
+    const at::Tensor source = gradient->detach().to(at::kFloat).contiguous();
+    check_accumulator(*accumulator, offset, source.numel());
+    const double scale = std::ldexp(1.0, fraction_bits);
+    if (!accumulator->is_cpu()) {
+      const at::Tensor scaled = source.to(accumulator->device()).reshape({-1}).to(at::kDouble).mul(scale);
+      const at::Tensor good = scaled.abs().lt(kLimit);
+      const at::Tensor rounded = at::where(good, scaled, at::zeros_like(scaled)).round().to(at::kLong);
+      accumulator->narrow(0, offset, source.numel()).add_(rounded);
+      *bad = static_cast<uint64_t>(source.numel() - good.sum().item<int64_t>());
+      return;
+    }
+    TORCH_CHECK(source.is_cpu(), "the gradient is not on the accumulator's device");
+    const float* from = source.const_data_ptr<float>();
+    int64_t* into = accumulator->data_ptr<int64_t>() + offset;
+    std::atomic<int64_t> total{0};
+    at::parallel_for(0, source.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      total += accumulate_range(from + begin, into + begin, end - begin, scale);
+    });
+    *bad = static_cast<uint64_t>(total.load());
+  });
+}
+
+char* tr_fixed_point_to_float(at::Tensor* accumulator, int64_t offset, at::Tensor* gradient, int fraction_bits) {
+  return trireme::guarded([&] {
+    at::NoGradGuard no_grad;
+    at::Tensor target = gradient->detach();
+    check_accumulator(*accumulator, offset, target.numel());
+    const double scale = std::ldexp(1.0, -fraction_bits);
+    if (!accumulator->is_cpu()) {
+      target.copy_(accumulator->narrow(0, offset, target.numel()).to(at::kDouble).mul(scale).view(target.sizes()));
+      return;
+    }
+    TORCH_CHECK(
+        target.is_cpu() && target.scalar_type() == at::kFloat && target.is_contiguous(),
+        "the gradient must be contiguous float32 on the accumulator's device");
+    const int64_t* from = accumulator->const_data_ptr<int64_t>() + offset;
+    float* into = target.data_ptr<float>();
+    at::parallel_for(0, target.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      to_float_range(from + begin, into + begin, end - begin, scale);
+    });
+  });
+}
+
+} // extern "C"

@@ -1,0 +1,14 @@
+// One group: a backend and, for the Reducer, the ProcessGroup around it.
+#pragma once
+
+#include "store.h"
+
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+
+struct TrGroup {
+  c10::intrusive_ptr<c10d::Store> store;
+  c10::intrusive_ptr<c10d::Backend> backend;
+  c10d::ProcessGroup::BackendType type;
+  c10::DeviceType device;
+};

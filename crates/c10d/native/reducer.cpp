@@ -1,0 +1,89 @@
+// DDP's Reducer: gradient buckets reduced while the backward pass is still running.
+#include "group.h"
+
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+#include <torch/types.h>
+
+namespace {
+
+// Averages in bfloat16: half the bytes on the wire. As libtorch's FP16CompressCommHook, but with float32's range.
+class Bf16CompressCommHook final : public c10d::CppCommHookInterface<c10::intrusive_ptr<c10d::ProcessGroup>> {
+ public:
+  using CppCommHookInterface::CppCommHookInterface;
+
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
+    at::Tensor compressed = bucket.getBufferRef().to(at::kBFloat16);
+    compressed /= state_->getSize();
+    std::vector<at::Tensor> list{compressed};
+    auto reduced = state_->allreduce(list)->getFuture();
+    at::Tensor target = bucket.getBufferRef();
+    return reduced->then(
+        [target](c10::ivalue::Future& future) {
+          target.copy_(future.value().toTensorVector()[0]);
+          return c10::IValue(target);
+        },
+        reduced->elementType());
+  }
+};
+
+} // namespace
+
+extern "C" {
+
+char* tr_reducer_new(
+    TrGroup* group,
+    at::Tensor* const* parameters,
+    size_t count,
+    int64_t bucket_bytes,
+    int compress_bf16,
+    c10d::Reducer** result) {
+  return trireme::guarded([&] {
+    auto own = trireme::collect(parameters, count);
+    auto process_group =
+        c10::make_intrusive<c10d::ProcessGroup>(group->store, group->backend->getRank(), group->backend->getSize());
+    process_group->setDefaultBackend(group->type);
+    process_group->setBackend(group->device, group->type, group->backend);
+    const std::vector<bool> sparse(count, false);
+    // The first bucket is small so that communication starts early, as in DistributedDataParallel.
+    const std::vector<size_t> limits{
+        static_cast<size_t>(std::min<int64_t>(c10d::kDefaultFirstBucketBytes, bucket_bytes)),
+        static_cast<size_t>(bucket_bytes)};
+    auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(own, limits, sparse));
+    // Gradients become ready roughly in the reverse order of the parameters.
+    std::reverse(buckets.begin(), buckets.end());
+    auto reducer = std::make_unique<c10d::Reducer>(
+        own,
+        std::move(buckets),
+        process_group,
+        sparse,
+        bucket_bytes,
+        /*find_unused_parameters=*/false,
+        /*gradient_as_bucket_view=*/false,
+        std::unordered_map<size_t, std::string>{},
+        static_cast<int64_t>(limits[0]),
+        /*skip_all_reduce_unused_params=*/false,
+        /*use_python_reducer=*/false,
+        std::vector<int64_t>{});
+    if (compress_bf16 != 0) {
+      reducer->register_comm_hook(std::make_unique<Bf16CompressCommHook>(process_group));
+    }
+    *result = reducer.release();
+  });
+}
+
+char* tr_reducer_prepare(c10d::Reducer* reducer, at::Tensor* const* outputs, size_t count) {
+  return trireme::guarded([&] {
+    // After the first synchronised backward pass: buckets in the order in which gradients really became ready.
+    reducer->rebuild_buckets();
+    reducer->prepare_for_backward(trireme::collect(outputs, count));
+  });
+}
+
+char* tr_reducer_free(c10d::Reducer* reducer) {
+  return trireme::guarded([&] {
+    reducer->remove_autograd_hooks();
+    delete reducer;
+  });
+}
+
+} // extern "C"

@@ -1,0 +1,69 @@
+//! Gradients as 64-bit fixed-point integers: the arithmetic of `exact` mode.
+//!
+//! Integer addition is associative, so a sum of fixed-point gradients has the same bits however it is ordered, grouped
+//! or spread over workers. With `b` fraction bits, an element `g` is stored as the integer nearest to `g·2^b` (ties to
+//! even); the error of each contribution is at most `2^-(b+1)`, independent of the others.
+//!
+//! An element that is not finite, or with `|g|·2^b ≥ 2^51`, contributes nothing and is counted: the step must then be
+//! skipped everywhere. 4,096 contributions below that limit cannot overflow the 64-bit sum; that bounds the number of
+//! slots times micro-batches of a step ([`MAX_CONTRIBUTIONS`]).
+//!
+//! On the CPU each pass is one fused loop over as many threads as torch has; the bits do not depend on that number, nor
+//! on the processor's vector instructions.
+
+use tch::Tensor;
+
+use crate::error::NativeError;
+use crate::ffi::{self, pointer};
+
+/// How many gradients may be added into one accumulator, over all workers, without a chance of overflow.
+pub const MAX_CONTRIBUTIONS: u64 = 4096;
+
+/// Adds a gradient to `accumulator[offset..]`, and returns how many of its elements could not be represented.
+///
+/// The accumulator is a flat int64 tensor on the gradient's device. An undefined gradient (of a parameter that took no
+/// part in the loss) counts as zeros; other kinds than float32 are converted to it first.
+///
+/// # Panics
+/// If the accumulator is not flat int64, too short, or elsewhere than the gradient: the caller's mistake.
+pub fn accumulate(gradient: &Tensor, accumulator: &Tensor, offset: usize, fraction_bits: u32) -> u64 {
+    let mut bad = 0;
+    // SAFETY: the tensors are live for the length of the call; the shim checks bounds and kinds.
+    let outcome = unsafe {
+        ffi::check(ffi::tr_fixed_point_accumulate(
+            pointer(gradient),
+            pointer(accumulator),
+            offset as i64,
+            fraction_bits as i32,
+            &mut bad,
+        ))
+    };
+    expect_valid("accumulate", outcome);
+    bad
+}
+
+/// Writes the sum at `accumulator[offset..]` into `gradient` (float32, contiguous, same device) as real numbers: each
+/// integer times `2^-fraction_bits`, rounded to float32.
+///
+/// # Panics
+/// As [`accumulate`].
+pub fn to_float(accumulator: &Tensor, offset: usize, gradient: &Tensor, fraction_bits: u32) {
+    // SAFETY: as in `accumulate`.
+    let outcome = unsafe {
+        ffi::check(ffi::tr_fixed_point_to_float(
+            pointer(accumulator),
+            offset as i64,
+            pointer(gradient),
+            fraction_bits as i32,
+        ))
+    };
+    expect_valid("to_float", outcome);
+}
+
+/// Wrong shapes are a bug of the caller, as with slices: not something to handle.
+#[track_caller]
+fn expect_valid(pass: &str, outcome: Result<(), NativeError>) {
+    if let Err(error) = outcome {
+        panic!("fixed_point::{pass}: {error}");
+    }
+}

@@ -1,0 +1,225 @@
+//! The process group: who takes part, and the collectives they make together.
+
+pub(crate) mod abort;
+mod connect;
+mod sockets;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{GroupError, NativeError};
+use crate::ffi::{self, pointer};
+use crate::store::KeyValueStore;
+use abort::AbortHandle;
+use sockets::Socket;
+
+/// How the bytes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// One member, nothing to send: every collective is the identity.
+    Solo,
+    /// TCP between CPU tensors.
+    Gloo,
+    /// NVIDIA's library between CUDA tensors; needs the cargo feature `cuda`.
+    Nccl {
+        /// This member's CUDA device.
+        device: usize,
+    },
+}
+
+/// This member's place in the group.
+#[derive(Debug, Clone)]
+pub struct GroupOptions {
+    /// This member's rank, from 0.
+    pub rank: u32,
+    /// The number of members.
+    pub world: u32,
+    /// How long to wait for the members to arrive, and for any one collective.
+    pub timeout: Duration,
+    /// Gloo's listener binds this address (a free port of it); peers learn it through the store.
+    pub address: String,
+}
+
+/// A group of workers that reduce and broadcast tensors together. All members make the same calls in the same order.
+///
+/// Dropping it closes its connections: peers that are still in a collective with this member get an error.
+#[derive(Debug)]
+pub struct ProcessGroup {
+    rank: u32,
+    world: u32,
+    collectives: AtomicU64,
+    /// c10d matches collectives by their order, so two threads must not race for it.
+    order: Mutex<()>,
+    aborted: Arc<AtomicBool>,
+    /// None for Solo.
+    native: Option<Arc<Native>>,
+}
+
+/// The C++ group and what is needed to end it.
+#[derive(Debug)]
+pub(crate) struct Native {
+    group: *mut ffi::Group,
+    device: Device,
+    way_out: WayOut,
+}
+
+/// How a stuck collective is ended.
+#[derive(Debug)]
+enum WayOut {
+    /// Gloo has no abort: its connections are shut instead.
+    Sockets(Vec<Socket>),
+    #[cfg(feature = "cuda")]
+    NcclAbort,
+}
+
+// SAFETY: c10d's backends are made to be used from several threads (autograd's, the watchdog's); the order of our own
+// calls is kept by `ProcessGroup::order`, and aborting is allowed at any time.
+unsafe impl Send for Native {}
+unsafe impl Sync for Native {}
+
+impl Native {
+    pub(crate) fn pointer(&self) -> *mut ffi::Group {
+        self.group
+    }
+
+    /// Ends whatever this group is doing, from any thread.
+    fn abort(&self) {
+        match &self.way_out {
+            WayOut::Sockets(sockets) => sockets.iter().for_each(Socket::shut),
+            #[cfg(feature = "cuda")]
+            WayOut::NcclAbort => {
+                // SAFETY: the group lives as long as `self`.
+                if let Err(error) = unsafe { ffi::check(ffi::tr_group_abort(self.group)) } {
+                    tracing::warn!(%error, "NCCL refused to abort");
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        // The C++ destructor waits for collectives in flight (a Reducer's, after a failed backward pass), and there is
+        // nothing left that could need them.
+        self.abort();
+        // SAFETY: the last owner; nothing uses the pointer afterwards.
+        if let Err(error) = unsafe { ffi::check(ffi::tr_group_free(self.group)) } {
+            tracing::warn!(%error, "could not take the process group apart");
+        }
+    }
+}
+
+impl ProcessGroup {
+    /// Meets the other members through the store and connects to them. All `world` members must call it with the same
+    /// store contents; give every group (every generation of a run) a prefix or a store of its own.
+    ///
+    /// Blocks until all have arrived, at most `options.timeout`; a store that reports an error ends the wait.
+    pub fn new(backend: Backend, store: Arc<dyn KeyValueStore>, options: GroupOptions) -> Result<Self, GroupError> {
+        let GroupOptions { rank, world, .. } = options;
+        if world == 0 || rank >= world {
+            return Err(GroupError::Argument(format!("rank {rank} is not among {world} members")));
+        }
+        if world > i32::MAX as u32 {
+            return Err(GroupError::Argument(format!("{world} members are too many")));
+        }
+        let native = match backend {
+            Backend::Solo if world != 1 => {
+                return Err(GroupError::Argument(format!("the solo backend has one member, not {world}")));
+            }
+            Backend::Solo => None,
+            Backend::Gloo => Some(Arc::new(connect::gloo(store, &options)?)),
+            Backend::Nccl { device } => Some(Arc::new(connect::nccl(store, &options, device)?)),
+        };
+        let (collectives, aborted) = (AtomicU64::new(0), Arc::new(AtomicBool::new(false)));
+        Ok(Self { rank, world, collectives, order: Mutex::new(()), aborted, native })
+    }
+
+    /// This member's rank.
+    pub fn rank(&self) -> u32 {
+        self.rank
+    }
+
+    /// The number of members.
+    pub fn world(&self) -> u32 {
+        self.world
+    }
+
+    /// How many collectives were made so far (a [`crate::Reducer`]'s buckets do not count).
+    pub fn collectives(&self) -> u64 {
+        self.collectives.load(Ordering::Relaxed)
+    }
+
+    /// Where this group's tensors live: the CPU, or NCCL's device.
+    pub fn device(&self) -> Device {
+        self.native.as_ref().map_or(Device::Cpu, |native| native.device)
+    }
+
+    /// Sums the tensor over all members, in place: float32, bfloat16 or int64.
+    pub fn all_reduce_sum(&self, tensor: &Tensor) -> Result<(), GroupError> {
+        if !matches!(tensor.kind(), Kind::Float | Kind::BFloat16 | Kind::Int64) {
+            return Err(GroupError::Argument(format!("cannot all-reduce a tensor of {:?}", tensor.kind())));
+        }
+        self.collective("all-reduce", |native| {
+            // SAFETY: both pointers are live for the length of the call.
+            unsafe { ffi::check(ffi::tr_group_all_reduce_sum(native.group, pointer(tensor))) }
+        })
+    }
+
+    /// Overwrites the tensor with `root`'s, in place. Shape and kind must be the same everywhere.
+    pub fn broadcast(&self, tensor: &Tensor, root: u32) -> Result<(), GroupError> {
+        if root >= self.world {
+            return Err(GroupError::Argument(format!("root {root} is not among {} members", self.world)));
+        }
+        self.collective("broadcast", |native| {
+            // SAFETY: both pointers are live for the length of the call.
+            unsafe { ffi::check(ffi::tr_group_broadcast(native.group, pointer(tensor), root as i32)) }
+        })
+    }
+
+    /// Every member's value, in rank order.
+    pub fn all_gather_i64(&self, value: i64) -> Result<Vec<i64>, GroupError> {
+        let mut values = vec![0; self.world as usize];
+        values[self.rank as usize] = value;
+        let tensor = Tensor::from_slice(&values).to_device(self.device());
+        self.all_reduce_sum(&tensor)?; // everyone else has a zero there
+        Vec::<i64>::try_from(&tensor.to_device(Device::Cpu)).map_err(|error: tch::TchError| GroupError::Collective {
+            operation: "all-gather",
+            message: error.to_string(),
+        })
+    }
+
+    /// Returns once every member has called it.
+    pub fn barrier(&self) -> Result<(), GroupError> {
+        self.all_gather_i64(0).map(drop)
+    }
+
+    /// A handle that ends this group's collectives from another thread.
+    pub fn abort_handle(&self) -> AbortHandle {
+        AbortHandle::new(self.aborted.clone(), self.native.as_ref())
+    }
+
+    /// The C++ group; None for Solo.
+    pub(crate) fn native(&self) -> Option<&Arc<Native>> {
+        self.native.as_ref()
+    }
+
+    fn collective(
+        &self,
+        operation: &'static str,
+        run: impl FnOnce(&Native) -> Result<(), NativeError>,
+    ) -> Result<(), GroupError> {
+        let _in_order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.aborted.load(Ordering::SeqCst) {
+            return Err(GroupError::Aborted { operation });
+        }
+        self.collectives.fetch_add(1, Ordering::Relaxed);
+        match self.native.as_deref().map_or(Ok(()), run) {
+            Ok(()) => Ok(()),
+            Err(_) if self.aborted.load(Ordering::SeqCst) => Err(GroupError::Aborted { operation }),
+            Err(NativeError(message)) => Err(GroupError::Collective { operation, message }),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! All collectives, all kinds of tensors, one to three ranks.
+
+mod cluster;
+
+use std::sync::Arc;
+
+use c10d::{Backend, GroupError, MemoryStore, ProcessGroup};
+use tch::{Device, Kind, Tensor};
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    Vec::try_from(&tensor.to_kind(Kind::Double).reshape([-1])).unwrap()
+}
+
+#[test]
+fn all_reduce_sums_every_kind_in_every_world() {
+    for world in 1..=3_u32 {
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Int64] {
+            let expected = f64::from((1..=world).sum::<u32>());
+            let results = cluster::run(world, |group| {
+                let tensor = Tensor::full([1000], i64::from(group.rank()) + 1, (kind, Device::Cpu));
+                group.all_reduce_sum(&tensor).unwrap();
+                assert_eq!(group.collectives(), 1);
+                values(&tensor)
+            });
+            for result in results {
+                assert_eq!(result, vec![expected; 1000], "{kind:?} in a world of {world}");
+            }
+        }
+    }
+}
+
+#[test]
+fn int64_sums_are_exact_beyond_what_a_double_holds() {
+    let results = cluster::run(2, |group| {
+        let tensor = Tensor::from_slice(&[(1_i64 << 60) + i64::from(group.rank()) + 1]);
+        group.all_reduce_sum(&tensor).unwrap();
+        tensor.int64_value(&[0])
+    });
+    assert_eq!(results, vec![(1 << 61) + 3; 2]);
+}
+
+#[test]
+fn non_contiguous_tensors_are_reduced_where_they_are() {
+    let results = cluster::run(2, |group| {
+        let base = Tensor::arange(6, (Kind::Float, Device::Cpu)).reshape([2, 3]) * (f64::from(group.rank()) + 1.0);
+        let columns = base.transpose(0, 1);
+        group.all_reduce_sum(&columns).unwrap();
+        values(&base)
+    });
+    for result in results {
+        assert_eq!(result, vec![0.0, 3.0, 6.0, 9.0, 12.0, 15.0]);
+    }
+}
+
+#[test]
+fn broadcast_reaches_every_rank_and_works_on_parameters() {
+    for root in 0..3 {
+        let results = cluster::run(3, |group| {
+            let tensor =
+                Tensor::full([5, 2], i64::from(group.rank()), (Kind::Float, Device::Cpu)).set_requires_grad(true);
+            group.broadcast(&tensor, root).unwrap();
+            assert!(tensor.requires_grad() && tensor.is_leaf());
+            values(&tensor)
+        });
+        for result in results {
+            assert_eq!(result, vec![f64::from(root); 10]);
+        }
+    }
+}
+
+#[test]
+fn all_gather_is_in_rank_order_and_negative_values_survive() {
+    for world in 1..=3_u32 {
+        let results = cluster::run(world, |group| {
+            group.barrier().unwrap();
+            group.all_gather_i64(-1 - i64::from(group.rank()) * i64::from(i32::MAX)).unwrap()
+        });
+        let expected: Vec<i64> = (0..i64::from(world)).map(|rank| -1 - rank * i64::from(i32::MAX)).collect();
+        assert!(results.iter().all(|result| *result == expected), "{results:?}");
+    }
+}
+
+#[test]
+fn solo_is_the_identity_and_counts() {
+    let group = ProcessGroup::new(Backend::Solo, Arc::new(MemoryStore::new()), cluster::options(0, 1)).unwrap();
+    let tensor = Tensor::from_slice(&[1.5_f32, -2.0]);
+    group.all_reduce_sum(&tensor).unwrap();
+    group.broadcast(&tensor, 0).unwrap();
+    group.barrier().unwrap();
+    assert_eq!(group.all_gather_i64(7).unwrap(), vec![7]);
+    assert_eq!(values(&tensor), vec![1.5, -2.0]);
+    assert_eq!(group.collectives(), 4);
+    group.abort_handle().abort();
+    assert!(matches!(group.barrier(), Err(GroupError::Aborted { .. })));
+}
+
+#[test]
+fn mistakes_are_refused_before_anything_is_sent() {
+    let store = Arc::new(MemoryStore::new());
+    let solo = |rank, world| ProcessGroup::new(Backend::Solo, store.clone(), cluster::options(rank, world));
+    assert!(matches!(solo(0, 2), Err(GroupError::Argument(_))));
+    assert!(matches!(solo(1, 1), Err(GroupError::Argument(_))));
+    let group = solo(0, 1).unwrap();
+    assert!(matches!(group.all_reduce_sum(&Tensor::from_slice(&[1_i32])), Err(GroupError::Argument(_))));
+    assert!(matches!(group.broadcast(&Tensor::from_slice(&[1_i64]), 1), Err(GroupError::Argument(_))));
+    assert_eq!(group.collectives(), 0);
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn nccl_without_the_feature_says_so() {
+    let group = ProcessGroup::new(Backend::Nccl { device: 0 }, Arc::new(MemoryStore::new()), cluster::options(0, 1));
+    let message = group.unwrap_err().to_string();
+    assert!(message.contains("nccl") && message.contains("`cuda`"), "{message}");
+}
