@@ -201,17 +201,17 @@ fn rope_theta(keys: &Keys) -> Result<f64, ModelError> {
 
 fn head(keys: &Keys) -> Result<Head, ModelError> {
     let class = keys.0.get("architectures").and_then(|list| list[0].as_str()).unwrap_or("Model");
-    let pooling = match (keys.text("classifier_pooling", "cls")?, class) {
-        ("mean", _) => Pooling::Mean,
-        _ => Pooling::Cls,
+    let pooling = match keys.text("classifier_pooling", "cls")? {
+        "cls" => Pooling::Cls,
+        "mean" => Pooling::Mean,
+        other => return Err(refuse("classifier_pooling", &json!(other), "`cls` and `mean` are")),
     };
-    Ok(match class.trim_start_matches("Modern").trim_start_matches("Bert") {
+    Ok(match class.strip_prefix("Modern").unwrap_or(class).trim_start_matches("Bert") {
         "ForMaskedLM" => Head::MaskedLm,
         "ForPreTraining" => Head::PreTraining,
         "ForSequenceClassification" => Head::SequenceClassifier { labels: labels(keys)?, pooling },
         "ForTokenClassification" => Head::TokenClassifier { labels: labels(keys)? },
-        "Model" => Head::None,
-        // Its head is of no use here, its encoder is.
+        // The encoder is of use even where the head is none of ours.
         _ => Head::None,
     })
 }

@@ -1,0 +1,109 @@
+//! `config.json`: what is written is read back alike, and what is not supported is refused by name.
+
+use config::{Activation, Architecture, ModelConfig, ModelShape, Pooling};
+use model::hugging_face::{config_json, from_config_json};
+use model::{Head, ModelError};
+use serde_json::{Value, json};
+
+fn shape(architecture: Architecture) -> ModelShape {
+    ModelConfig { architecture, ..ModelConfig::default() }.shape(1000, 128)
+}
+
+fn edited(architecture: Architecture, key: &str, value: Value) -> String {
+    let mut config: Value = serde_json::from_str(&config_json(&shape(architecture), &Head::MaskedLm)).unwrap();
+    config[key] = value;
+    config.to_string()
+}
+
+#[test]
+fn every_number_survives() {
+    for architecture in [Architecture::Bert, Architecture::Modern] {
+        for activation in [Activation::Gelu, Activation::GeluNew, Activation::Relu] {
+            let shape = ModelShape {
+                activation,
+                dropout: 0.125,
+                attention_dropout: 0.25,
+                layer_norm_epsilon: 1e-7,
+                initializer_range: 0.03,
+                max_positions: 200,
+                vocabulary: 1016,
+                rope_theta: if architecture == Architecture::Modern { 5000.0 } else { 10_000.0 },
+                ..shape(architecture)
+            };
+            let labels = ["x".to_owned(), "y".to_owned(), "z".to_owned()].to_vec();
+            for head in [
+                Head::MaskedLm,
+                Head::None,
+                Head::TokenClassifier { labels: labels.clone() },
+                Head::SequenceClassifier { labels: labels.clone(), pooling: Pooling::Cls },
+                Head::SequenceClassifier { labels: labels.clone(), pooling: Pooling::Mean },
+            ] {
+                assert_eq!(from_config_json(&config_json(&shape, &head)).unwrap(), (shape.clone(), head));
+            }
+        }
+    }
+}
+
+#[test]
+fn many_labels_keep_their_order() {
+    let head = Head::TokenClassifier { labels: (0..25).map(|i| format!("T{}", 99 - i)).collect() };
+    let text = config_json(&shape(Architecture::Bert), &head);
+    assert_eq!(from_config_json(&text).unwrap().1, head);
+}
+
+#[test]
+fn what_would_compute_something_else_is_refused() {
+    use Architecture::{Bert, Modern};
+    for (architecture, key, value) in [
+        (Bert, "model_type", json!("roberta")),
+        (Bert, "position_embedding_type", json!("relative_key")),
+        (Bert, "hidden_act", json!("silu")),
+        (Bert, "is_decoder", json!(true)),
+        (Bert, "add_cross_attention", json!(true)),
+        (Bert, "tie_word_embeddings", json!(false)),
+        (Modern, "hidden_activation", json!("silu")),
+        (Modern, "classifier_activation", json!("relu")),
+        (Modern, "norm_bias", json!(true)),
+        (Modern, "attention_bias", json!(true)),
+        (Modern, "mlp_bias", json!(true)),
+        (Modern, "decoder_bias", json!(false)),
+        (Modern, "classifier_pooling", json!("max")),
+        (Modern, "layer_types", json!(["full_attention", "sliding_attention"])),
+    ] {
+        match from_config_json(&edited(architecture, key, value.clone())) {
+            Err(ModelError::UnsupportedConfig { key: named, value: shown, .. }) => {
+                assert_eq!(named, key);
+                assert!(value.to_string().contains(&shown) || shown == value.to_string(), "{shown}");
+            }
+            other => panic!("{key}: {other:?}"),
+        }
+    }
+    let yarn = json!({ "full_attention": { "rope_type": "yarn", "rope_theta": 1.0 } });
+    let error = from_config_json(&edited(Modern, "rope_parameters", yarn)).unwrap_err().to_string();
+    assert!(error.contains("rope_type` = \"yarn\""), "{error}");
+}
+
+/// As released for transformers 4: no layer_types, no rope_parameters.
+#[test]
+fn older_modern_configs_are_understood() {
+    let text = |every: i64| {
+        json!({
+            "model_type": "modernbert", "architectures": ["ModernBertForMaskedLM"], "vocab_size": 100, "hidden_size": 32,
+            "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 48, "global_rope_theta": 7000.0,
+            "global_attn_every_n_layers": every,
+        })
+        .to_string()
+    };
+    let (shape, head) = from_config_json(&text(1)).unwrap();
+    assert_eq!((shape.rope_theta, shape.layers, head), (7000.0, 4, Head::MaskedLm));
+    let error = from_config_json(&text(3)).unwrap_err().to_string();
+    assert!(error.contains("global_attn_every_n_layers") && error.contains("local"), "{error}");
+}
+
+#[test]
+fn nonsense_is_named() {
+    let error = |text: &str| from_config_json(text).unwrap_err().to_string();
+    assert!(error("{").starts_with("config.json: "));
+    assert!(error(&edited(Architecture::Bert, "hidden_size", json!("wide"))).contains("`hidden_size` = \"wide\""));
+    assert!(error(&edited(Architecture::Bert, "num_hidden_layers", json!(0))).contains("`num_hidden_layers` = 0"));
+}
