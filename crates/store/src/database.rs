@@ -13,7 +13,7 @@ mod segments;
 mod write;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::DatabaseError;
 pub use reader::Reader;

@@ -8,7 +8,7 @@ fn run_id(name: &str) -> RunId {
     name.parse().unwrap()
 }
 
-fn run_row(name: &str) -> RunRow {
+pub(crate) fn run_row(name: &str) -> RunRow {
     RunRow {
         id: run_id(name),
         name: "quick".into(),
