@@ -1,1 +1,15 @@
-//! worker
+//! A worker: an agent that stays in touch with the coordinator, and a trainer process that it supervises.
+//!
+//! This room is an IO shell around `trainer`: it moves messages, files and signals, and takes no decisions about runs.
+//! The agent's side ([`agent`]) must not call libtorch; everything that does is in [`training`], [`predict`] and
+//! [`doctor`].
+
+pub mod agent;
+pub mod cli;
+pub mod connect;
+pub mod device;
+pub mod doctor;
+mod downloads;
+mod link;
+pub mod predict;
+pub mod training;

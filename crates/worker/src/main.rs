@@ -1,2 +1,7 @@
-//! worker binary.
-fn main() {}
+//! The `worker` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    worker::cli::main()
+}

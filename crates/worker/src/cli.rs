@@ -1,0 +1,182 @@
+//! The command line.
+//!
+//! stdout carries data, stderr carries messages. Exit codes: 0 ok, 1 failure, 2 usage, 4 no access, 75 worth another
+//! try.
+
+mod join;
+
+use crate::connect::{COORDINATOR_VARIABLE, ConnectError, Coordinator, Token};
+use crate::device::Choice;
+use crate::doctor::{self, DoctorArguments};
+use crate::predict::{self, PredictArguments};
+use crate::training::{self, TrainerArguments};
+use clap::{Args, Parser, Subcommand};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use types::WorkerId;
+
+/// Trireme's worker: trains for a coordinator, and uses what was trained.
+#[derive(Debug, Parser)]
+#[command(
+    name = "worker",
+    version,
+    propagate_version = true,
+    after_help = "Examples:
+  worker join 127.0.0.1:7117                 train for the coordinator on this machine
+  worker join head:7117 --device cuda:1      on the second GPU
+  worker doctor                              what this machine has, and what is missing
+  worker predict --checkpoint latest --text \"a fine film\"
+
+Exit codes: 0 ok, 1 failure, 2 usage, 4 no access, 75 try again."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train for a coordinator until told to end.
+    Join(JoinArguments),
+    /// Show what this machine has, and what is missing.
+    Doctor(DoctorArguments),
+    /// Label text with a fine-tuned model.
+    Predict(PredictArguments),
+    /// The process that an agent starts.
+    #[command(hide = true)]
+    Trainer(TrainerArguments),
+}
+
+/// `worker join`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  worker join 127.0.0.1:7117
+  worker join head:7117 --name gpu-0 --device cuda:0 --token-file token
+  TRIREME_COORDINATOR=head:7117 worker join --threads 4
+
+SIGTERM or Ctrl-C: finish the step, hand over, and end; a second one ends at once.")]
+struct JoinArguments {
+    /// The coordinator's address.
+    #[arg(value_name = "HOST:PORT", env = COORDINATOR_VARIABLE)]
+    coordinator: String,
+    /// auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: Choice,
+    /// Compute threads. Default: one for each core. In exact mode all workers of a run should use the same number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// This worker's name, unique in the cluster. Default: host name and process number.
+    #[arg(long)]
+    name: Option<WorkerId>,
+    /// A file that holds the coordinator's token. Default: TRIREME_TOKEN, else `token` in the default data folder.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Where the other workers reach this one. Default: the address from which the coordinator is reached.
+    #[arg(long, value_name = "IP")]
+    address: Option<std::net::IpAddr>,
+    /// How long to wait for a coordinator that is not there yet.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    patience: u64,
+}
+
+/// What a person is told when a command fails, and the exit code.
+pub(crate) struct Problem {
+    text: String,
+    help: Option<String>,
+    code: u8,
+}
+
+impl Problem {
+    /// A failure with exit code 1 and no advice.
+    pub(crate) fn failure(text: impl Into<String>) -> Self {
+        Self { text: text.into(), help: None, code: 1 }
+    }
+
+    /// A gRPC status: 4 for the token, 75 for an absent coordinator, else 1.
+    pub(crate) fn from_status(coordinator: &Coordinator, status: &tonic::Status) -> Self {
+        let address = coordinator.address();
+        let reason = crate::agent::session::root_cause(status);
+        let (text, help, code) = match status.code() {
+            tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
+                let help = "give `--token-file` (or TRIREME_TOKEN) the contents of <data-dir>/token on its host";
+                (format!("the coordinator at {address} does not accept the token: {reason}"), Some(help), 4)
+            }
+            tonic::Code::Unavailable => {
+                let help = "start one with `coordinator start`, or check the address";
+                (format!("no coordinator answers at {address}: {reason}"), Some(help), 75)
+            }
+            _ => (reason, None, 1),
+        };
+        Self { text, help: help.map(str::to_owned), code }
+    }
+
+    /// What happened, and what to do about it.
+    pub(crate) fn into_text_and_help(self) -> (String, Option<String>) {
+        (self.text, self.help)
+    }
+
+    fn of(error: &dyn Diagnostic, code: u8) -> Self {
+        Self { text: error.to_string(), help: error.help().map(|help| help.to_string()), code }
+    }
+
+    fn report(self) -> ExitCode {
+        let mut out = std::io::stderr().lock();
+        let mut diagnostic = miette::MietteDiagnostic::new(self.text);
+        diagnostic.help = self.help;
+        let plain = !std::io::stderr().is_terminal() || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let theme = if plain { GraphicalTheme::none() } else { GraphicalTheme::unicode() };
+        let width = if plain { 10_000 } else { 100 };
+        let mut text = String::new();
+        if GraphicalReportHandler::new_themed(theme).with_width(width).render_report(&mut text, &diagnostic).is_err() {
+            text = diagnostic.to_string();
+        }
+        let _ = writeln!(out, "{}", text.trim_end());
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<ConnectError> for Problem {
+    fn from(error: ConnectError) -> Self {
+        Self::of(&error, 1)
+    }
+}
+
+impl From<crate::agent::JoinError> for Problem {
+    fn from(error: crate::agent::JoinError) -> Self {
+        Self::of(&error, error.exit_code())
+    }
+}
+
+impl From<anyhow::Error> for Problem {
+    fn from(error: anyhow::Error) -> Self {
+        Self::failure(format!("{error:#}"))
+    }
+}
+
+/// The token that the arguments, the environment or the default folder name.
+pub(crate) fn token(file: Option<&PathBuf>) -> Result<Option<Token>, ConnectError> {
+    Token::find(file.map(PathBuf::as_path))
+}
+
+/// Reads the arguments, does what they say, and tells the exit code.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_logging();
+    let result = match arguments.command {
+        Command::Join(arguments) => join::run(arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Predict(arguments) => predict::run(arguments),
+        Command::Trainer(arguments) => training::run(arguments).map(|()| ExitCode::SUCCESS).map_err(Problem::from),
+    };
+    result.unwrap_or_else(Problem::report)
+}
+
+/// Log lines with fields to stderr; `TRIREME_LOG` chooses which, e.g. `debug` or `worker=debug`.
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TRIREME_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
+}

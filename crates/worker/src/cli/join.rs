@@ -1,0 +1,108 @@
+//! `worker join`: from arguments and signals to an agent.
+
+use super::{JoinArguments, Problem};
+use crate::agent::{self, JoinConfig, Program, Wish};
+use crate::connect::{Coordinator, TOKEN_VARIABLE};
+use proto::v1::Register;
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use types::WorkerId;
+
+pub(super) fn run(arguments: JoinArguments) -> Result<ExitCode, Problem> {
+    // One thread: the kernel ends a trainer process together with the thread that started it.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::failure(format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        let (config, wish) = (configure(arguments).await?, listen_for_signals()?);
+        agent::run(config, wish).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn configure(arguments: JoinArguments) -> Result<JoinConfig, Problem> {
+    let JoinArguments { coordinator, device, threads, name, token_file, address, patience } = arguments;
+    let token = super::token(token_file.as_ref())?;
+    let coordinator = Coordinator::new(&coordinator, token.as_ref())?;
+    let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+    let threads = threads.unwrap_or(cores);
+    let device = device.decide();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+    let pid = std::process::id();
+    let name = name.unwrap_or_else(|| default_name(&host, pid));
+    let address = match address {
+        Some(address) => address.to_string(),
+        None => coordinator.local_address().await.map_err(|error| {
+            Problem::failure(format!("the host of {} cannot be found: {error}", coordinator.address()))
+        })?,
+    };
+    let register = Register {
+        worker: name.to_string(),
+        host,
+        pid,
+        device: device.to_string(),
+        threads,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        holding: None,
+        address: address.clone(),
+    };
+    let path = std::env::current_exe().map_err(|error| Problem::failure(format!("no path to itself: {error}")))?;
+    let option = |name: &str, value: String| [OsString::from(format!("--{name}")), OsString::from(value)];
+    let mut arguments = vec![OsString::from("trainer")];
+    arguments.extend(option("coordinator", coordinator.address().to_owned()));
+    arguments.extend(option("name", name.to_string()));
+    arguments.extend(option("device", device.to_string()));
+    arguments.extend(option("threads", threads.to_string()));
+    arguments.extend(option("address", address));
+    // OpenMP's threads would otherwise spin between two operations and take the cores from each other.
+    let mut variables: Vec<(OsString, OsString)> = vec![
+        ("OMP_NUM_THREADS".into(), threads.to_string().into()),
+        ("MKL_NUM_THREADS".into(), threads.to_string().into()),
+        ("OMP_WAIT_POLICY".into(), "PASSIVE".into()),
+    ];
+    if let Some(token) = &token {
+        variables.push((TOKEN_VARIABLE.into(), token.secret().into()));
+    }
+    let program = Program { path, arguments, variables };
+    Ok(JoinConfig { coordinator, register, program, patience: Duration::from_secs(patience) })
+}
+
+/// Host name and process number, of characters that an identifier may have.
+fn default_name(host: &str, pid: u32) -> WorkerId {
+    let plain: String = host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
+    let plain = plain.trim_matches('-');
+    let plain = &plain[..plain.len().min(48)];
+    let name = if plain.is_empty() { format!("worker-{pid}") } else { format!("{plain}-{pid}") };
+    name.parse().expect("letters, digits and dashes, starting with a letter or digit")
+}
+
+/// SIGTERM, SIGINT and SIGUSR1 (a batch system's warning): leave; the second one of them: end at once.
+fn listen_for_signals() -> Result<watch::Receiver<Wish>, Problem> {
+    let (sender, receiver) = watch::channel(Wish::Work);
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::user_defined1()] {
+        let mut signals = signal(kind).map_err(|error| Problem::failure(format!("no signal handler: {error}")))?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                sender.send_modify(|wish| *wish = if *wish == Wish::Work { Wish::Leave } else { Wish::Quit });
+            }
+        });
+    }
+    Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_host_name_makes_a_worker_name() {
+        assert_eq!(default_name("node7.cluster", 12).as_str(), "node7-cluster-12");
+        assert_eq!(default_name("日本", 12).as_str(), "worker-12");
+        assert!(default_name(&"x".repeat(200), u32::MAX).as_str().len() <= 64);
+    }
+}

@@ -1,0 +1,172 @@
+//! `worker predict`: labels text with a fine-tuned model, from a run's checkpoint or a Hugging Face folder.
+
+mod model;
+mod output;
+
+use crate::cli::Problem;
+use crate::connect::{COORDINATOR_VARIABLE, Coordinator};
+use crate::device::Choice;
+use crate::downloads;
+use clap::Args;
+use model::Predictor;
+use output::Printer;
+use proto::v1::{Checkpoint, CheckpointRef, RunRequest};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Texts in one forward pass.
+const BATCH: usize = 32;
+const DEFAULT_COORDINATOR: &str = "127.0.0.1:7117";
+
+/// `worker predict`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  worker predict --checkpoint sentiment --text \"a fine film\"
+  worker predict --checkpoint tagger@500 --file sentences.txt --json
+  worker predict --model exported/ < sentences.txt
+
+One text a line. A classifier answers `label <tab> probability <tab> text`, a tagger `word/tag word/tag …`.")]
+pub struct PredictArguments {
+    /// A run: id, name or `latest`; with @STEP one of its checkpoints, else the newest.
+    #[arg(long, value_name = "RUN[@STEP]", conflicts_with = "model", required_unless_present = "model")]
+    checkpoint: Option<String>,
+    /// A folder with config.json, model.safetensors and tokenizer.json (or vocab.txt).
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<PathBuf>,
+    /// A text to label; may be given again. Default: the lines of --file, else of standard input.
+    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
+    text: Vec<String>,
+    /// A file with one text a line.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// Tokens of a text that are read at most. Default: what the model was trained with.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(8..))]
+    max_length: Option<u32>,
+    /// auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: Choice,
+    /// Compute threads. Default: one for each core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// The coordinator that has the run.
+    #[arg(long, value_name = "HOST:PORT", env = COORDINATOR_VARIABLE, default_value = DEFAULT_COORDINATOR)]
+    coordinator: String,
+    /// A file that holds the coordinator's token. Default: TRIREME_TOKEN, else `token` in the default data folder.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// Runs it.
+pub(crate) fn run(arguments: PredictArguments) -> Result<ExitCode, Problem> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+    trainer::set_threads(arguments.threads.unwrap_or(cores));
+    let device = arguments.device.decide().open()?;
+    let downloaded;
+    let (folder, trained_length) = match (&arguments.model, &arguments.checkpoint) {
+        (Some(folder), _) => (folder.as_path(), None),
+        (None, Some(name)) => {
+            downloaded = download(name, &arguments)?;
+            (downloaded.folder.path(), downloaded.sequence_length)
+        }
+        (None, None) => return Err(Problem::failure("name a model with --checkpoint RUN or --model FOLDER")),
+    };
+    let length = arguments.max_length.map(|length| length as usize).or(trained_length);
+    let predictor = Predictor::open(folder, length, device)?;
+    let mut printer = Printer::new(arguments.json);
+    let mut batch = Vec::with_capacity(BATCH);
+    for text in texts(&arguments)? {
+        batch.push(text?);
+        if batch.len() == BATCH {
+            printer.print(&predictor, &batch)?;
+            batch.clear();
+        }
+    }
+    printer.print(&predictor, &batch)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The texts, read as they are needed.
+fn texts(arguments: &PredictArguments) -> Result<Box<dyn Iterator<Item = Result<String, Problem>>>, Problem> {
+    if !arguments.text.is_empty() {
+        return Ok(Box::new(arguments.text.clone().into_iter().map(Ok)));
+    }
+    let (name, reader): (String, Box<dyn BufRead>) = match &arguments.file {
+        Some(path) => {
+            let name = path.display().to_string();
+            let file = std::fs::File::open(path)
+                .map_err(|error| Problem::failure(format!("{name} cannot be read: {error}")))?;
+            (name, Box::new(BufReader::new(file)))
+        }
+        None => ("standard input".to_owned(), Box::new(BufReader::new(std::io::stdin()))),
+    };
+    let lines = reader.lines().enumerate().filter_map(move |(index, line)| match line {
+        Ok(line) if line.trim().is_empty() => None,
+        Ok(line) => Some(Ok(line)),
+        Err(error) => Some(Err(Problem::failure(format!("{name}, line {}: {error}", index + 1)))),
+    });
+    Ok(Box::new(lines))
+}
+
+/// A checkpoint in a temporary folder.
+struct Downloaded {
+    folder: tempfile::TempDir,
+    sequence_length: Option<usize>,
+}
+
+fn download(name: &str, arguments: &PredictArguments) -> Result<Downloaded, Problem> {
+    let (run, step) = match name.split_once('@') {
+        None => (name, None),
+        Some((run, step)) => {
+            let parsed = step.parse::<u64>();
+            (run, Some(parsed.map_err(|_| Problem::failure(format!("`{name}`: after `@` comes a step, e.g. tagger@500")))?))
+        }
+    };
+    let token = crate::cli::token(arguments.token_file.as_ref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::failure(format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        let coordinator = Coordinator::new(&arguments.coordinator, token.as_ref())?;
+        let told = |status| Problem::from_status(&coordinator, &status);
+        let request = RunRequest { run: run.to_owned() };
+        let run = coordinator.runs().show(request).await.map_err(told)?.into_inner();
+        let from = choose(&run.name, &run.checkpoints, step)?;
+        let wanted = |name: &str| !name.starts_with("optimizer-");
+        let files = downloads::checkpoint(&coordinator, &from, wanted).await.map_err(told)?;
+        let folder = tempfile::tempdir().map_err(|error| Problem::failure(format!("no temporary folder: {error}")))?;
+        for (file, contents) in files {
+            let path = folder.path().join(plain(&file)?);
+            std::fs::write(&path, contents)
+                .map_err(|error| Problem::failure(format!("{} cannot be written: {error}", path.display())))?;
+        }
+        let config = config::parse("the run's config", &run.config);
+        let sequence_length = config.ok().map(|config| config.batch.sequence_length);
+        Ok(Downloaded { folder, sequence_length })
+    })
+}
+
+/// The checkpoint of that step, or the newest.
+fn choose(run: &str, checkpoints: &[Checkpoint], step: Option<u64>) -> Result<CheckpointRef, Problem> {
+    let steps = || {
+        let steps: Vec<String> =
+            checkpoints.iter().filter_map(|c| c.checkpoint.as_ref()).map(|c| c.step.to_string()).collect();
+        if steps.is_empty() { "it has none yet".to_owned() } else { format!("it has: {}", steps.join(", ")) }
+    };
+    let fits = |from: &&CheckpointRef| step.is_none_or(|step| step == from.step);
+    let found = checkpoints.iter().filter_map(|c| c.checkpoint.as_ref()).filter(fits);
+    found.max_by_key(|from| (from.step, from.generation)).cloned().ok_or_else(|| {
+        let which = step.map_or_else(|| "no checkpoint".to_owned(), |step| format!("no checkpoint of step {step}"));
+        Problem::failure(format!("run {run} has {which}; {}", steps()))
+    })
+}
+
+/// A name from the network that becomes a path.
+fn plain(file: &str) -> Result<&str, Problem> {
+    let safe = Path::new(file).file_name().is_some_and(|name| name == file);
+    if safe { Ok(file) } else { Err(Problem::failure(format!("`{file}` is no file name"))) }
+}
