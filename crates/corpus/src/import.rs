@@ -47,7 +47,12 @@ pub fn import_text(files: &[PathBuf], out: &Path, options: ImportOptions) -> Res
     let partial = out.with_extension("parquet.partial");
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         let place = out.display().to_string();
-        CorpusError::new(ErrorKind::Io, place.as_str(), format!("{what}: {error}"), "check the folder, its rights and the free space")
+        CorpusError::new(
+            ErrorKind::Io,
+            place.as_str(),
+            format!("{what}: {error}"),
+            "check the folder, its rights and the free space",
+        )
     };
     let written = write(files, &partial, options, &mut report);
     if let Err(error) = written {
@@ -58,7 +63,12 @@ pub fn import_text(files: &[PathBuf], out: &Path, options: ImportOptions) -> Res
         std::fs::remove_file(&partial).ok();
         let place = out.display().to_string();
         let help = "give files with text in them";
-        return Err(CorpusError::new(ErrorKind::Empty, place.as_str(), "the files hold no text; nothing was written", help));
+        return Err(CorpusError::new(
+            ErrorKind::Empty,
+            place.as_str(),
+            "the files hold no text; nothing was written",
+            help,
+        ));
     }
     std::fs::rename(&partial, out).map_err(|error| failed("cannot be written", &error))?;
     Ok(report)
@@ -76,8 +86,7 @@ fn write(files: &[PathBuf], out: &Path, options: ImportOptions, report: &mut Imp
         .set_max_row_group_row_count(Some(options.row_group_rows.max(1)))
         .build();
     let file = File::create(out).map_err(|error| failed(&error))?;
-    let mut writer =
-        ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(|error| failed(&error))?;
+    let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(|error| failed(&error))?;
     for path in files {
         let bytes = std::fs::read(path).map_err(|error| {
             let name = path.display().to_string();

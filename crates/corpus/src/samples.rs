@@ -104,7 +104,7 @@ pub(crate) struct Assembler {
 const LENGTH_MULTIPLE: usize = 8;
 
 impl Assembler {
-    /// A batch of `rows`: samples of units, none empty, all of one objective. `sequence_length`: the longest allowed.
+    /// A batch of `rows`, at least one: samples of units, all of one objective. `sequence_length`: the longest allowed.
     pub(crate) fn batch(&self, rows: &[(&Samples, usize)], sequence_length: usize) -> Batch {
         let longest = rows.iter().map(|(samples, row)| samples.range(*row).len()).max().unwrap_or(0);
         assert!(longest <= sequence_length, "a sample of {longest} tokens in a sequence of {sequence_length}");

@@ -98,3 +98,114 @@ impl Masker {
         scratch.masked.sort_unstable();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPECIAL: SpecialIds = SpecialIds { pad: 0, unknown: 1, classify: 2, separator: 3, mask: 4 };
+    const VOCABULARY: usize = 100;
+
+    fn masker(whole_word: bool, max_predictions: usize) -> Masker {
+        // Ids 50 to 99 go on with a word.
+        let continuation = if whole_word { (0..VOCABULARY).map(|id| id >= 50).collect() } else { Arc::default() };
+        Masker {
+            special: SPECIAL,
+            vocabulary: VOCABULARY,
+            rate: 0.15,
+            mask_share: 0.8,
+            random_share: 0.1,
+            max_predictions,
+            continuation,
+        }
+    }
+
+    fn sentence(seed: u64, length: usize) -> Vec<u32> {
+        let mut stream = Stream::new("sentence", &[seed]);
+        let mut tokens: Vec<u32> = (0..length).map(|_| stream.randint(5, VOCABULARY - 1) as u32).collect();
+        tokens[0] = 2;
+        tokens[length / 2] = 3;
+        tokens[length - 1] = 3;
+        tokens
+    }
+
+    #[test]
+    fn rate_and_shares_are_berts() {
+        let masker = masker(false, usize::MAX);
+        let mut scratch = Scratch::default();
+        // [MASK], a random other id, unchanged; and which third of the sequence.
+        let (mut kinds, mut places, mut total) = ([0u32; 3], [0u32; 4], 0u32);
+        for sample in 0..2000 {
+            let before = sentence(sample, 130);
+            let mut after = before.clone();
+            masker.apply(&mut after, &mut Stream::new("mask", &[sample]), &mut scratch);
+            let masked: Vec<(usize, u32)> = scratch.masked().collect();
+            // round(130 × 0.15) = round(19.5) takes the even neighbour.
+            assert_eq!(masked.len(), 20, "sample {sample}");
+            assert!(masked.windows(2).all(|two| two[0].0 < two[1].0));
+            for (at, id) in &masked {
+                assert_eq!(before[*at], *id);
+                assert!(![0, 2, 3].contains(id), "special tokens are not predicted");
+                kinds[if after[*at] == 4 {
+                    0
+                } else if after[*at] == *id {
+                    2
+                } else {
+                    1
+                }] += 1;
+                places[(*at * 4 / 130).min(3)] += 1;
+                total += 1;
+            }
+            let changed = (0..130).filter(|at| before[*at] != after[*at]);
+            assert!(changed.into_iter().all(|at| masked.iter().any(|(masked, _)| *masked == at)));
+        }
+        let total = f64::from(total);
+        // A random id is [MASK] or the old id once in a hundred each.
+        let expected = [0.801, 0.098, 0.101].map(|share| share * total);
+        let chi_square: f64 =
+            kinds.iter().zip(expected).map(|(seen, expected)| (f64::from(*seen) - expected).powi(2) / expected).sum();
+        assert!(chi_square < 13.8, "p < 0.001 with two degrees of freedom: {chi_square} {kinds:?}");
+        // 127 candidates: 32 in the first quarter ([CLS] apart), 33 less one, 32, 33 less one.
+        let candidates = (0..130).filter(|at| ![0, 65, 129].contains(at));
+        let mut expected = [0.0; 4];
+        candidates.for_each(|at: usize| expected[(at * 4 / 130).min(3)] += total / 127.0);
+        let chi_square: f64 =
+            places.iter().zip(expected).map(|(seen, expected)| (f64::from(*seen) - expected).powi(2) / expected).sum();
+        assert!(chi_square < 16.3, "p < 0.001 with three degrees of freedom: {chi_square} {places:?}");
+    }
+
+    #[test]
+    fn halves_go_to_the_even_neighbour_and_limits_hold() {
+        let mut scratch = Scratch::default();
+        let mut count = |length: usize, most: usize| {
+            masker(false, most).apply(&mut sentence(1, length), &mut Stream::new("mask", &[1]), &mut scratch);
+            scratch.masked().count()
+        };
+        assert_eq!((count(30, 99), count(50, 99), count(10, 99)), (4, 8, 2), "4.5, 7.5, 1.5");
+        assert_eq!((count(4, 99), count(130, 7)), (1, 7));
+    }
+
+    #[test]
+    fn whole_words_are_never_split() {
+        let masker = masker(true, usize::MAX);
+        let mut scratch = Scratch::default();
+        let mut masked_words = 0;
+        for sample in 0..500 {
+            let before = sentence(sample, 100);
+            masker.apply(&mut before.clone(), &mut Stream::new("mask", &[sample]), &mut scratch);
+            let masked: Vec<usize> = scratch.masked().map(|(at, _)| at).collect();
+            assert!(masked.len() <= 15);
+            for at in &masked {
+                let goes_on = |at: usize| before.get(at).is_some_and(|id| *id >= 50);
+                if goes_on(*at) && ![2, 3].contains(&before[at - 1]) {
+                    assert!(masked.contains(&(at - 1)), "sample {sample}: a word's first pieces are left");
+                }
+                if goes_on(at + 1) {
+                    assert!(masked.contains(&(at + 1)), "sample {sample}: a word's last pieces are left");
+                }
+                masked_words += 1;
+            }
+        }
+        assert!(masked_words > 500 * 12, "words are found that fit: {masked_words}");
+    }
+}

@@ -107,3 +107,131 @@ fn truncate<'a>(first: &'a [u32], second: &'a [u32], most: usize, chance: &mut i
     }
     (first, second)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Stream;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    const SPECIAL: SpecialIds = SpecialIds { pad: 0, unknown: 1, classify: 2, separator: 3, mask: 4 };
+
+    fn documents(all: &[Vec<Vec<u32>>]) -> Documents {
+        let mut documents = Documents::default();
+        for sentences in all {
+            documents.add_sentences(sentences);
+        }
+        documents
+    }
+
+    /// (A, B, label) of each sample, its special tokens checked and taken off.
+    fn pairs(samples: &Samples) -> Vec<(Vec<u32>, Vec<u32>, i64)> {
+        let Targets::Masked { next_sentence: Some(labels) } = &samples.targets else { panic!("no pairs") };
+        let mut start = 0;
+        let mut found = Vec::new();
+        for (index, end) in samples.ends.iter().enumerate() {
+            let tokens = &samples.tokens[start..*end];
+            let middle = samples.first_segment[index];
+            assert_eq!((tokens[0], tokens[middle - 1], tokens[tokens.len() - 1]), (2, 3, 3));
+            found.push((tokens[1..middle - 1].to_vec(), tokens[middle..tokens.len() - 1].to_vec(), labels[index]));
+            start = *end;
+        }
+        found
+    }
+
+    /// The draws that Python's generator made for the reference.
+    struct Replay(VecDeque<serde_json::Value>);
+
+    impl Chance for Replay {
+        fn random(&mut self) -> f64 {
+            self.0.pop_front().and_then(|draw| draw.as_f64()).expect("the reference draws random() here")
+        }
+
+        fn randint(&mut self, low: usize, high: usize) -> usize {
+            let draw: (usize, usize, usize) = serde_json::from_value(self.0.pop_front().expect("a draw"))
+                .expect("the reference draws randint() here");
+            assert_eq!((draw.0, draw.1), (low, high), "the same bounds as the reference");
+            draw.2
+        }
+    }
+
+    #[test]
+    fn the_reference_is_replayed_draw_for_draw() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/fixtures/tokenizer/pairs.json");
+        let case: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let all: Vec<Vec<Vec<u32>>> = serde_json::from_value(case["documents"].clone()).unwrap();
+        let mut replay = Replay(serde_json::from_value(case["draws"].clone()).unwrap());
+        let rule = PairRule {
+            sequence_length: case["sequence_length"].as_u64().unwrap() as usize,
+            short_sequence_probability: case["short"].as_f64().unwrap(),
+            special: SPECIAL,
+        };
+        let built = build(&documents(&all), &rule, &mut replay, MaskKey::default());
+        assert!(replay.0.is_empty(), "every draw of the reference was made");
+        let expected: Vec<(Vec<u32>, Vec<u32>, i64)> = case["pairs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pair| {
+                let ids = |key: &str| serde_json::from_value(pair[key].clone()).unwrap();
+                (ids("a"), ids("b"), i64::from(pair["random"].as_bool().unwrap()))
+            })
+            .collect();
+        assert!(expected.len() > 20);
+        assert_eq!(pairs(&built), expected);
+    }
+
+    /// Documents of numbered tokens: a token tells its document and place.
+    fn numbered(lengths: &[Vec<usize>]) -> Vec<Vec<Vec<u32>>> {
+        let mut next = 10;
+        let mut sentence = |length: usize| -> Vec<u32> {
+            next += length as u32;
+            (next - length as u32..next).collect()
+        };
+        lengths.iter().map(|document| document.iter().map(|length| sentence(*length)).collect()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn pairs_keep_their_promises(
+            lengths in proptest::collection::vec(proptest::collection::vec(1usize..30, 1..12), 1..8),
+            sequence_length in 8usize..64,
+            short in 0.0f64..1.0,
+            seed: u64,
+        ) {
+            let all = numbered(&lengths);
+            let rule = PairRule { sequence_length, short_sequence_probability: short, special: SPECIAL };
+            let built = build(&documents(&all), &rule, &mut Stream::new("pairs", &[seed]), MaskKey::default());
+            let document_of = |id: u32| all.iter().position(|d| d.iter().flatten().any(|other| *other == id)).unwrap();
+            for (a, b, label) in pairs(&built) {
+                prop_assert!(!a.is_empty() && !b.is_empty());
+                prop_assert!(a.len() + b.len() + 3 <= sequence_length);
+                prop_assert!(a.windows(2).all(|two| two[1] == two[0] + 1) && b.windows(2).all(|two| two[1] == two[0] + 1));
+                if label == 0 {
+                    // The continuation; truncation may have taken the seam.
+                    prop_assert_eq!(document_of(a[0]), document_of(b[0]));
+                    prop_assert!(b[0] > a[a.len() - 1]);
+                } else {
+                    prop_assert_ne!(document_of(a[0]), document_of(b[0]));
+                }
+            }
+            if all.len() == 1 && all[0].len() == 1 {
+                prop_assert_eq!(built.count(), 0, "a lone sentence gives no pair");
+            }
+        }
+    }
+
+    #[test]
+    fn half_of_the_pairs_are_random() {
+        let all = numbered(&vec![vec![5; 60]; 100]);
+        let rule = PairRule { sequence_length: 64, short_sequence_probability: 0.1, special: SPECIAL };
+        let found = pairs(&build(&documents(&all), &rule, &mut Stream::new("pairs", &[3]), MaskKey::default()));
+        let random = found.iter().filter(|(_, _, label)| *label == 1).count() as f64;
+        let count = found.len() as f64;
+        // Four standard deviations, and the few one-sentence chunks that are random by rule.
+        assert!((random / count - 0.5).abs() < 2.0 / count.sqrt() + 0.03, "{random} of {count}");
+        let full = found.iter().filter(|(a, b, _)| a.len() + b.len() == 61).count() as f64;
+        assert!(full / count > 0.6, "most pairs fill the sequence: {full} of {count}");
+    }
+}

@@ -1,0 +1,55 @@
+//! Batches of unlabelled input, for prediction with a trained model.
+
+use crate::batch::Batch;
+use crate::samples::labelled::LabelledBuilder;
+use crate::samples::{Assembler, MaskKey, Samples, Targets};
+use crate::{CorpusError, Tokenizer};
+
+/// A batch of texts, or of pairs with as many `second` texts, built as in training; its classes are all 0 and mean
+/// nothing.
+pub fn text_batch(
+    tokenizer: &Tokenizer,
+    texts: &[&str],
+    second: Option<&[&str]>,
+    sequence_length: usize,
+) -> Result<Batch, CorpusError> {
+    let mut encoder = tokenizer.encoder();
+    let mut builder = LabelledBuilder {
+        samples: Samples::new(Targets::Class(Vec::new()), MaskKey::default()),
+        encoder: &mut encoder,
+        sequence_length,
+        truncated: 0,
+    };
+    assert!(second.is_none_or(|second| second.len() == texts.len()), "each text needs its second one");
+    for (index, text) in texts.iter().enumerate() {
+        match second {
+            Some(second) => builder.add_pair(text, second[index], 0)?,
+            None => builder.add_text(text, 0)?,
+        }
+    }
+    Ok(assemble(tokenizer, &builder.samples, sequence_length))
+}
+
+/// A batch of sentences of words, built as in training: its tags are 0 on the first piece of each word that fits.
+pub fn word_batch(
+    tokenizer: &Tokenizer,
+    sentences: &[Vec<&str>],
+    sequence_length: usize,
+) -> Result<Batch, CorpusError> {
+    let mut encoder = tokenizer.encoder();
+    let mut builder = LabelledBuilder {
+        samples: Samples::new(Targets::Tags(Vec::new()), MaskKey::default()),
+        encoder: &mut encoder,
+        sequence_length,
+        truncated: 0,
+    };
+    for words in sentences {
+        builder.add_tagged(words.iter().map(|word| (*word, 0)))?;
+    }
+    Ok(assemble(tokenizer, &builder.samples, sequence_length))
+}
+
+fn assemble(tokenizer: &Tokenizer, samples: &Samples, sequence_length: usize) -> Batch {
+    let rows: Vec<(&Samples, usize)> = (0..samples.count()).map(|row| (samples, row)).collect();
+    Assembler { pad: tokenizer.special().pad, masker: None }.batch(&rows, sequence_length)
+}
