@@ -82,10 +82,10 @@ fn summary(problems: &[String]) -> String {
 
 /// The tensors under the names of the layout: TensorFlow's gamma and beta renamed, a missing prefix added, buffers and
 /// the second copy of tied weights dropped.
-fn canonical<'a>(
+fn canonical(
     architecture: Architecture,
-    tensors: &'a [(String, Tensor)],
-) -> Result<BTreeMap<String, &'a Tensor>, ModelError> {
+    tensors: &[(String, Tensor)],
+) -> Result<BTreeMap<String, &Tensor>, ModelError> {
     let mut found: BTreeMap<String, &Tensor> = BTreeMap::new();
     for (name, tensor) in tensors {
         let name = rename(architecture, name);

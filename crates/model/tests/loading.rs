@@ -1,5 +1,8 @@
 //! Weights under every name they come with, and refusals that say what does not fit.
 
+// clippy.toml lets tests unwrap, but not the functions that they share.
+#![allow(clippy::unwrap_used)]
+
 use config::{Architecture, ModelConfig, ModelShape};
 use model::{Head, LoadReport, Missing, Model, ModelError, hugging_face, safetensors_io};
 use tch::{Device, Kind, Tensor};

@@ -2,6 +2,9 @@
 //!
 //! With `TRIREME_EXPORT_DIR` set, the folders stay there for the script; otherwise they are made and thrown away.
 
+// clippy.toml lets tests unwrap, but not the functions that they share.
+#![allow(clippy::unwrap_used)]
+
 use config::{Architecture, ModelConfig, ModelShape, Pooling};
 use golden::{assert_close, path};
 use model::{Head, Input, Missing, Model, hugging_face, safetensors_io};

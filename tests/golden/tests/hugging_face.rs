@@ -1,5 +1,8 @@
 //! Logits, losses and all gradients equal Hugging Face's (fixtures/make.py) within 1e-5.
 
+// clippy.toml lets tests unwrap, but not the functions that they share.
+#![allow(clippy::unwrap_used)]
+
 use config::Activation;
 use golden::{assert_close, path, tensors};
 use model::{Head, Input, Missing, Model, hugging_face};

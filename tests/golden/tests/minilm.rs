@@ -3,6 +3,9 @@
 //! 83 MB, so it is not in the repository: `TRIREME_MINILM` names the folder with its `config.json` and
 //! `model.safetensors` (`cargo xtask test` fetches it). Without the variable there is nothing to test.
 
+// clippy.toml lets tests unwrap, but not the functions that they share.
+#![allow(clippy::unwrap_used)]
+
 use golden::assert_close;
 use model::{Head, Input, Missing, Model, hugging_face};
 use std::path::PathBuf;
