@@ -1,0 +1,80 @@
+//! What outlives the coordinator: the run records, the ledger and the checkpoints, each checked as it is written.
+
+use crate::check::Ledger;
+use crate::data::{Data, State};
+use control::{CheckpointAt, Record, RunRecord};
+use std::collections::{BTreeMap, BTreeSet};
+use types::{Rank, RunId};
+
+/// One run's files and rows.
+#[derive(Debug)]
+pub struct Kept {
+    pub record: RunRecord,
+    pub ledger: Ledger,
+    pub checkpoints: BTreeMap<CheckpointAt, State>,
+    /// Shards that are there of checkpoints that are not complete.
+    pub shards: BTreeMap<CheckpointAt, BTreeSet<Rank>>,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub struct Disk {
+    pub runs: BTreeMap<RunId, Kept>,
+    /// The data of runs, known before their first record.
+    pub data: BTreeMap<RunId, Data>,
+}
+
+impl Disk {
+    /// Makes one record durable.
+    pub fn persist(&mut self, record: Record) -> Result<(), String> {
+        match record {
+            Record::Run(record) => self.upsert(record),
+            Record::Attempt { run, attempt, from_step } => self.kept(&run)?.ledger.attempt(attempt, from_step),
+            Record::Commit { run, attempt, generation, step, segments, samples_digest } => {
+                let kept = self.kept(&run)?;
+                if generation > kept.record.generation || attempt != kept.record.attempt {
+                    return Err(format!("{run}: commit {step} of generation {generation}, attempt {attempt}"));
+                }
+                kept.ledger.commit(attempt, step, &segments, samples_digest)?;
+                kept.record.advance(step, samples_digest);
+                Ok(())
+            }
+            Record::Note { .. } => Ok(()),
+        }
+    }
+
+    fn upsert(&mut self, record: RunRecord) -> Result<(), String> {
+        let id = record.id.clone();
+        let Some(kept) = self.runs.get_mut(&id) else {
+            let ledger = Ledger::new(self.data[&id].clone());
+            let (checkpoints, shards) = Default::default();
+            self.runs.insert(id, Kept { record, ledger, checkpoints, shards });
+            return Ok(());
+        };
+        if record.generation < kept.record.generation || record.attempt < kept.record.attempt {
+            return Err(format!("{id}: generation or attempt went back"));
+        }
+        let dealt: Vec<u32> = record.members.iter().flat_map(|member| &member.slots).map(|slot| slot.0).collect();
+        if !record.members.is_empty() && dealt != (0..record.spec.slots).collect::<Vec<_>>() {
+            return Err(format!("{id}: the slots are dealt as {dealt:?}"));
+        }
+        if record.step.0 != kept.ledger.step() && record.attempt == kept.record.attempt {
+            return Err(format!("{id}: the record is at step {}, the ledger at {}", record.step, kept.ledger.step()));
+        }
+        kept.record = record;
+        Ok(())
+    }
+
+    fn kept(&mut self, run: &RunId) -> Result<&mut Kept, String> {
+        self.runs.get_mut(run).ok_or_else(|| format!("{run} was never persisted"))
+    }
+
+    /// What a starting coordinator reads: the records, with the newest checkpoint filled in.
+    pub fn records(&self) -> Vec<RunRecord> {
+        let record = |kept: &Kept| {
+            let restore = kept.checkpoints.keys().next_back().copied();
+            RunRecord { restore, ..kept.record.clone() }
+        };
+        self.runs.values().map(record).collect()
+    }
+}
