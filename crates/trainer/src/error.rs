@@ -1,5 +1,6 @@
 //! How training ends badly.
 
+use c10d::GroupError;
 use types::Step;
 
 /// What a caller branches on: try again in a new generation, or give the run up.
@@ -24,5 +25,13 @@ pub enum TrainError {
 impl TrainError {
     pub(crate) fn fatal(message: impl Into<String>) -> Self {
         Self::Fatal { message: message.into() }
+    }
+
+    /// A collective's failure, for a state of `step` steps.
+    pub(crate) fn collective(step: Option<Step>, error: GroupError) -> Self {
+        match error {
+            GroupError::Argument(_) | GroupError::Unavailable { .. } => Self::fatal(error.to_string()),
+            _ => Self::Collective { step, message: error.to_string() },
+        }
     }
 }

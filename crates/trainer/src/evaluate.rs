@@ -69,9 +69,8 @@ impl HeldOut {
                 self.count(&mut counts, state, batch, device);
             }
         });
-        let counts = counts
-            .summed(group, device)
-            .map_err(|error| TrainError::Collective { step: Some(state.header.step), message: error.to_string() })?;
+        let counts =
+            counts.summed(group, device).map_err(|error| TrainError::collective(Some(state.header.step), error))?;
         Ok(self.report(&counts, state))
     }
 

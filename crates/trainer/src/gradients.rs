@@ -8,9 +8,9 @@ use crate::objective::{Sums, Targets, forward, loss_to_fixed};
 use crate::seeds::dropout_seed;
 use crate::state::State;
 use c10d::{GroupError, ProcessGroup, Reducer, fixed_point};
-use config::{CheckedConfig, Compression, ReduceMode};
+use config::{CheckedConfig, ReduceMode};
 use corpus::{Batch, SlotStep};
-use tch::{Device, Tensor};
+use tch::{Device, TchError, Tensor};
 use types::{SlotId, Step};
 
 /// DDP's default: buckets of 25 MiB.
@@ -87,11 +87,7 @@ pub(crate) fn exact(
         local.add(&sums);
         tch::no_grad(|| {
             for (gradient, &offset) in gradients.iter().zip(&state.buffers.offsets) {
-                // Undefined: this batch did not use the parameter.
-                if gradient.defined() {
-                    local.overflows +=
-                        fixed_point::accumulate(gradient, &accumulator, offset, config.reduce.fraction_bits);
-                }
+                local.overflows += fixed_point::accumulate(gradient, &accumulator, offset, config.reduce.fraction_bits);
             }
         });
     }
@@ -138,8 +134,11 @@ pub(crate) struct FastReduction {
 impl FastReduction {
     pub fn new(config: &CheckedConfig, state: &State, group: &ProcessGroup) -> Result<Self, GroupError> {
         let leaves: Vec<Tensor> = state.parameters.iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
-        let bf16 = config.reduce.compression == Compression::Bf16;
-        Ok(Self { reducer: Reducer::new(group, &leaves, BUCKET_BYTES, bf16)? })
+        let compression = match config.reduce.compression {
+            config::Compression::None => c10d::Compression::None,
+            config::Compression::Bf16 => c10d::Compression::Bf16,
+        };
+        Ok(Self { reducer: Reducer::new(group, &leaves, BUCKET_BYTES, compression)? })
     }
 
     /// Leaves the mean over workers in the parameters' `.grad`.
@@ -159,7 +158,13 @@ impl FastReduction {
         for (index, micro_batch) in micro_batches(own).enumerate() {
             let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, targets, device);
             if index + 1 == count {
-                self.reducer.backward(&loss)?;
+                self.reducer.prepare_for_backward(&[loss.shallow_clone()])?;
+                // The reduction happens inside, so a lost peer is an error of this call.
+                let failed = |error: TchError| GroupError::Collective {
+                    operation: "the backward pass with its reduction",
+                    message: error.to_string(),
+                };
+                loss.f_backward().map_err(failed)?;
             } else {
                 loss.backward();
             }

@@ -6,7 +6,10 @@ use crate::capture::{FORMAT, StateHeader};
 use crate::host::{CheckpointFiles, Host};
 use crate::objective;
 use crate::state::{State, optimizer_key};
-use config::{Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ModelSize, ObjectiveKind, TagScheme};
+use c10d::fixed_point;
+use config::{
+    Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ModelSize, ObjectiveKind, ReduceMode, TagScheme,
+};
 use corpus::Tokenizer;
 use model::{Missing, Model, hugging_face, safetensors_io};
 use std::path::Path;
@@ -18,6 +21,16 @@ pub(crate) fn check(config: &CheckedConfig, tokenizer: &Tokenizer, labels: &[Str
     if config.init.source() == Ok(InitSource::Seed) {
         let shape = config.model.shape(tokenizer.size() as i64, config.batch.sequence_length as i64);
         check_shape(config, tokenizer, &shape)?;
+    }
+    let contributions = u64::from(config.batch.slots) * config.batch.accumulate as u64;
+    if config.reduce.mode == ReduceMode::Exact && contributions > fixed_point::MAX_CONTRIBUTIONS {
+        return Err(TrainError::fatal(format!(
+            "batch.accumulate: {} for {} slots makes {contributions} gradients a step, and reduce.mode = \"exact\" can \
+             sum {}: raise batch.micro_batch instead",
+            config.batch.accumulate,
+            config.batch.slots,
+            fixed_point::MAX_CONTRIBUTIONS
+        )));
     }
     if !matches!(config.objective.kind, ObjectiveKind::Classify | ObjectiveKind::Tag) {
         return Ok(());

@@ -3,13 +3,13 @@
 //! Given equal gradients they are deterministic, so every worker applies the same update to its own replica. They know
 //! nothing of slots, workers or schedules: the caller passes the schedule's factor.
 
-mod adamw;
 mod lamb;
 mod muon;
 
+use c10d::{AdamW, NativeError, fused_adamw};
 use config::{OptimizerConfig, OptimizerKind};
 use model::Parameter;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// The state of an update rule for a list of parameters.
 #[derive(Debug)]
@@ -26,15 +26,24 @@ enum ParameterState {
     Muon { momentum: Tensor },
 }
 
-/// What an update needs beside gradient and state.
-struct Update<'a> {
-    config: &'a OptimizerConfig,
-    /// The learning rate of this step.
-    learning_rate: f64,
-    /// Of this parameter; 0 for biases and LayerNorm.
-    weight_decay: f64,
-    /// 1 - beta1^t, 1 - beta2^t; or 1, 1 without bias correction.
-    corrections: (f64, f64),
+/// Parameters, gradients and both moments of what one fused AdamW pass updates.
+#[derive(Default)]
+struct Fused([Vec<Tensor>; 4]);
+
+impl Fused {
+    fn push(&mut self, tensors: [&Tensor; 4]) {
+        for (list, tensor) in self.0.iter_mut().zip(tensors) {
+            list.push(tensor.shallow_clone());
+        }
+    }
+
+    fn apply(&self, numbers: &AdamW) -> Result<(), NativeError> {
+        let [parameters, gradients, first, second] = &self.0;
+        if parameters.is_empty() {
+            return Ok(());
+        }
+        fused_adamw(parameters, gradients, first, second, numbers)
+    }
 }
 
 impl Optimizer {
@@ -56,30 +65,33 @@ impl Optimizer {
 
     /// One update. `gradients[i]` belongs to `parameters[i]` and is left as it is; `updates` counts this one, from 1;
     /// `factor` is the schedule's.
-    pub fn update(&mut self, parameters: &[Parameter], gradients: &[Tensor], updates: u64, factor: f64) {
+    pub fn update(
+        &mut self,
+        parameters: &[Parameter],
+        gradients: &[Tensor],
+        updates: u64,
+        factor: f64,
+    ) -> Result<(), NativeError> {
         assert_eq!(parameters.len(), self.states.len(), "one state for each parameter");
         assert_eq!(gradients.len(), self.states.len(), "one gradient for each parameter");
         let config = &self.config;
-        let corrections = if config.bias_correction {
-            let power = i32::try_from(updates).unwrap_or(i32::MAX);
-            (1.0 - config.beta1.powi(power), 1.0 - config.beta2.powi(power))
-        } else {
-            (1.0, 1.0)
-        };
+        let mut with_decay = Fused::default();
+        let mut without_decay = Fused::default();
         tch::no_grad(|| {
             for ((parameter, gradient), state) in parameters.iter().zip(gradients).zip(&mut self.states) {
-                let update = Update {
-                    config,
-                    learning_rate: factor * config.learning_rate,
-                    weight_decay: if parameter.decay { config.weight_decay } else { 0.0 },
-                    corrections,
-                };
                 let mut tensor = parameter.tensor.detach();
                 match state {
                     ParameterState::AdamW { first, second } => {
-                        adamw::apply(&mut tensor, gradient, first, second, &update);
+                        let list = if parameter.decay { &mut with_decay } else { &mut without_decay };
+                        list.push([&tensor, gradient, first, second]);
                     }
                     ParameterState::Lamb { first, second } => {
+                        let update = lamb::Update {
+                            config,
+                            learning_rate: factor * config.learning_rate,
+                            weight_decay: if parameter.decay { config.weight_decay } else { 0.0 },
+                            updates,
+                        };
                         lamb::apply(&mut tensor, gradient, first, second, &update);
                     }
                     ParameterState::Muon { momentum } => {
@@ -87,7 +99,19 @@ impl Optimizer {
                     }
                 }
             }
-        });
+            let mut numbers = AdamW {
+                step: updates,
+                learning_rate: factor * config.learning_rate,
+                beta1: config.beta1,
+                beta2: config.beta2,
+                weight_decay: config.weight_decay,
+                epsilon: config.epsilon,
+                bias_correction: config.bias_correction,
+            };
+            with_decay.apply(&numbers)?;
+            numbers.weight_decay = 0.0;
+            without_decay.apply(&numbers)
+        })
     }
 
     /// The state's tensors of each parameter, in the parameters' order: `(kind, tensor)`.
@@ -115,21 +139,4 @@ pub fn clip(gradients: &mut [Tensor], norm: f64, limit: f64) {
             let _ = gradient.g_mul_scalar_(factor);
         }
     }
-}
-
-/// The moments' part of Adam and LAMB: both moments move towards the gradient; returns the bias-corrected direction
-/// m̂ / (√v̂ + ε) in a new tensor.
-fn adam_direction(gradient: &Tensor, first: &mut Tensor, second: &mut Tensor, update: &Update<'_>) -> Tensor {
-    debug_assert_eq!(gradient.kind(), Kind::Float, "gradients are float32");
-    let config = update.config;
-    let _ = first.lerp_(gradient, 1.0 - config.beta1);
-    let mut square = gradient * gradient;
-    let _ = square.g_mul_scalar_(1.0 - config.beta2);
-    let _ = second.g_mul_scalar_(config.beta2).g_add_(&square);
-    let mut direction = square;
-    direction.copy_(second);
-    let _ = direction.sqrt_().g_div_scalar_(update.corrections.1.sqrt()).g_add_scalar_(config.epsilon);
-    // direction = (m / c1) / direction
-    let _ = direction.reciprocal_().g_mul_(first).g_div_scalar_(update.corrections.0);
-    direction
 }

@@ -67,7 +67,7 @@ impl Stepper<'_> {
     pub fn step(&mut self, state: &mut State, loader: &mut Loader) -> Result<Done, TrainError> {
         let began = Instant::now();
         let step = state.header.step;
-        let failed = |error: GroupError| TrainError::Collective { step: Some(step), message: error.to_string() };
+        let failed = |error: GroupError| TrainError::collective(Some(step), error);
 
         self.host.phase(Phase::Data);
         let mut own = Vec::with_capacity(self.membership.slots.len());
@@ -207,8 +207,10 @@ impl Stepper<'_> {
             state.header.updates += 1;
             state.header.skipped_in_a_row = 0;
             clip(&mut state.buffers.gradients, norm, self.config.optimizer.clip_norm);
-            state.optimizer.update(&state.parameters, &state.buffers.gradients, state.header.updates, factor);
-            return Ok(());
+            return state
+                .optimizer
+                .update(&state.parameters, &state.buffers.gradients, state.header.updates, factor)
+                .map_err(|error| TrainError::fatal(format!("the optimizer failed at step {next}: {error}")));
         }
         metrics.push(("train/skipped".into(), 1.0));
         state.header.skipped_in_a_row += 1;

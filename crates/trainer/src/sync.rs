@@ -25,7 +25,7 @@ pub(crate) fn synchronise(
     held.take_if(|state| state.header.attempt != membership.attempt);
     let own = held.as_ref().map_or(-1, |state| state.header.step.0 as i64);
     let step = held.as_ref().map(|state| state.header.step);
-    let failed = |error: GroupError| TrainError::Collective { step, message: error.to_string() };
+    let failed = |error: GroupError| TrainError::collective(step, error);
     let steps = group.all_gather_i64(own).map_err(failed)?;
     let most = steps.iter().copied().max().unwrap_or(-1);
     let source = steps.iter().position(|&steps| steps == most).unwrap_or(0) as u32;
@@ -58,10 +58,7 @@ pub(crate) fn synchronise(
     if received.is_ok() || own == most || own_rank == source {
         *held = Some(state);
     }
-    received.map_err(|error| TrainError::Collective {
-        step: held.as_ref().map(|state| state.header.step),
-        message: error.to_string(),
-    })
+    received.map_err(|error| TrainError::collective(held.as_ref().map(|state| state.header.step), error))
 }
 
 /// Sends the source's header to all.

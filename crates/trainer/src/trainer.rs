@@ -194,7 +194,7 @@ impl Trainer {
         }
         let wanted = group
             .all_gather_i64(i64::from(self.unevaluated.is_some()))
-            .map_err(|error| TrainError::Collective { step: Some(step), message: error.to_string() })?;
+            .map_err(|error| TrainError::collective(Some(step), error))?;
         if wanted.iter().all(|&wanted| wanted == 0) {
             return Ok(None);
         }
