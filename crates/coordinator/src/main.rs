@@ -1,2 +1,5 @@
-//! coordinator binary.
-fn main() {}
+//! The `coordinator` program: see `coordinator --help`.
+
+fn main() -> std::process::ExitCode {
+    coordinator::cli::main()
+}

@@ -1,0 +1,75 @@
+//! `coordinator checkpoints`
+
+use super::args::{CheckpointArguments, CheckpointsArguments, CheckpointsCommand, Connection, RunArguments};
+use super::client::Client;
+use super::problem::Problem;
+use super::{export, output, run_view};
+use proto::v1;
+use serde_json::json;
+use std::process::ExitCode;
+
+/// `RUN[@STEP]`. The coordinator takes step 0 for the newest one.
+pub fn reference(text: &str) -> Result<v1::CheckpointRef, Problem> {
+    let (run, step) = match text.split_once('@') {
+        None => (text, 0),
+        Some((run, step)) => {
+            let step = step.parse().ok().filter(|step| *step > 0);
+            let step = step.ok_or_else(|| {
+                Problem::input(format!("`{text}`: after `@` comes a step")).help("for example `quickstart@2000`")
+            })?;
+            (run, step)
+        }
+    };
+    Ok(v1::CheckpointRef { run: run.to_owned(), generation: 0, step })
+}
+
+pub async fn run(connection: &Connection, arguments: CheckpointsArguments) -> Result<ExitCode, Problem> {
+    match arguments.command {
+        CheckpointsCommand::List(RunArguments { run, json }) => {
+            let client = Client::connect(connection).await?;
+            let request = v1::ListCheckpointsRequest { run };
+            let checkpoints = client.checkpoints().list(request).await?.into_inner().checkpoints;
+            if json {
+                for checkpoint in &checkpoints {
+                    output::json(&run_view::checkpoint(checkpoint))?;
+                }
+            } else {
+                table(&checkpoints)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        CheckpointsCommand::Verify(CheckpointArguments { checkpoint, json }) => {
+            let client = Client::connect(connection).await?;
+            let answer = client.checkpoints().verify(reference(&checkpoint)?).await?.into_inner();
+            if json {
+                output::json(&json!({ "ok": answer.ok, "problems": answer.problems }))?;
+            }
+            if answer.ok {
+                output::message(&format!("{checkpoint}: every byte is as it was written"));
+                return Ok(ExitCode::SUCCESS);
+            }
+            Err(Problem::failure(format!("{checkpoint} is damaged:\n  {}", answer.problems.join("\n  ")))
+                .help("resuming passes it over and takes the newest good one"))
+        }
+        CheckpointsCommand::Export(arguments) => export::run(connection, arguments).await,
+    }
+}
+
+fn table(checkpoints: &[v1::Checkpoint]) -> std::io::Result<()> {
+    let rows: Vec<Vec<String>> = checkpoints
+        .iter()
+        .map(|checkpoint| {
+            let reference = checkpoint.checkpoint.clone().unwrap_or_default();
+            vec![
+                reference.step.to_string(),
+                reference.generation.to_string(),
+                output::bytes(checkpoint.bytes),
+                if checkpoint.verified { "yes" } else { "no" }.to_owned(),
+                checkpoint.eval_loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}")),
+                run_view::ago(checkpoint.created_ms),
+                checkpoint.path.clone(),
+            ]
+        })
+        .collect();
+    output::table(&["STEP", "GENERATION", "SIZE", "VERIFIED", "EVAL LOSS", "WRITTEN", "PATH"], &rows)
+}

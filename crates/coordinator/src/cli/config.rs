@@ -1,0 +1,26 @@
+//! `coordinator config`
+
+use super::args::{ConfigArguments, ConfigCommand};
+use super::output;
+use super::problem::Problem;
+use std::process::ExitCode;
+
+pub fn run(arguments: ConfigArguments) -> Result<ExitCode, Problem> {
+    match arguments.command {
+        ConfigCommand::Validate { file, set, json } => {
+            let name = file.display().to_string();
+            let checked = config::load(&file, &set)?.check(&name)?;
+            if json {
+                output::json(&*checked)?;
+            } else {
+                output::line(config::to_toml(&checked).trim_end())?;
+                output::message(&format!("{name} is a valid config; `coordinator submit` also opens its data"));
+            }
+        }
+        ConfigCommand::Schema => {
+            let schema = serde_json::to_string_pretty(&config::json_schema()).map_err(std::io::Error::from)?;
+            output::line(&schema)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

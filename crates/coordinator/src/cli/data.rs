@@ -1,0 +1,154 @@
+//! `coordinator data`: needs no running coordinator.
+
+use super::args::{DataArguments, DataCommand, DataSourceArguments, PlanArguments};
+use super::output;
+use super::problem::Problem;
+use corpus::{Columns, Corpus, CorpusFile, Dealt, FileSource, Loader, Tokenizer, Unit};
+use serde_json::json;
+use std::process::ExitCode;
+use std::sync::Arc;
+use types::{Cursor, SlotId};
+
+/// Units shown to people; JSON has them all.
+const SHOWN: usize = 20;
+
+/// A corpus that cannot be used, for a person.
+pub fn corpus_problem(error: corpus::CorpusError) -> Problem {
+    Problem::input(format!("{}: {}", error.place, error.message)).help(error.help)
+}
+
+pub async fn run(arguments: DataArguments) -> Result<ExitCode, Problem> {
+    let work = move || match arguments.command {
+        DataCommand::Inspect(arguments) => inspect(arguments),
+        DataCommand::Plan(arguments) => plan(arguments),
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::failure(format!("reading the corpus: {error}")))?
+}
+
+fn inspect(arguments: DataSourceArguments) -> Result<ExitCode, Problem> {
+    let DataSourceArguments { sources, column, json } = arguments;
+    let files = match sources.as_slice() {
+        [file] if file.ends_with(".toml") => {
+            let checked = config::load(file.as_ref(), &[])?.check(file)?;
+            Corpus::open(&checked).map_err(corpus_problem)?.files().to_vec()
+        }
+        paths => FileSource::open(paths, &[], None, &Columns::text(&column)).map_err(corpus_problem)?.files().to_vec(),
+    };
+    if json {
+        for file in &files {
+            output::json(file)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let row = |file: &CorpusFile| {
+        vec![
+            file.path.clone(),
+            output::bytes(file.bytes),
+            file.row_group_rows.len().to_string(),
+            file.rows().to_string(),
+            if file.held_out { "held out" } else { "training" }.to_owned(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = files.iter().map(row).collect();
+    output::table(&["FILE", "SIZE", "ROW GROUPS", "ROWS", "USE"], &rows)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Samples and tokens of one unit, made as a worker would make them.
+struct Probe {
+    samples: u64,
+    tokens: u64,
+    rows: u64,
+}
+
+fn probe(corpus: &Arc<Corpus>, checked: &config::CheckedConfig) -> Result<Probe, Problem> {
+    let tokenizer = Arc::new(Tokenizer::open(&checked.tokenizer).map_err(corpus_problem)?);
+    let mut loader = Loader::new(Arc::clone(corpus), tokenizer, checked);
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    let step = loader.next(SlotId(0)).map_err(corpus_problem)?;
+    let segment = step.segments.first();
+    let tokens: usize = step
+        .batches
+        .iter()
+        .map(|batch| batch.mask.as_ref().map_or(batch.ids.len(), |mask| mask.iter().filter(|real| **real).count()))
+        .sum();
+    let taken: usize = step.batches.iter().map(|batch| batch.samples).sum();
+    let samples = segment.map_or(0, |segment| segment.total);
+    let Dealt { unit, .. } = corpus.plan().deal(SlotId(0), segment.map_or(0, |segment| segment.turn));
+    let tokens = if taken == 0 { 0 } else { samples * tokens as u64 / taken as u64 };
+    Ok(Probe { samples, tokens, rows: corpus.plan().units()[unit].rows })
+}
+
+fn plan(arguments: PlanArguments) -> Result<ExitCode, Problem> {
+    let PlanArguments { file, set, json } = arguments;
+    let name = file.display().to_string();
+    let checked = config::load(&file, &set)?.check(&name)?;
+    let corpus = Arc::new(Corpus::open(&checked).map_err(corpus_problem)?);
+    let probe = probe(&corpus, &checked)?;
+    let plan = corpus.plan();
+    let rows: u64 = plan.units().iter().map(|unit| unit.rows).sum();
+    let scale = |value: u64| (value as f64 * rows as f64 / probe.rows.max(1) as f64).round() as u64;
+    let (samples, tokens) = (scale(probe.samples), scale(probe.tokens));
+    let per_step = checked.batch.global_samples();
+    // One epoch: the first turns of each slot, until all units are dealt.
+    let turns = (plan.units().len() as u64).div_ceil(u64::from(plan.slots()));
+    let mut deal = Vec::new();
+    for turn in 0..turns {
+        for slot in (0..plan.slots()).map(SlotId) {
+            let Dealt { epoch, unit } = plan.deal(slot, turn);
+            if epoch == 0 {
+                deal.push((slot, turn, plan.units()[unit]));
+            }
+        }
+    }
+    if json {
+        let unit = |(slot, turn, unit): &(SlotId, u64, Unit)| {
+            json!({
+                "slot": slot, "turn": turn, "file": corpus.files()[unit.file as usize].path, "row_group": unit.row_group,
+                "first_row": unit.first_row, "rows": unit.rows,
+            })
+        };
+        output::json(&json!({
+            "files": corpus.files().len(),
+            "units": plan.units().len(),
+            "held_out_units": plan.eval_units().len(),
+            "rows": rows,
+            "slots": plan.slots(),
+            "samples_estimate": samples,
+            "tokens_estimate": tokens,
+            "samples_per_step": per_step,
+            "steps_per_epoch_estimate": samples / per_step.max(1),
+            "epochs_estimate": (checked.run.steps * per_step) as f64 / samples.max(1) as f64,
+            "labels": corpus.labels(),
+            "deal": deal.iter().map(unit).collect::<Vec<_>>(),
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::line(&format!(
+        "{} files, {} rows in {} units for training, {} units held out, {} slots\n\
+         about {samples} samples and {tokens} tokens an epoch (estimated from one unit)\n\
+         {per_step} samples a step: about {} steps an epoch, {} steps are {:.2} epochs\n",
+        corpus.files().len(),
+        rows,
+        plan.units().len(),
+        plan.eval_units().len(),
+        plan.slots(),
+        samples / per_step.max(1),
+        checked.run.steps,
+        (checked.run.steps * per_step) as f64 / samples.max(1) as f64,
+    ))?;
+    let cells: Vec<Vec<String>> = deal
+        .iter()
+        .take(SHOWN)
+        .map(|(slot, turn, unit)| {
+            let path = &corpus.files()[unit.file as usize].path;
+            let rows = format!("{}..{}", unit.first_row, unit.first_row + unit.rows);
+            vec![slot.to_string(), turn.to_string(), path.clone(), unit.row_group.to_string(), rows]
+        })
+        .collect();
+    output::table(&["SLOT", "TURN", "FILE", "ROW GROUP", "ROWS"], &cells)?;
+    if deal.len() > SHOWN {
+        output::message(&format!("and {} units more; --json shows all", deal.len() - SHOWN));
+    }
+    Ok(ExitCode::SUCCESS)
+}

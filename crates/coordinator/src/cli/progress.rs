@@ -1,0 +1,196 @@
+//! Following a run: a progress line on a terminal, else plain lines every few seconds.
+
+use super::client::Client;
+use super::output;
+use super::problem::Problem;
+use super::run_view;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use proto::v1;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Between two plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+/// How long a coordinator may be away before following ends.
+const AWAY: Duration = Duration::from_secs(60);
+
+/// What the run's config does not say of itself in a snapshot.
+struct Follower {
+    bar: Option<ProgressBar>,
+    json: bool,
+    last_line: Option<Instant>,
+    last_status: String,
+    events_seen: usize,
+    // The first step seen of this attempt, and when: what the pace is measured from.
+    since: Option<(u32, u64, Instant)>,
+}
+
+/// Follows a run until it ends. 0 only if it completed.
+pub async fn follow(client: &Client, run: &str, json: bool) -> Result<ExitCode, Problem> {
+    let mut follower = Follower::new(json);
+    let mut lost: Option<Instant> = None;
+    loop {
+        let outcome = tokio::select! {
+            outcome = follower.watch(client, run, &mut lost) => outcome,
+            _ = tokio::signal::ctrl_c() => {
+                follower.close();
+                return Err(Problem::retry(format!("no longer following; run {run} goes on"))
+                    .help(format!("`coordinator runs watch {run}` follows it again, `coordinator runs cancel {run}` stops it")));
+            }
+        };
+        match outcome {
+            Ok(Some(run)) => {
+                follower.close();
+                return finish(&run, json);
+            }
+            // The stream ended without an end of the run: the coordinator went away in good order.
+            Ok(None) => {}
+            Err(problem) if problem.may_pass() => {}
+            Err(problem) => {
+                follower.close();
+                return Err(problem);
+            }
+        }
+        let since = *lost.get_or_insert_with(Instant::now);
+        if since.elapsed() > AWAY {
+            follower.close();
+            return Err(Problem::retry(format!(
+                "the coordinator has been away for {} s; the run goes on",
+                AWAY.as_secs()
+            ))
+            .help(format!("`coordinator runs watch {run}` follows it again")));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn finish(run: &v1::Run, json: bool) -> Result<ExitCode, Problem> {
+    if json {
+        output::json(&run_view::run(run))?;
+    } else {
+        output::message(&format!("run {} is {} at step {} of {}", run.id, run.status, run.step, run.total_steps));
+    }
+    match run.status.as_str() {
+        "completed" => Ok(ExitCode::SUCCESS),
+        "cancelled" => Err(Problem::failure(format!("run {} was cancelled at step {}", run.id, run.step))
+            .help(format!("`coordinator runs resume {}` goes on from its last checkpoint", run.id))),
+        _ => Err(Problem::failure(format!("run {} failed: {}", run.id, run.reason)).help(format!(
+            "`coordinator runs show {}` tells more; `coordinator runs resume {}` tries again",
+            run.id, run.id
+        ))),
+    }
+}
+
+impl Follower {
+    fn new(json: bool) -> Self {
+        let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let bar = (std::io::stderr().is_terminal() && !json).then(|| {
+            let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
+            let template =
+                if colourless { "{bar:24} {pos}/{len} {msg}" } else { "{bar:24.cyan/blue} {pos}/{len} {msg}" };
+            bar.set_style(ProgressStyle::with_template(template).expect("a fixed template"));
+            bar
+        });
+        Self { bar, json, last_line: None, last_status: String::new(), events_seen: 0, since: None }
+    }
+
+    fn close(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| output::message(text)),
+            None => output::message(text),
+        }
+    }
+
+    /// Until the run ends (its last snapshot) or the stream does (None).
+    async fn watch(
+        &mut self,
+        client: &Client,
+        run: &str,
+        lost: &mut Option<Instant>,
+    ) -> Result<Option<v1::Run>, Problem> {
+        let request = v1::RunRequest { run: run.to_owned() };
+        let mut snapshots = client.runs().watch(request).await?.into_inner();
+        while let Some(snapshot) = snapshots.message().await? {
+            *lost = None;
+            self.show(&snapshot)?;
+            if matches!(snapshot.status.as_str(), "completed" | "failed" | "cancelled") {
+                return Ok(Some(snapshot));
+            }
+        }
+        Ok(None)
+    }
+
+    fn show(&mut self, run: &v1::Run) -> Result<(), Problem> {
+        // The server keeps the newest events only, so that a long list no longer grows.
+        let fresh = run.events.iter().skip(self.events_seen);
+        for event in fresh {
+            self.say(&format!("{}: {}", run.name, event.text));
+        }
+        self.events_seen = run.events.len();
+        let described = self.describe(run);
+        if let Some(bar) = &self.bar {
+            bar.set_length(run.total_steps);
+            bar.set_position(run.step);
+            bar.set_message(described);
+            return Ok(());
+        }
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if due || run.status != self.last_status {
+            self.last_line = Some(Instant::now());
+            self.last_status.clone_from(&run.status);
+            if self.json {
+                output::message(&format!("{} step {}/{} {}", run.status, run.step, run.total_steps, described));
+            } else {
+                output::line(&format!("{} step {}/{} {}", run.status, run.step, run.total_steps, described))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&mut self, run: &v1::Run) -> String {
+        let value = |key: &str| run.metrics.iter().find(|metric| metric.key == key).map(|metric| metric.value);
+        let mut parts = Vec::new();
+        if run.status != "running" {
+            parts.push(if run.reason.is_empty() {
+                run.status.clone()
+            } else {
+                format!("{}: {}", run.status, run.reason)
+            });
+        }
+        if let Some(loss) = value("loss") {
+            parts.push(format!("loss {loss:.3}"));
+        }
+        if let Some(rate) = value("tokens_per_second") {
+            parts.push(format!("{rate:.0} tokens/s"));
+        }
+        let (step, now) = (run.step, Instant::now());
+        match self.since {
+            Some((attempt, first, began)) if attempt == run.attempt && step >= first => {
+                if step > first && run.status == "running" {
+                    let pace = began.elapsed().as_secs_f64() / (step - first) as f64;
+                    let left = pace * run.total_steps.saturating_sub(step) as f64;
+                    parts.push(format!("ETA {}", duration(left)));
+                }
+            }
+            _ => self.since = Some((run.attempt, step, now)),
+        }
+        parts.push(format!("{} worker{}", run.world_size, if run.world_size == 1 { "" } else { "s" }));
+        parts.join("  ")
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+    }
+}

@@ -1,0 +1,139 @@
+//! A run as JSON (the contract) and as text.
+
+use super::output;
+use proto::v1;
+use serde_json::{Map, Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A number that JSON can hold; else null.
+fn number(value: f64) -> Value {
+    serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
+/// One checkpoint of a run.
+pub fn checkpoint(checkpoint: &v1::Checkpoint) -> Value {
+    let reference = checkpoint.checkpoint.clone().unwrap_or_default();
+    json!({
+        "step": reference.step,
+        "generation": reference.generation,
+        "path": checkpoint.path,
+        "bytes": checkpoint.bytes,
+        "verified": checkpoint.verified,
+        "eval_loss": checkpoint.eval_loss,
+        "time": checkpoint.created_ms,
+    })
+}
+
+/// `runs show --json`.
+pub fn run(run: &v1::Run) -> Value {
+    let metrics: Map<String, Value> =
+        run.metrics.iter().map(|metric| (metric.key.clone(), number(metric.value))).collect();
+    json!({
+        "id": run.id,
+        "name": run.name,
+        "kind": run.kind,
+        "status": run.status,
+        "reason": run.reason,
+        "step": run.step,
+        "total_steps": run.total_steps,
+        "attempt": run.attempt,
+        "generation": run.generation,
+        "world_size": run.world_size,
+        "slots": run.slots,
+        "weights_digest": run.weights_digest,
+        "samples_digest": run.samples_digest,
+        "metrics": metrics,
+        "checkpoints": run.checkpoints.iter().map(checkpoint).collect::<Vec<_>>(),
+        "parent": run.parent.as_ref().map(|parent| json!({
+            "run": parent.run, "generation": parent.generation, "step": parent.step,
+        })),
+        "workers": run.workers,
+        "created": run.created_ms,
+        "updated": run.updated_ms,
+        "events": run.events.iter().map(|event| json!({"time": event.time_ms, "text": event.text})).collect::<Vec<_>>(),
+        "config": run.config,
+    })
+}
+
+/// `metrics --json`, one line.
+pub fn metric(metric: &v1::Metric) -> Value {
+    json!({
+        "attempt": metric.attempt,
+        "step": metric.step,
+        "key": metric.key,
+        "value": number(metric.value),
+        "time": metric.time_ms,
+    })
+}
+
+/// "3 min ago".
+pub fn ago(time_ms: i64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seconds = now.saturating_sub(u64::try_from(time_ms / 1000).unwrap_or(0));
+    match seconds {
+        0..60 => format!("{seconds} s ago"),
+        60..3_600 => format!("{} min ago", seconds / 60),
+        3_600..86_400 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
+
+/// `runs list`.
+pub fn table(runs: &[v1::Run]) -> std::io::Result<()> {
+    let rows: Vec<Vec<String>> = runs
+        .iter()
+        .map(|run| {
+            vec![
+                run.id.clone(),
+                run.name.clone(),
+                run.kind.clone(),
+                run.status.clone(),
+                format!("{}/{}", run.step, run.total_steps),
+                run.world_size.to_string(),
+                ago(run.created_ms),
+            ]
+        })
+        .collect();
+    output::table(&["RUN", "NAME", "KIND", "STATUS", "STEP", "WORKERS", "SUBMITTED"], &rows)
+}
+
+/// `runs show`.
+pub fn print(run: &v1::Run) -> std::io::Result<()> {
+    let mut lines = vec![
+        format!("run         {} ({})", run.id, run.name),
+        format!("kind        {}", run.kind),
+        format!("status      {}{}", run.status, reason(run)),
+        format!("step        {} of {}", run.step, run.total_steps),
+        format!("attempt     {}, generation {}", run.attempt, run.generation),
+        format!("workers     {} on {} slots{}", run.world_size, run.slots, names(&run.workers)),
+    ];
+    if let Some(parent) = &run.parent {
+        lines.push(format!("parent      {} at step {}", parent.run, parent.step));
+    }
+    for (name, digest) in [("samples", &run.samples_digest), ("weights", &run.weights_digest)] {
+        if !digest.is_empty() {
+            lines.push(format!("{name:<11} {digest}"));
+        }
+    }
+    for metric in &run.metrics {
+        lines.push(format!("metric      {} = {} (step {})", metric.key, metric.value, metric.step));
+    }
+    for checkpoint in &run.checkpoints {
+        let step = checkpoint.checkpoint.as_ref().map_or(0, |reference| reference.step);
+        let verified = if checkpoint.verified { ", verified" } else { "" };
+        let size = output::bytes(checkpoint.bytes);
+        lines.push(format!("checkpoint  step {step}: {size}{verified}, {}", checkpoint.path));
+    }
+    for event in run.events.iter().rev().take(10).rev() {
+        lines.push(format!("event       {}: {}", ago(event.time_ms), event.text));
+    }
+    output::line(&lines.join("\n"))
+}
+
+fn reason(run: &v1::Run) -> String {
+    if run.reason.is_empty() { String::new() } else { format!(": {}", run.reason) }
+}
+
+fn names(workers: &[String]) -> String {
+    if workers.is_empty() { String::new() } else { format!(": {}", workers.join(", ")) }
+}

@@ -1,0 +1,31 @@
+//! `coordinator submit`
+
+use super::args::{Connection, SubmitArguments};
+use super::client::Client;
+use super::problem::Problem;
+use super::{output, progress};
+use proto::v1;
+use serde_json::json;
+use std::process::ExitCode;
+
+pub async fn run(connection: &Connection, arguments: SubmitArguments) -> Result<ExitCode, Problem> {
+    let SubmitArguments { file, set, wait, json } = arguments;
+    // What can be found wrong without the coordinator is told with its line.
+    let name = file.display().to_string();
+    let checked = config::load(&file, &set)?.check(&name)?;
+    let client = Client::connect(connection).await?;
+    let request = v1::SubmitRequest { config: config::to_toml(&checked) };
+    let run = client.runs().submit(request).await?.into_inner().run;
+    if json {
+        output::json(&json!({ "run": run }))?;
+    } else {
+        output::line(&run)?;
+    }
+    if wait {
+        return progress::follow(&client, &run, json).await;
+    }
+    if !json {
+        output::message(&format!("queued; `coordinator runs watch {run}` follows it"));
+    }
+    Ok(ExitCode::SUCCESS)
+}

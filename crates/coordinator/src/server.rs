@@ -1,0 +1,314 @@
+//! One process, one port: gRPC for workers and people, `/healthz` for probes.
+
+mod checkpoints;
+mod clock;
+mod corpora;
+mod data;
+mod driver;
+mod health;
+mod ledger;
+mod metrics;
+mod on_thread;
+mod rendezvous;
+mod rendezvous_service;
+mod request;
+mod runs;
+mod session;
+mod submit;
+mod wire;
+
+use crate::auth::RequireToken;
+use crate::data_dir::{DataDir, DataDirError};
+use checkpoints::{CheckpointsService, Repository};
+use clock::Clock;
+use control::{Control, RunStatus};
+use corpora::Corpora;
+use data::DataService;
+use driver::{Command, Driver, Parts};
+use metrics::MetricsService;
+use on_thread::OnThread;
+use proto::v1;
+use rendezvous::Rendezvous;
+use rendezvous_service::RendezvousService;
+use runs::RunsService;
+use session::ControlService;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Change, CheckpointRepository, Database, EventRow};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+/// A Progress of 2,048 slots fits with room.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Calls that are under way when the end comes may take so long; waits in a rendezvous are not worth more.
+const DRAIN: Duration = Duration::from_secs(5);
+/// For checkpoints: a window of the usual 64 KiB would make each megabyte wait for sixteen round trips.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 32 << 20;
+/// A peer that vanished without a word is noticed after this.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// What a coordinator runs with.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Database, token, endpoint, and checkpoints unless `store` says otherwise.
+    pub data_dir: PathBuf,
+    /// A folder or an object-store URL for checkpoints.
+    pub store: Option<String>,
+    /// Whether clients must show the token.
+    pub require_token: bool,
+    /// Waits and limits.
+    pub settings: control::Settings,
+}
+
+/// A coordinator that cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken.
+    #[error(
+        "cannot listen on {address}: the port is in use; stop the program that uses it (another coordinator?), or choose \
+         another port with --listen HOST:PORT (port 0 takes any free one)"
+    )]
+    PortInUse {
+        /// Which.
+        address: SocketAddr,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Not a loopback address, and nothing is encrypted.
+    #[error(
+        "refusing to listen on {address}: everything, the token included, would cross the network in plain text; \
+         listen on 127.0.0.1, or give --insecure-plaintext if you trust the network"
+    )]
+    PlainText {
+        /// Which.
+        address: SocketAddr,
+    },
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Database(#[from] store::DatabaseError),
+    /// The checkpoint store cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::CheckpointError),
+    /// The network or a thread failed.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Listens on an address. Without TLS only loopback is allowed, unless `plain_text` says otherwise.
+pub async fn bind(address: SocketAddr, plain_text: bool) -> Result<TcpListener, ServeError> {
+    if !is_loopback(address.ip()) {
+        if !plain_text {
+            return Err(ServeError::PlainText { address });
+        }
+        tracing::warn!(%address, "INSECURE: everything, the token included, crosses the network in plain text");
+    }
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        std::io::ErrorKind::AddrInUse => ServeError::PortInUse { address },
+        _ => ServeError::Listen { address, source },
+    })
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+    }
+}
+
+fn io<E: Into<Box<dyn std::error::Error + Send + Sync>>>(action: &'static str) -> impl FnOnce(E) -> ServeError {
+    move |source| ServeError::Io { action, source: source.into() }
+}
+
+/// Runs a coordinator until `shutdown`: calls are finished, everything is written, runs stay as they are and go on
+/// after the next start. The data folder is this process's alone meanwhile.
+pub async fn run(listener: TcpListener, config: ServerConfig, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let folder = DataDir::open(&config.data_dir)?;
+    let token = if config.require_token {
+        Some(folder.token()?)
+    } else {
+        tracing::warn!("INSECURE: no token is asked for; whoever reaches the port can do everything");
+        None
+    };
+    let address = listener.local_addr().map_err(io("no local address"))?;
+    let store_address = config.store.clone().unwrap_or_else(|| folder.default_store_path().display().to_string());
+    let store = CheckpointRepository::open(&store_address)?;
+    let database = Database::open(&folder.database_path())?;
+    let reader = database.reader()?;
+    let (database, writer_thread) = OnThread::start("database", database).map_err(io("cannot start a thread"))?;
+    let (reader, _) = OnThread::start("reader", reader).map_err(io("cannot start a thread"))?;
+
+    let (commands, queue) = mpsc::channel(driver::QUEUE);
+    let repository = Arc::new(Repository::new(store, reader.clone(), commands.clone()));
+    let (changed, changes) = watch::channel(0);
+    let rendezvous = Arc::new(Rendezvous::default());
+    let driver = restore(&config, &repository, &rendezvous, database, queue, &commands, changed, &reader).await?;
+
+    let services = Services { commands, reader, repository, rendezvous, changes, shutdown: shutdown.clone() };
+    let routes = services.routes(RequireToken::new(token.as_deref())).await?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stop = shutdown.clone();
+    let serving = Server::builder()
+        .accept_http1(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, async move { stop.cancelled().await });
+
+    // If either ends by itself the other must end too.
+    let driving = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            let result = driver.run(shutdown.clone()).await;
+            shutdown.cancel();
+            result
+        }
+    });
+    folder.write_endpoint(address)?;
+    tracing::info!(%address, data_dir = %folder.path().display(), store = store_address, "coordinator listens");
+    let drained = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    let served = tokio::select! {
+        served = serving => served.map_err(io("the server failed")),
+        () = drained => {
+            tracing::warn!("some calls did not end in time");
+            Ok(())
+        }
+    };
+    shutdown.cancel();
+    folder.remove_endpoint();
+    let driven = driving.await.map_err(io("the driver failed"))?;
+    tokio::task::spawn_blocking(move || writer_thread.join()).await.map_err(io("cannot close the database"))?;
+    driven?;
+    served?;
+    tracing::info!("coordinator ended; its runs go on after the next start");
+    Ok(())
+}
+
+/// Takes over what a former process left.
+#[allow(clippy::too_many_arguments)]
+async fn restore(
+    config: &ServerConfig,
+    repository: &Arc<Repository>,
+    rendezvous: &Arc<Rendezvous>,
+    database: OnThread<Database>,
+    queue: mpsc::Receiver<Command>,
+    commands: &mpsc::Sender<Command>,
+    changed: watch::Sender<u64>,
+    reader: &OnThread<store::Reader>,
+) -> Result<Driver, ServeError> {
+    let mut records = Vec::new();
+    let mut details = BTreeMap::new();
+    let mut changes = Vec::new();
+    for row in reader.call(|reader| reader.runs()).await? {
+        let (record, detail) = driver::run_record(row).map_err(io("the run database holds what cannot be"))?;
+        if !record.status.has_ended() {
+            let found = repository.unrecorded(&record.id).await.map_err(io("the checkpoint store cannot be read"))?;
+            changes.extend(found.into_iter().map(Change::Checkpoint));
+        }
+        if record.status == RunStatus::Running {
+            rendezvous.open(&record.id, record.generation);
+            let text = "the coordinator was started again".to_owned();
+            changes.push(Change::Event(EventRow { run: record.id.clone(), time_ms: Clock::wall_ms(), text }));
+        }
+        details.insert(record.id.clone(), detail);
+        records.push(record);
+    }
+    if !changes.is_empty() {
+        database.call(move |database| database.apply(&changes)).await?;
+    }
+    let clock = Clock::start();
+    let mut control = Control::new(config.settings.clone());
+    let runs = records.len();
+    control.restore(clock.now(), records);
+    if runs > 0 {
+        tracing::info!(runs, "runs taken over");
+    }
+    Ok(Driver::new(Parts {
+        control,
+        commands: queue,
+        sender: commands.clone(),
+        database,
+        details,
+        rendezvous: Arc::clone(rendezvous),
+        repository: Arc::clone(repository),
+        changed,
+        clock,
+    }))
+}
+
+/// What the services share.
+struct Services {
+    commands: mpsc::Sender<Command>,
+    reader: OnThread<store::Reader>,
+    repository: Arc<Repository>,
+    rendezvous: Arc<Rendezvous>,
+    changes: watch::Receiver<u64>,
+    shutdown: CancellationToken,
+}
+
+impl Services {
+    async fn routes(self, token: RequireToken) -> Result<Routes, ServeError> {
+        use v1::checkpoints_server::CheckpointsServer;
+        use v1::control_server::ControlServer;
+        use v1::data_server::DataServer;
+        use v1::metrics_server::MetricsServer;
+        use v1::rendezvous_server::RendezvousServer;
+        use v1::runs_server::RunsServer;
+        let Self { commands, reader, repository, rendezvous, changes, shutdown } = self;
+        let corpora = Arc::new(Corpora::new(reader.clone()));
+        let control = ControlServer::new(ControlService::new(commands.clone(), shutdown.clone()));
+        let rendezvous = RendezvousServer::new(RendezvousService::new(rendezvous));
+        let checkpoints = CheckpointsServer::new(CheckpointsService::new(Arc::clone(&repository), reader.clone()));
+        let metrics = MetricsServer::new(MetricsService::new(reader.clone()));
+        let data = DataServer::new(DataService::new(Arc::clone(&corpora)));
+        let runs = RunsServer::new(RunsService { commands, reader, corpora, repository, changed: changes, shutdown });
+        let health = health::grpc().await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .map_err(io("reflection"))?;
+        let mut routes = Routes::builder();
+        routes
+            .add_service(InterceptedService::new(control.max_decoding_message_size(MESSAGE_BYTES_MAX), token.clone()))
+            .add_service(InterceptedService::new(rendezvous, token.clone()))
+            .add_service(InterceptedService::new(
+                checkpoints.max_decoding_message_size(MESSAGE_BYTES_MAX),
+                token.clone(),
+            ))
+            .add_service(InterceptedService::new(metrics, token.clone()))
+            .add_service(InterceptedService::new(runs, token.clone()))
+            .add_service(InterceptedService::new(data, token.clone()))
+            .add_service(health)
+            .add_service(reflection);
+        let http = routes.routes().into_axum_router().merge(health::http());
+        Ok(Routes::from(http))
+    }
+}

@@ -1,0 +1,206 @@
+//! Checkpoints between the wire, the repository and the run database.
+//!
+//! The repository holds the bytes and decides what is whole; here it is seen to that only the present state of a run is
+//! written, that the database knows what is committed, and that old ones go.
+
+mod service;
+
+pub use service::CheckpointsService;
+
+use super::driver::Command;
+use super::on_thread::OnThread;
+use super::wire;
+use control::{CheckpointAt, Control, Event};
+use proto::{Failure, FailureKind};
+use std::sync::Arc;
+use store::{
+    Change, CheckpointError, CheckpointId, CheckpointRepository, CheckpointRow, Manifest, Reader, RetentionPolicy,
+    RunRow,
+};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use types::{Generation, RunId, Step};
+
+/// The repository together with what is known of the runs.
+#[derive(Debug)]
+pub struct Repository {
+    store: CheckpointRepository,
+    reader: OnThread<Reader>,
+    commands: mpsc::Sender<Command>,
+    // Retention reads a whole checkpoint: one at a time.
+    tending: Mutex<()>,
+}
+
+/// A checkpoint that cannot be written or read, for the other side.
+pub fn failure(error: CheckpointError) -> Failure {
+    let kind = match &error {
+        CheckpointError::Full { .. } => FailureKind::Full,
+        CheckpointError::NotFound(_) | CheckpointError::NoSuchFile { .. } => FailureKind::NotFound,
+        CheckpointError::FileName(_) | CheckpointError::Content { .. } => FailureKind::Invalid,
+        CheckpointError::Interrupted { .. } => FailureKind::Unavailable,
+        CheckpointError::Shard { .. } => FailureKind::Conflict,
+        CheckpointError::Damaged { .. } => FailureKind::Corrupt,
+        CheckpointError::Store { .. } | CheckpointError::Io { .. } => FailureKind::Internal,
+    };
+    Failure::new(kind, error.to_string())
+}
+
+fn ending() -> Failure {
+    Failure::new(FailureKind::Unavailable, "the coordinator is shutting down; try again when it is back")
+}
+
+impl Repository {
+    /// Over an opened store.
+    pub fn new(store: CheckpointRepository, reader: OnThread<Reader>, commands: mpsc::Sender<Command>) -> Self {
+        Self { store, reader, commands, tending: Mutex::default() }
+    }
+
+    /// The store itself.
+    pub fn store(&self) -> &CheckpointRepository {
+        &self.store
+    }
+
+    /// Whether a checkpoint belongs to the run's history as it stands: no rewind has superseded it.
+    async fn stands(&self, id: &CheckpointId) -> Result<bool, Failure> {
+        let Some(before) = id.step.0.checked_sub(1) else { return Ok(true) };
+        let run = id.run.clone();
+        let commits = self.reader.call(move |reader| reader.commits(&run, Step(before), 1)).await;
+        let commits = commits.map_err(wire::database_failure)?;
+        Ok(commits.first().is_some_and(|commit| commit.step == id.step && commit.generation <= id.generation))
+    }
+
+    /// Refuses what a generation writes that is over, unless it finishes what still stands: members go on uploading
+    /// while the next generation is formed.
+    pub async fn admit(&self, id: &CheckpointId) -> Result<(), Failure> {
+        let (answer, present) = oneshot::channel();
+        let run = id.run.clone();
+        let question = move |control: &Control| {
+            // Who asked may have gone.
+            let _ = answer.send(control.run(&run).map(|record| record.generation));
+        };
+        let question = super::driver::Question(Box::new(question));
+        self.commands.send(Command::Ask(question)).await.map_err(|_| ending())?;
+        let present: Option<Generation> = present.await.map_err(|_| ending())?;
+        let Some(present) = present else {
+            return Err(Failure::new(FailureKind::NotFound, format!("there is no run {}", id.run)));
+        };
+        if id.generation == present || (id.generation < present && self.stands(id).await?) {
+            return Ok(());
+        }
+        let message = format!(
+            "checkpoint {id}: generation {} of the run is over, it is at {present}; what it computed was superseded",
+            id.generation
+        );
+        Err(Failure::new(FailureKind::Fenced, message))
+    }
+
+    fn row(&self, manifest: &Manifest, verified: bool) -> CheckpointRow {
+        CheckpointRow {
+            id: manifest.id.clone(),
+            path: self.store.location(&manifest.id),
+            bytes: manifest.bytes(),
+            verified,
+            eval_loss: manifest.eval_loss,
+            weights_digest: manifest.weights_digest,
+            created_ms: manifest.created_ms,
+        }
+    }
+
+    /// A manifest was written: the database and control learn of it, and retention begins.
+    pub async fn committed(self: &Arc<Self>, manifest: &Manifest) -> Result<(), Failure> {
+        let (done, answer) = oneshot::channel();
+        let row = self.row(manifest, false);
+        self.commands.send(Command::CheckpointCommitted { row, done }).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?;
+        let (this, id) = (Arc::clone(self), manifest.id.clone());
+        tokio::spawn(async move {
+            if let Err(failure) = this.tend(&id).await {
+                tracing::warn!(run = %id.run, step = id.step.0, error = %failure, "retention failed; nothing is lost");
+            }
+        });
+        Ok(())
+    }
+
+    /// Whether the database knows it.
+    pub async fn is_known(&self, id: &CheckpointId) -> Result<bool, Failure> {
+        let (run, id) = (id.run.clone(), id.clone());
+        let rows = self.reader.call(move |reader| reader.checkpoints(&run)).await.map_err(wire::database_failure)?;
+        Ok(rows.iter().any(|row| row.id == id))
+    }
+
+    /// Verifies the newest checkpoint, then deletes what the policy does not keep.
+    async fn tend(&self, id: &CheckpointId) -> Result<(), Failure> {
+        let _one = self.tending.lock().await;
+        let rows = self.reader.call(|reader| reader.runs()).await.map_err(wire::database_failure)?;
+        let Some(row) = rows.iter().find(|row| row.id == id.run) else { return Ok(()) };
+        let policy = policy(row)?;
+        let in_use: Vec<CheckpointId> =
+            rows.iter().flat_map(|row| [row.restore.clone(), row.parent.clone()]).flatten().collect();
+        let retained = self.store.retain(&id.run, policy, &in_use).await.map_err(failure)?;
+        let Some(newest) = retained.newest else { return Ok(()) };
+        if retained.newest_problems.is_empty() {
+            let manifest = self.store.manifest(&newest).await.map_err(failure)?;
+            let mut changes = vec![Change::Checkpoint(self.row(&manifest, true))];
+            changes.extend(retained.deleted.into_iter().map(Change::CheckpointDeleted));
+            self.send(Command::Write { changes }).await;
+            self.store.clean_unfinished(&id.run, newest.generation).await.map_err(failure)?;
+        } else {
+            let problems: Vec<String> = retained.newest_problems.iter().map(ToString::to_string).collect();
+            tracing::error!(checkpoint = %newest, problems = problems.join("; "), "a new checkpoint is damaged");
+            let at = CheckpointAt { generation: newest.generation, step: newest.step };
+            self.send(Command::Happened { event: Event::CheckpointLost { run: newest.run, at } }).await;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, command: Command) {
+        // Only a coordinator that is ending no longer listens; what is not written now is found at the next start.
+        let _ = self.commands.send(command).await;
+    }
+
+    /// The newest checkpoint of a run that stands, is whole and is not past `at_most`; and what people should know.
+    pub async fn find_restore(&self, run: &RunId, at_most: Step) -> (Option<CheckpointAt>, Vec<String>) {
+        match self.newest_good(run, at_most).await {
+            Ok((good, notes)) => (good.map(|id| CheckpointAt { generation: id.generation, step: id.step }), notes),
+            Err(failure) => (None, vec![format!("no checkpoint could be looked for: {failure}")]),
+        }
+    }
+
+    /// The same, as an id.
+    pub async fn newest_good(
+        &self,
+        run: &RunId,
+        at_most: Step,
+    ) -> Result<(Option<CheckpointId>, Vec<String>), Failure> {
+        // Superseded ones are left out. One whose manifest is damaged is in no list: it is looked at, and named.
+        let mut superseded = Vec::new();
+        for manifest in self.store.list(run).await.map_err(failure)? {
+            if !self.stands(&manifest.id).await? {
+                superseded.push(manifest.id);
+            }
+        }
+        let usable = |id: &CheckpointId| id.step <= at_most && !superseded.contains(id);
+        let found = self.store.newest_good(run, usable).await.map_err(failure)?;
+        let notes = found.bad.iter().map(|(id, problems)| {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            format!("the checkpoint at step {} was passed over, it is damaged: {}", id.step, problems.join("; "))
+        });
+        Ok((found.good.map(|manifest| manifest.id), notes.collect()))
+    }
+
+    /// Rows of checkpoints whose commit was not recorded because the process ended in between.
+    pub async fn unrecorded(&self, run: &RunId) -> Result<Vec<CheckpointRow>, Failure> {
+        let mut rows = Vec::new();
+        for manifest in self.store.list(run).await.map_err(failure)? {
+            if !self.is_known(&manifest.id).await? {
+                rows.push(self.row(&manifest, false));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn policy(row: &RunRow) -> Result<RetentionPolicy, Failure> {
+    let config = config::parse(row.id.as_str(), &row.config)
+        .map_err(|error| Failure::new(FailureKind::Internal, format!("the stored config: {error}")))?;
+    Ok(RetentionPolicy { keep_latest: config.checkpoint.keep_latest, keep_best: config.checkpoint.keep_best })
+}

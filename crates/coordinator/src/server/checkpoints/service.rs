@@ -1,0 +1,214 @@
+//! The wire side of checkpoints.
+
+use super::{Repository, failure};
+use crate::server::clock::Clock;
+use crate::server::driver::Command;
+use crate::server::on_thread::OnThread;
+use crate::server::runs::find;
+use crate::server::{request, wire};
+use bytes::{Bytes, BytesMut};
+use control::{CheckpointAt, Event};
+use futures::StreamExt;
+use proto::v1::upload_part::Kind;
+use proto::{Failure, FailureKind, v1};
+use std::pin::Pin;
+use std::sync::Arc;
+use store::{CheckpointFile, CheckpointId, Manifest, Reader, Shard, ShardOutcome};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use types::{Digest, Rank, WorldSize};
+
+/// Bytes in one message of a download.
+const CHUNK: usize = 1 << 20;
+
+/// Serves `trireme.v1.Checkpoints`.
+#[derive(Debug)]
+pub struct CheckpointsService {
+    repository: Arc<Repository>,
+    reader: OnThread<Reader>,
+}
+
+impl CheckpointsService {
+    /// Over the repository.
+    pub fn new(repository: Arc<Repository>, reader: OnThread<Reader>) -> Self {
+        Self { repository, reader }
+    }
+
+    /// A reference as people write it: the run by id or name; generation 0 is the newest one of that step, and step 0
+    /// with it the newest of all.
+    async fn resolve(&self, reference: Option<v1::CheckpointRef>) -> Result<CheckpointId, Failure> {
+        let reference = request::checkpoint(reference)?;
+        if reference.generation > 0 {
+            return wire::checkpoint_id(&reference);
+        }
+        let row = find(&self.reader, &reference.run).await?;
+        let (run, step) = (row.id.clone(), reference.step);
+        let rows = self.reader.call(move |reader| reader.checkpoints(&run)).await.map_err(wire::database_failure)?;
+        let known: Vec<String> = rows.iter().map(|row| row.id.step.to_string()).collect();
+        let found = rows.into_iter().rev().find(|row| step == 0 || row.id.step.0 == step);
+        found.map(|row| row.id).ok_or_else(|| {
+            let message = match known.as_slice() {
+                [] => format!("run {} has no checkpoint yet", row.id),
+                _ => format!("run {} has no checkpoint at step {step}, only at {}", row.id, known.join(", ")),
+            };
+            Failure::new(FailureKind::NotFound, message)
+        })
+    }
+}
+
+fn required(digest: &[u8]) -> Result<Digest, Failure> {
+    proto::convert::digest(digest)?
+        .ok_or_else(|| Failure::new(FailureKind::Invalid, "a file of a checkpoint comes with its blake3"))
+}
+
+fn manifest(manifest: &Manifest) -> v1::CheckpointManifest {
+    let file = |file: &CheckpointFile| v1::CheckpointFile {
+        name: file.name.clone(),
+        bytes: file.bytes,
+        blake3: file.blake3.0.to_vec(),
+    };
+    v1::CheckpointManifest {
+        checkpoint: Some(wire::checkpoint_ref(&manifest.id)),
+        files: manifest.files.iter().map(file).collect(),
+    }
+}
+
+/// The bytes of an upload, in order and without gaps.
+fn contents(parts: Streaming<v1::UploadPart>) -> impl Stream<Item = Result<Bytes, Status>> + Send + Unpin {
+    let invalid = |message: String| Status::from(Failure::new(FailureKind::Invalid, message));
+    let mut expected = 0_u64;
+    Box::pin(parts.map(move |part| match part?.kind {
+        Some(Kind::Chunk(v1::Chunk { offset, data })) if offset == expected => {
+            expected += data.len() as u64;
+            Ok(Bytes::from(data))
+        }
+        Some(Kind::Chunk(v1::Chunk { offset, .. })) => {
+            Err(invalid(format!("a chunk at byte {offset} came where byte {expected} was due")))
+        }
+        _ => Err(invalid("after the header come chunks only".to_owned())),
+    }))
+}
+
+#[tonic::async_trait]
+impl v1::checkpoints_server::Checkpoints for CheckpointsService {
+    async fn upload(&self, request: Request<Streaming<v1::UploadPart>>) -> Result<Response<v1::UploadResult>, Status> {
+        let mut parts = request.into_inner();
+        let Some(v1::UploadPart { kind: Some(Kind::Header(header)) }) = parts.message().await? else {
+            return Err(Failure::new(FailureKind::Invalid, "an upload begins with its header").into());
+        };
+        let id = wire::checkpoint_id(&request::checkpoint(header.checkpoint)?)?;
+        self.repository.admit(&id).await?;
+        let file = CheckpointFile { name: header.file, bytes: header.bytes, blake3: required(&header.blake3)? };
+        self.repository.store().put_file(&id, &file, contents(parts)).await.map_err(|error| {
+            tracing::warn!(checkpoint = %id, file = file.name, worker = header.worker, %error, "upload failed");
+            failure(error)
+        })?;
+        Ok(Response::new(v1::UploadResult {}))
+    }
+
+    async fn complete_shard(
+        &self,
+        request: Request<v1::CompleteShardRequest>,
+    ) -> Result<Response<v1::CompleteShardResult>, Status> {
+        let request = request.into_inner();
+        let id = wire::checkpoint_id(&request::checkpoint(request.checkpoint)?)?;
+        self.repository.admit(&id).await?;
+        let mut files = Vec::with_capacity(request.files.len());
+        for v1::CheckpointFile { name, bytes, blake3 } in request.files {
+            files.push(CheckpointFile { name, bytes, blake3: required(&blake3)? });
+        }
+        let shard = Shard {
+            rank: Rank(request.rank),
+            world: WorldSize(request.world),
+            files,
+            eval_loss: request.eval_loss,
+            weights_digest: proto::convert::digest(&request.weights_digest)?,
+        };
+        let outcome = self.repository.store().complete_shard(&id, &shard, Clock::wall_ms()).await.map_err(failure)?;
+        let committed = match outcome {
+            ShardOutcome::Waiting { .. } => false,
+            ShardOutcome::Committed(manifest) => {
+                self.repository.committed(&manifest).await?;
+                true
+            }
+            ShardOutcome::AlreadyCommitted(manifest) => {
+                if !self.repository.is_known(&manifest.id).await? {
+                    self.repository.committed(&manifest).await?;
+                }
+                true
+            }
+        };
+        Ok(Response::new(v1::CompleteShardResult { committed }))
+    }
+
+    async fn manifest(&self, request: Request<v1::CheckpointRef>) -> Result<Response<v1::CheckpointManifest>, Status> {
+        let id = self.resolve(Some(request.into_inner())).await?;
+        let found = self.repository.store().manifest(&id).await.map_err(failure)?;
+        Ok(Response::new(manifest(&found)))
+    }
+
+    type DownloadStream = Pin<Box<dyn Stream<Item = Result<v1::Chunk, Status>> + Send>>;
+
+    async fn download(&self, request: Request<v1::DownloadRequest>) -> Result<Response<Self::DownloadStream>, Status> {
+        let v1::DownloadRequest { checkpoint, file } = request.into_inner();
+        let id = self.resolve(checkpoint).await?;
+        let (_, mut content) = self.repository.store().open_file(&id, &file).await.map_err(failure)?;
+        let (chunks, stream) = mpsc::channel(4);
+        tokio::spawn(async move {
+            let mut offset = 0_u64;
+            let mut buffer = BytesMut::with_capacity(CHUNK);
+            loop {
+                let part = match content.next().await {
+                    Some(Ok(part)) => Some(part),
+                    Some(Err(error)) => {
+                        let _ = chunks.send(Err(failure(error).into())).await;
+                        return;
+                    }
+                    None => None,
+                };
+                let last = part.is_none();
+                buffer.extend_from_slice(&part.unwrap_or_default());
+                while buffer.len() >= CHUNK || (last && !buffer.is_empty()) {
+                    let data = buffer.split_to(buffer.len().min(CHUNK)).to_vec();
+                    let next = offset + data.len() as u64;
+                    if chunks.send(Ok(v1::Chunk { offset, data })).await.is_err() {
+                        return;
+                    }
+                    offset = next;
+                }
+                if last {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListCheckpointsRequest>,
+    ) -> Result<Response<v1::ListCheckpointsResponse>, Status> {
+        let run = find(&self.reader, &request.into_inner().run).await?.id;
+        let rows = self.reader.call(move |reader| reader.checkpoints(&run)).await.map_err(wire::database_failure)?;
+        let checkpoints = rows.iter().map(wire::checkpoint).collect();
+        Ok(Response::new(v1::ListCheckpointsResponse { checkpoints }))
+    }
+
+    async fn verify(
+        &self,
+        request: Request<v1::CheckpointRef>,
+    ) -> Result<Response<v1::VerifyCheckpointResponse>, Status> {
+        let id = self.resolve(Some(request.into_inner())).await?;
+        let problems = self.repository.store().verify(&id).await.map_err(failure)?;
+        if !problems.is_empty() {
+            // Control must not send anybody to it.
+            let at = CheckpointAt { generation: id.generation, step: id.step };
+            let event = Event::CheckpointLost { run: id.run.clone(), at };
+            self.repository.send(Command::Happened { event }).await;
+        }
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Ok(Response::new(v1::VerifyCheckpointResponse { ok: problems.is_empty(), problems }))
+    }
+}

@@ -1,0 +1,451 @@
+//! The one task that owns [`Control`]: what happens goes in, what it decides is carried out, in order.
+//!
+//! Everything that is waiting is handled first, then all that has to be durable is written in one transaction, and only
+//! then anything is sent: so no worker ever acts on a decision that a crash could undo. No decision is taken here.
+
+mod batch;
+mod sessions;
+
+pub use batch::{RunDetails, run_record};
+pub use sessions::{QUEUE as SESSION_QUEUE, SessionHandle};
+
+use super::checkpoints::Repository;
+use super::clock::Clock;
+use super::on_thread::OnThread;
+use super::rendezvous::Rendezvous;
+use batch::Batch;
+use control::{Control, Directive, Effect, Event, Holding, Record, Refusal, RunSpec, WorkerFacts};
+use proto::v1;
+use sessions::Sessions;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Change, CheckpointRow, Database, DatabaseError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use types::{RunId, Step, WorkerId};
+
+/// Commands that wait; who sends more waits too.
+pub const QUEUE: usize = 4096;
+/// So many commands share one transaction at most.
+const BATCH_MAX: usize = 1024;
+/// Between two tries to write to a database that cannot be written, e.g. on a full disk.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the services ask of the driver.
+#[derive(Debug)]
+pub enum Command {
+    /// A worker registered.
+    Connect {
+        /// Its name.
+        worker: WorkerId,
+        /// The session's number.
+        session: u64,
+        /// What it says of itself.
+        facts: WorkerFacts,
+        /// What its trainer has in memory.
+        holding: Option<Holding>,
+        /// How to reach it.
+        handle: SessionHandle,
+    },
+    /// A session said something.
+    Worker {
+        /// Which session; one that was replaced is not listened to.
+        session: u64,
+        /// What it said.
+        event: Event,
+        /// With a Progress: the step's metrics.
+        metrics: Vec<v1::Metric>,
+    },
+    /// A session ended.
+    Disconnect {
+        /// Whose.
+        worker: WorkerId,
+        /// Which.
+        session: u64,
+    },
+    /// A new run whose config and data were found good. Answered when it is durable.
+    Submit {
+        /// Its id.
+        run: RunId,
+        /// What the core needs of it.
+        spec: RunSpec,
+        /// What only the shell needs.
+        details: RunDetails,
+        /// The answer.
+        done: oneshot::Sender<()>,
+    },
+    /// Cancel a run. Answered when the wish is durable.
+    Cancel {
+        /// Which.
+        run: RunId,
+        /// The answer.
+        done: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// Resume a run. Answered when the wish is durable.
+    Resume {
+        /// Which.
+        run: RunId,
+        /// The answer.
+        done: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// A manifest was written. Answered when the row is durable.
+    CheckpointCommitted {
+        /// The checkpoint.
+        row: CheckpointRow,
+        /// The answer.
+        done: oneshot::Sender<()>,
+    },
+    /// Rows that concern no decision.
+    Write {
+        /// The rows.
+        changes: Vec<Change>,
+    },
+    /// Something that concerns a decision and comes from no worker.
+    Happened {
+        /// What.
+        event: Event,
+    },
+    /// The answer to [`Effect::FindRestore`], with what is to be noted about it.
+    RestoreFound {
+        /// For which run.
+        run: RunId,
+        /// The checkpoint.
+        at: Option<control::CheckpointAt>,
+        /// What people should know, e.g. that a damaged one was passed over.
+        notes: Vec<String>,
+    },
+    /// A question about the present state.
+    Ask(Question),
+}
+
+/// Looks at the state; must not block.
+pub struct Question(pub Box<dyn FnOnce(&Control) + Send>);
+
+impl std::fmt::Debug for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Question")
+    }
+}
+
+/// Answers a caller once the batch is durable; one who has gone needs none.
+type Answer = Box<dyn FnOnce() + Send>;
+
+/// The driver's own state.
+pub struct Driver {
+    control: Control,
+    commands: mpsc::Receiver<Command>,
+    // For the answers of work that the driver itself starts.
+    sender: mpsc::Sender<Command>,
+    database: OnThread<Database>,
+    details: BTreeMap<RunId, RunDetails>,
+    sessions: Sessions,
+    rendezvous: Arc<Rendezvous>,
+    repository: Arc<Repository>,
+    changed: watch::Sender<u64>,
+    clock: Clock,
+    // Metrics of steps that are not committed yet.
+    early_metrics: BTreeMap<(RunId, Step), Vec<v1::Metric>>,
+}
+
+/// What the driver is made of.
+pub struct Parts {
+    /// Restored already.
+    pub control: Control,
+    /// The queue's end.
+    pub commands: mpsc::Receiver<Command>,
+    /// The queue's beginning.
+    pub sender: mpsc::Sender<Command>,
+    /// The writing connection.
+    pub database: OnThread<Database>,
+    /// Of every run in `control`.
+    pub details: BTreeMap<RunId, RunDetails>,
+    /// To open and close generations in.
+    pub rendezvous: Arc<Rendezvous>,
+    /// To look for checkpoints in.
+    pub repository: Arc<Repository>,
+    /// Counts batches, for those who watch.
+    pub changed: watch::Sender<u64>,
+    /// The same that `control` was restored by.
+    pub clock: Clock,
+}
+
+impl Driver {
+    /// Ready to run.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { control, commands, sender, database, details, rendezvous, repository, changed, clock } = parts;
+        Self {
+            control,
+            commands,
+            sender,
+            database,
+            details,
+            sessions: Sessions::default(),
+            rendezvous,
+            repository,
+            changed,
+            clock,
+            early_metrics: BTreeMap::new(),
+        }
+    }
+
+    /// Until `shutdown`: then what is waiting is still handled and written. An error means that the database refused a
+    /// change for good; nothing that depends on it was sent.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), DatabaseError> {
+        // What restoring decided.
+        self.finish(Batch::default(), Vec::new(), &shutdown).await?;
+        loop {
+            let due = self.control.poll_timeout().map(|at| self.clock.instant(at));
+            let timer = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let first = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                command = self.commands.recv() => match command {
+                    Some(command) => Some(command),
+                    None => break,
+                },
+                () = timer => None,
+            };
+            let mut batch = Batch::default();
+            let mut answers = Vec::new();
+            if let Some(command) = first {
+                self.handle(command, &mut batch, &mut answers);
+                while batch.commands < BATCH_MAX {
+                    let Ok(command) = self.commands.try_recv() else { break };
+                    self.handle(command, &mut batch, &mut answers);
+                }
+            }
+            let now = self.clock.now();
+            if self.control.poll_timeout().is_some_and(|at| at <= now) {
+                self.control.handle_timeout(now);
+            }
+            self.finish(batch, answers, &shutdown).await?;
+        }
+        self.commands.close();
+        let mut batch = Batch::default();
+        let mut answers = Vec::new();
+        while let Ok(command) = self.commands.try_recv() {
+            // Sessions end because we do: nobody was lost.
+            if !matches!(command, Command::Disconnect { .. }) {
+                self.handle(command, &mut batch, &mut answers);
+            }
+        }
+        self.finish(batch, answers, &shutdown).await
+    }
+
+    fn handle(&mut self, command: Command, batch: &mut Batch, answers: &mut Vec<Answer>) {
+        batch.commands += 1;
+        let now = self.clock.now();
+        match command {
+            Command::Connect { worker, session, facts, holding, handle } => {
+                self.sessions.offer(session, handle);
+                let event = Event::WorkerConnected { worker: worker.clone(), session, facts, holding };
+                self.control.handle(now, event);
+                let refused = self.collect(batch);
+                if !refused.contains(&session) {
+                    self.sessions.accept(&worker, session);
+                }
+            }
+            Command::Worker { session, event, metrics } => {
+                if !self.sessions.is_present(session) {
+                    return;
+                }
+                if let Event::Progress { run, step, .. } = &event {
+                    self.keep_metrics(run, *step, metrics);
+                }
+                self.control.handle(now, event);
+            }
+            Command::Disconnect { worker, session } => {
+                self.sessions.remove(&worker, session);
+                self.control.handle(now, Event::WorkerDisconnected { worker, session });
+            }
+            Command::Submit { run, spec, details, done } => {
+                self.details.insert(run.clone(), details);
+                self.control.handle(now, Event::Submit { run, spec });
+                answers.push(Box::new(move || _ = done.send(())));
+            }
+            Command::Cancel { run, done } => {
+                let answer = self.control.check_cancel(&run);
+                if answer.is_ok() {
+                    self.control.handle(now, Event::Cancel { run });
+                }
+                answers.push(Box::new(move || _ = done.send(answer)));
+            }
+            Command::Resume { run, done } => {
+                let answer = self.control.check_resume(&run);
+                if answer.is_ok() {
+                    self.control.handle(now, Event::Resume { run });
+                }
+                answers.push(Box::new(move || _ = done.send(answer)));
+            }
+            Command::CheckpointCommitted { row, done } => {
+                let at = control::CheckpointAt { generation: row.id.generation, step: row.id.step };
+                let run = row.id.run.clone();
+                batch.changes.push(Change::Checkpoint(row));
+                self.control.handle(now, Event::CheckpointCommitted { run, at });
+                answers.push(Box::new(move || _ = done.send(())));
+            }
+            Command::Write { changes } => batch.changes.extend(changes),
+            Command::Happened { event } => self.control.handle(now, event),
+            Command::RestoreFound { run, at, notes } => {
+                batch.changes.extend(notes.into_iter().map(|text| self.note(&run, text)));
+                self.control.handle(now, Event::RestoreFound { run, at });
+            }
+            Command::Ask(question) => (question.0)(&self.control),
+        }
+        self.collect(batch);
+    }
+
+    fn note(&self, run: &RunId, text: String) -> Change {
+        tracing::info!(run = %run, event = %text, "run event");
+        Change::Event(store::EventRow { run: run.clone(), time_ms: Clock::wall_ms(), text })
+    }
+
+    /// Metrics become rows with the commit of their step, whoever's report it is that commits it.
+    fn keep_metrics(&mut self, run: &RunId, step: Step, metrics: Vec<v1::Metric>) {
+        let committed = self.control.run(run).map_or(Step(0), |record| record.step);
+        if step > committed && !metrics.is_empty() {
+            self.early_metrics.entry((run.clone(), step)).or_insert(metrics);
+        }
+    }
+
+    /// Takes over what control decided. Answers the sessions that it refused.
+    fn collect(&mut self, batch: &mut Batch) -> Vec<u64> {
+        let mut refused = Vec::new();
+        while let Some(effect) = self.control.poll_effect() {
+            match effect {
+                Effect::Persist(Record::Run(record)) => {
+                    let details = self.details.get(&record.id).expect("every run came with its details");
+                    batch.changes.push(Change::Run(batch::run_row(&record, details)));
+                    batch.touched.insert(record.id.clone());
+                }
+                Effect::Persist(Record::Note { run, text }) => batch.changes.push(self.note(&run, text)),
+                Effect::Persist(Record::Attempt { run, attempt, from_step }) => {
+                    // Steps after it are done again, and so are their metrics.
+                    self.early_metrics.retain(|(of, step), _| *of != run || *step <= from_step);
+                    batch.changes.push(Change::Attempt(store::AttemptRow { run, attempt, from_step }));
+                }
+                Effect::Persist(Record::Commit { run, attempt, generation, step, segments, samples_digest }) => {
+                    let metrics = self.early_metrics.remove(&(run.clone(), step)).unwrap_or_default();
+                    self.early_metrics.retain(|(of, at), _| *of != run || *at > step);
+                    tracing::debug!(run = %run, generation = generation.0, step = step.0, "commit");
+                    batch.changes.extend(batch::metric_rows(&run, attempt, metrics));
+                    let time_ms = Clock::wall_ms();
+                    let row = store::CommitRow { run, attempt, step, generation, samples_digest, segments, time_ms };
+                    batch.changes.push(Change::Commit(row));
+                }
+                Effect::Refuse { session, .. } => {
+                    refused.push(session);
+                    batch.effects.push(effect);
+                }
+                Effect::Send { .. } | Effect::FindRestore { .. } => batch.effects.push(effect),
+            }
+        }
+        refused
+    }
+
+    /// Writes, then sends, then answers.
+    async fn finish(
+        &mut self,
+        mut batch: Batch,
+        answers: Vec<Answer>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), DatabaseError> {
+        self.collect(&mut batch);
+        let changes = std::mem::take(&mut batch.changes);
+        if !changes.is_empty() {
+            self.write(changes, shutdown).await?;
+        }
+        // Before anybody is told of a generation its keys can be set; after it has ended they no longer can.
+        for run in &batch.touched {
+            if let Some(record) = self.control.run(run) {
+                if record.status == control::RunStatus::Running {
+                    self.rendezvous.open(run, record.generation);
+                } else {
+                    self.rendezvous.close(run);
+                }
+            }
+        }
+        for effect in batch.effects {
+            match effect {
+                Effect::Send { worker, directive } => {
+                    if let Some(message) = self.message(directive) {
+                        self.sessions.send(&worker, message);
+                    }
+                }
+                Effect::Refuse { worker, session, reason } => self.sessions.refuse(&worker, session, &reason),
+                Effect::FindRestore { run, at_most } => self.find_restore(run, at_most),
+                Effect::Persist(_) => unreachable!("collected as changes"),
+            }
+        }
+        for answer in answers {
+            answer();
+        }
+        self.changed.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    async fn write(&self, changes: Vec<Change>, shutdown: &CancellationToken) -> Result<(), DatabaseError> {
+        let changes = Arc::new(changes);
+        let mut failures = 0_u64;
+        loop {
+            let batch = Arc::clone(&changes);
+            let error = match self.database.call(move |database| database.apply(&batch)).await {
+                Ok(()) => {
+                    if failures > 0 {
+                        tracing::info!(failures, "the run database can be written again");
+                    }
+                    return Ok(());
+                }
+                Err(error @ (DatabaseError::Full { .. } | DatabaseError::Sqlite { .. })) => error,
+                Err(error) => return Err(error),
+            };
+            // Nothing is lost while we wait: workers go on training, and their reports wait with us.
+            if failures % 30 == 0 {
+                tracing::error!(%error, "cannot write to the run database; trying again every second");
+            }
+            failures += 1;
+            if shutdown.is_cancelled() {
+                return Err(error);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    fn message(&self, directive: Directive) -> Option<v1::CoordinatorMessage> {
+        use v1::coordinator_message::Kind;
+        let kind = match directive {
+            Directive::Assign(assignment) => {
+                let details = self.details.get(&assignment.run)?;
+                Kind::Assign(batch::assign(assignment, details))
+            }
+            Directive::Abort { run, generation } => {
+                Kind::Abort(v1::Abort { run: run.into(), generation: generation.0 })
+            }
+            Directive::Request { run, generation, checkpoint, pause } => {
+                Kind::Request(v1::Request { run: run.into(), generation: generation.0, checkpoint, pause })
+            }
+            Directive::Release { run } => Kind::Release(v1::Release { run: run.map(String::from).unwrap_or_default() }),
+        };
+        Some(v1::CoordinatorMessage { kind: Some(kind) })
+    }
+
+    /// Reads and checks whole checkpoints: not on this task.
+    fn find_restore(&self, run: RunId, at_most: Step) {
+        let repository = Arc::clone(&self.repository);
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            let (at, notes) = repository.find_restore(&run, at_most).await;
+            // Only a coordinator that is ending no longer listens.
+            let _ = sender.send(Command::RestoreFound { run, at, notes }).await;
+        });
+    }
+}

@@ -1,0 +1,131 @@
+use super::*;
+use corpus::Unit;
+
+const SLOTS: u32 = 2;
+const PER_STEP: u64 = 3;
+
+fn plan() -> Plan {
+    let units = (0..5).map(|index| Unit { file: 0, row_group: index, first_row: 0, rows: 4 }).collect();
+    Plan::new(units, Vec::new(), SLOTS, 7)
+}
+
+/// How many samples a turn's unit makes: any number, also none.
+fn total(plan: &Plan, slot: SlotId, turn: u64) -> u64 {
+    let dealt = plan.deal(slot, turn);
+    (dealt.unit as u64 * 3 + dealt.epoch) % 7
+}
+
+/// What workers that do everything right report.
+fn steps(plan: &Plan, count: u64) -> Vec<(Step, Vec<Segment>, Digest)> {
+    let mut cursors = vec![Cursor::default(); SLOTS as usize];
+    let mut chain = Digest::default();
+    let mut all = Vec::new();
+    for step in 1..=count {
+        let mut segments = Vec::new();
+        for slot in 0..SLOTS {
+            let cursor = &mut cursors[slot as usize];
+            let mut wanted = PER_STEP;
+            while wanted > 0 {
+                let total = total(plan, SlotId(slot), cursor.turn);
+                let taken = wanted.min(total - cursor.sample);
+                let (start, end) = (cursor.sample, cursor.sample + taken);
+                segments.push(Segment { slot: SlotId(slot), turn: cursor.turn, start, end, total });
+                wanted -= taken;
+                cursor.sample = end;
+                if end == total {
+                    *cursor = Cursor { turn: cursor.turn + 1, sample: 0 };
+                }
+            }
+        }
+        chain = chain.chain_samples(Step(step), &segments);
+        all.push((Step(step), segments, chain));
+    }
+    all
+}
+
+fn check(steps: &[(Step, Vec<Segment>, Digest)]) -> Report {
+    let mut ledger = Ledger::new(plan());
+    for (step, segments, digest) in steps {
+        ledger.add(*step, segments, *digest);
+    }
+    ledger.finish(steps.last().map(|(step, _, digest)| (*step, *digest)))
+}
+
+/// The chain as whoever tampered would compute it.
+fn rechain(steps: &mut [(Step, Vec<Segment>, Digest)]) {
+    let mut chain = Digest::default();
+    for (step, segments, digest) in steps {
+        chain = chain.chain_samples(*step, segments);
+        *digest = chain;
+    }
+}
+
+#[test]
+fn a_faithful_run_is_proved() {
+    let report = check(&steps(&plan(), 20));
+    assert!(report.ok, "{:?}", report.problems);
+    assert_eq!((report.samples, report.duplicates, report.missing, report.steps), (120, 0, 0, 20));
+    assert!(report.epochs >= 5, "{report:?}");
+    let nothing = Ledger::new(plan()).finish(None);
+    assert!(nothing.ok && nothing.steps == 0);
+}
+
+#[test]
+fn a_sample_used_twice_is_found() {
+    let mut steps = steps(&plan(), 8);
+    // The fifth step does the work of the fourth again.
+    steps[4].1 = steps[3].1.clone();
+    rechain(&mut steps);
+    let report = check(&steps);
+    assert!(!report.ok && report.duplicates >= PER_STEP, "{report:?}");
+}
+
+#[test]
+fn a_sample_left_out_is_found() {
+    let mut steps = steps(&plan(), 8);
+    let segment = steps[2].1.iter_mut().find(|segment| segment.end - segment.start >= 2).unwrap();
+    segment.start += 1;
+    rechain(&mut steps);
+    let report = check(&steps);
+    assert!(!report.ok, "{report:?}");
+    assert_eq!((report.duplicates, report.missing), (0, 1));
+}
+
+#[test]
+fn a_unit_left_out_is_found() {
+    let mut steps = steps(&plan(), 8);
+    for (_, segments, _) in &mut steps {
+        for segment in segments.iter_mut().filter(|segment| segment.slot == SlotId(1) && segment.turn >= 2) {
+            segment.turn += 1;
+        }
+    }
+    rechain(&mut steps);
+    let report = check(&steps);
+    assert!(!report.ok && report.missing >= 1, "{report:?}");
+}
+
+#[test]
+fn a_changed_commit_breaks_the_chain() {
+    let mut steps = steps(&plan(), 8);
+    steps[5].1[0].total += 1;
+    let report = check(&steps);
+    assert!(report.problems.iter().any(|problem| problem.contains("step 6: the chain")), "{report:?}");
+}
+
+#[test]
+fn a_lost_commit_is_found() {
+    let mut steps = steps(&plan(), 8);
+    steps.remove(3);
+    let report = check(&steps);
+    assert!(report.problems.iter().any(|problem| problem.contains("after step 3 comes step 5")), "{report:?}");
+}
+
+#[test]
+fn a_run_that_says_more_than_its_commits_is_found() {
+    let steps = steps(&plan(), 8);
+    let mut ledger = Ledger::new(plan());
+    for (step, segments, digest) in &steps[..7] {
+        ledger.add(*step, segments, *digest);
+    }
+    assert!(!ledger.finish(Some((Step(8), steps[7].2))).ok);
+}

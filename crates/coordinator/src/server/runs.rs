@@ -1,0 +1,220 @@
+//! Runs, as people see them.
+
+use super::corpora::Corpora;
+use super::driver::{Command, Question};
+use super::ledger::{self, Ledger};
+use super::on_thread::OnThread;
+use super::submit;
+use super::wire::{self, RunParts};
+use super::{checkpoints::Repository, request};
+use control::Refusal;
+use proto::{Failure, FailureKind, v1};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Reader, RunRow};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use types::{RunId, Step};
+
+/// Events shown with a run.
+const EVENTS: usize = 200;
+/// Who watches a run gets no more than so many snapshots a second.
+const SNAPSHOT_EVERY: Duration = Duration::from_millis(200);
+/// Commits read at once.
+const COMMITS: usize = 1024;
+
+/// Serves `trireme.v1.Runs`.
+#[derive(Debug)]
+pub struct RunsService {
+    /// To the driver.
+    pub commands: mpsc::Sender<Command>,
+    /// What is committed.
+    pub reader: OnThread<Reader>,
+    /// Corpora of runs, opened when needed.
+    pub corpora: Arc<Corpora>,
+    /// For `init.from = "run:…"`.
+    pub repository: Arc<Repository>,
+    /// Counts the driver's batches.
+    pub changed: watch::Receiver<u64>,
+    /// Ends the streams.
+    pub shutdown: CancellationToken,
+}
+
+/// The run that is meant, see [`request::find_run`].
+pub async fn find(reader: &OnThread<Reader>, wanted: &str) -> Result<RunRow, Failure> {
+    let wanted = wanted.to_owned();
+    let found = reader.call(move |reader| -> Result<Result<RunRow, Failure>, store::DatabaseError> {
+        let mut rows = reader.runs()?;
+        let names: Vec<(RunId, String)> = rows.iter().map(|row| (row.id.clone(), row.name.clone())).collect();
+        Ok(request::find_run(&wanted, &names).map(|id| {
+            let index = rows.iter().position(|row| row.id == *id).expect("an id from these rows");
+            rows.swap_remove(index)
+        }))
+    });
+    found.await.map_err(wire::database_failure)?
+}
+
+/// The run with all that belongs to it.
+async fn show(reader: &OnThread<Reader>, commands: &mpsc::Sender<Command>, row: RunRow) -> Result<v1::Run, Failure> {
+    let id = row.id.clone();
+    let read = move |reader: &mut Reader| -> Result<(RunRow, RunParts), store::DatabaseError> {
+        // First the run itself: what is read after it is of that state or of a later one.
+        let row = reader.run(&id)?.unwrap_or(row);
+        let mut samples_digest = row.samples_digest;
+        if let (None, Some(before)) = (samples_digest, row.step.0.checked_sub(1)) {
+            samples_digest = reader.commits(&id, Step(before), 1)?.first().map(|commit| commit.samples_digest);
+        }
+        let parts = RunParts {
+            metrics: reader.latest_metrics(&id)?,
+            checkpoints: reader.checkpoints(&id)?,
+            events: reader.events(&id, EVENTS)?,
+            samples_digest,
+            waiting_for: None,
+        };
+        Ok((row, parts))
+    };
+    let (row, mut parts) = reader.call(read).await.map_err(wire::database_failure)?;
+    if matches!(row.status.as_str(), "queued" | "interrupted") {
+        let (answer, waiting_for) = oneshot::channel();
+        let id = row.id.clone();
+        let question = Question(Box::new(move |control| drop(answer.send(control.waiting_for(&id)))));
+        commands.send(Command::Ask(question)).await.map_err(|_| ending())?;
+        parts.waiting_for = waiting_for.await.map_err(|_| ending())?;
+    }
+    Ok(wire::run(row, parts))
+}
+
+fn ending() -> Failure {
+    Failure::new(FailureKind::Unavailable, "the coordinator is shutting down; try again when it is back")
+}
+
+impl RunsService {
+    async fn ask(
+        &self,
+        wanted: &str,
+        command: impl FnOnce(RunId, oneshot::Sender<Result<(), Refusal>>) -> Command,
+    ) -> Result<v1::Run, Failure> {
+        let row = find(&self.reader, wanted).await?;
+        let (done, answer) = oneshot::channel();
+        self.commands.send(command(row.id.clone(), done)).await.map_err(|_| ending())?;
+        let answer = answer.await.map_err(|_| ending())?;
+        answer.map_err(|refusal| {
+            let kind = match refusal {
+                Refusal::NoSuchRun(_) => FailureKind::NotFound,
+                _ => FailureKind::Conflict,
+            };
+            Failure::new(kind, refusal.to_string())
+        })?;
+        show(&self.reader, &self.commands, row).await
+    }
+
+    async fn verify(&self, wanted: &str) -> Result<v1::LedgerReport, Failure> {
+        let row = find(&self.reader, wanted).await?;
+        let opened = self.corpora.of(row.id.as_str()).await?;
+        let mut ledger = Ledger::new(opened.corpus.plan().clone());
+        let mut after = Step(0);
+        loop {
+            let id = row.id.clone();
+            let read = self.reader.call(move |reader| reader.commits(&id, after, COMMITS));
+            let page = read.await.map_err(wire::database_failure)?;
+            let last = page.len() < COMMITS;
+            if let Some(commit) = page.last() {
+                after = commit.step;
+            }
+            for commit in &page {
+                ledger.add(commit.step, &commit.segments, commit.samples_digest);
+            }
+            if last {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let expected = row.samples_digest.map(|chain| (row.step, chain));
+        let ledger::Report { ok, epochs, samples, duplicates, missing, chain, problems, steps } =
+            ledger.finish(expected);
+        Ok(v1::LedgerReport { ok, epochs, samples, duplicates, missing, chain: chain.to_string(), problems, steps })
+    }
+}
+
+#[tonic::async_trait]
+impl v1::runs_server::Runs for RunsService {
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let text = request.into_inner().config;
+        let submission = submit::check(&text, &self.reader, &self.repository, &self.corpora).await?;
+        let run = submission.run.clone();
+        let (done, answer) = oneshot::channel();
+        let submit::Submission { run: id, spec, details } = submission;
+        self.commands.send(Command::Submit { run: id, spec, details, done }).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?;
+        tracing::info!(run = %run, "run submitted");
+        Ok(Response::new(v1::SubmitResponse { run: run.into() }))
+    }
+
+    async fn list(&self, _: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
+        let rows = self.reader.call(|reader| reader.runs()).await.map_err(wire::database_failure)?;
+        let runs = rows.into_iter().map(|row| wire::run(row, RunParts::default())).collect();
+        Ok(Response::new(v1::ListRunsResponse { runs }))
+    }
+
+    async fn show(&self, request: Request<v1::RunRequest>) -> Result<Response<v1::Run>, Status> {
+        let row = find(&self.reader, &request.into_inner().run).await?;
+        Ok(Response::new(show(&self.reader, &self.commands, row).await?))
+    }
+
+    async fn cancel(&self, request: Request<v1::RunRequest>) -> Result<Response<v1::Run>, Status> {
+        let wanted = request.into_inner().run;
+        Ok(Response::new(self.ask(&wanted, |run, done| Command::Cancel { run, done }).await?))
+    }
+
+    async fn resume(&self, request: Request<v1::RunRequest>) -> Result<Response<v1::Run>, Status> {
+        let wanted = request.into_inner().run;
+        Ok(Response::new(self.ask(&wanted, |run, done| Command::Resume { run, done }).await?))
+    }
+
+    type WatchStream = ReceiverStream<Result<v1::Run, Status>>;
+
+    async fn watch(&self, request: Request<v1::RunRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let row = find(&self.reader, &request.into_inner().run).await?;
+        let (snapshots, stream) = mpsc::channel(4);
+        let (reader, commands) = (self.reader.clone(), self.commands.clone());
+        let (shutdown, mut changed) = (self.shutdown.clone(), self.changed.clone());
+        tokio::spawn(async move {
+            let mut last: Option<v1::Run> = None;
+            loop {
+                changed.borrow_and_update();
+                let snapshot = show(&reader, &commands, row.clone()).await;
+                let ended = snapshot
+                    .as_ref()
+                    .map_or(true, |run| matches!(run.status.as_str(), "completed" | "failed" | "cancelled"));
+                if last.as_ref() != snapshot.as_ref().ok() {
+                    last = snapshot.as_ref().ok().cloned();
+                    if snapshots.send(snapshot.map_err(Status::from)).await.is_err() {
+                        return;
+                    }
+                }
+                if ended {
+                    return;
+                }
+                let next = async {
+                    tokio::time::sleep(SNAPSHOT_EVERY).await;
+                    changed.changed().await
+                };
+                tokio::select! {
+                    () = snapshots.closed() => return,
+                    () = shutdown.cancelled() => {
+                        let _ = snapshots.send(Err(ending().into())).await;
+                        return;
+                    }
+                    next = next => if next.is_err() { return },
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn verify_ledger(&self, request: Request<v1::RunRequest>) -> Result<Response<v1::LedgerReport>, Status> {
+        Ok(Response::new(self.verify(&request.into_inner().run).await?))
+    }
+}

@@ -1,0 +1,192 @@
+//! The worker's control session: a stream of what the worker says becomes events, directives go back.
+
+use super::driver::{Command, SESSION_QUEUE, SessionHandle};
+use super::request;
+use control::{Event, Holding, WorkerFacts};
+use proto::v1::worker_message::Kind;
+use proto::{Failure, FailureKind, v1};
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use types::{Digest, Generation, RunId, Segment, Step, WorkerId};
+
+/// SQLite's integers end here; no true counter comes near.
+const NUMBER_MAX: u64 = i64::MAX as u64;
+/// A metric's name.
+const KEY_BYTES_MAX: usize = 250;
+
+/// Serves `trireme.v1.Control`.
+#[derive(Debug)]
+pub struct ControlService {
+    commands: mpsc::Sender<Command>,
+    shutdown: CancellationToken,
+    sessions: AtomicU64,
+}
+
+impl ControlService {
+    /// What workers say goes to `commands`; sessions end with `shutdown`.
+    pub fn new(commands: mpsc::Sender<Command>, shutdown: CancellationToken) -> Self {
+        Self { commands, shutdown, sessions: AtomicU64::new(1) }
+    }
+}
+
+fn ending() -> Status {
+    Failure::new(FailureKind::Unavailable, "the coordinator is shutting down; register again when it is back").into()
+}
+
+fn invalid(message: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Invalid, message)
+}
+
+#[tonic::async_trait]
+impl v1::control_server::Control for ControlService {
+    type SessionStream = ReceiverStream<Result<v1::CoordinatorMessage, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::WorkerMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = tokio::select! {
+            message = inbound.message() => message?,
+            () = self.shutdown.cancelled() => return Err(ending()),
+        };
+        let Some(v1::WorkerMessage { kind: Some(Kind::Register(register)) }) = first else {
+            return Err(invalid("a session begins with Register").into());
+        };
+        let session = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let (worker, facts, holding) = registration(register)?;
+        tracing::info!(worker = %worker, session, host = facts.host, device = facts.device, "worker registers");
+        let (messages, outbound) = mpsc::channel(SESSION_QUEUE);
+        let cut = self.shutdown.child_token();
+        let handle = SessionHandle { messages, cut: cut.clone() };
+        let connect = Command::Connect { worker: worker.clone(), session, facts, holding, handle: handle.clone() };
+        self.commands.send(connect).await.map_err(|_| ending())?;
+        let commands = self.commands.clone();
+        tokio::spawn(async move {
+            let end = tokio::select! {
+                () = cut.cancelled() => Some(ending()),
+                // A refused session's handle is dropped by the driver; the worker then closes its side.
+                end = listen(&worker, session, inbound, &commands) => end,
+            };
+            if let Some(status) = end {
+                tracing::info!(worker = %worker, session, reason = status.message(), "session ends");
+                let _ = handle.messages.try_send(Err(status));
+            } else {
+                tracing::info!(worker = %worker, session, "session ended by the worker");
+            }
+            // Only a coordinator that is ending no longer listens.
+            let _ = commands.send(Command::Disconnect { worker, session }).await;
+        });
+        Ok(Response::new(ReceiverStream::new(outbound)))
+    }
+}
+
+/// Until the stream ends (None) or the worker says what cannot be (what it is told then).
+async fn listen(
+    worker: &WorkerId,
+    session: u64,
+    mut inbound: Streaming<v1::WorkerMessage>,
+    commands: &mpsc::Sender<Command>,
+) -> Option<Status> {
+    loop {
+        let message = match inbound.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) | Err(_) => return None,
+        };
+        let (event, metrics) = match message.kind.map(|kind| event(worker, kind)) {
+            Some(Ok(parsed)) => parsed,
+            Some(Err(failure)) => return Some(failure.into()),
+            // A newer worker may know more words than we do.
+            None => continue,
+        };
+        if commands.send(Command::Worker { session, event, metrics }).await.is_err() {
+            return Some(ending());
+        }
+    }
+}
+
+fn registration(register: v1::Register) -> Result<(WorkerId, WorkerFacts, Option<Holding>), Failure> {
+    let v1::Register { worker, host, pid, device, threads, version, holding, address } = register;
+    let holding = match holding {
+        Some(v1::Holding { run, generation, step }) => Some(Holding {
+            run: request::run_id(&run)?,
+            generation: Generation(number("generation", generation)?),
+            step: Step(number("step", step)?),
+        }),
+        None => None,
+    };
+    Ok((request::worker_id(&worker)?, WorkerFacts { host, pid, device, threads, version, address }, holding))
+}
+
+fn number(what: &str, value: u64) -> Result<u64, Failure> {
+    if value <= NUMBER_MAX { Ok(value) } else { Err(invalid(format!("{what} = {value} is no true number"))) }
+}
+
+/// What a worker may say after Register.
+fn event(worker: &WorkerId, kind: Kind) -> Result<(Event, Vec<v1::Metric>), Failure> {
+    let worker = worker.clone();
+    let place = |run: &str, generation: u64, step: u64| -> Result<(RunId, Generation, Step), Failure> {
+        Ok((request::run_id(run)?, Generation(number("generation", generation)?), Step(number("step", step)?)))
+    };
+    let event = match kind {
+        Kind::Register(_) => return Err(invalid("a session registers once")),
+        Kind::Heartbeat(v1::Heartbeat { run, generation, step, since_progress_ms, .. }) => {
+            let (run, generation, _) = place(&run, generation, step)?;
+            Event::Heartbeat { worker, run, generation, since_progress_ms }
+        }
+        Kind::Progress(progress) => return self::progress(worker, progress),
+        Kind::StepFailed(v1::StepFailed { run, generation, step, error }) => {
+            let (run, generation, step) = place(&run, generation, step)?;
+            Event::StepFailed { worker, run, generation, step, error }
+        }
+        Kind::Paused(v1::Paused { run, generation, step }) => {
+            let (run, generation, step) = place(&run, generation, step)?;
+            Event::Paused { worker, run, generation, step }
+        }
+        Kind::Finished(v1::Finished { run, generation, step, weights_digest }) => {
+            let (run, generation, step) = place(&run, generation, step)?;
+            let weights_digest = digest("weights_digest", &weights_digest)?;
+            Event::Finished { worker, run, generation, step, weights_digest }
+        }
+        Kind::TrainerExited(v1::TrainerExited { run, cause, last_lines, .. }) => {
+            let run = if run.is_empty() { None } else { Some(request::run_id(&run)?) };
+            Event::TrainerExited { worker, run, cause, last_lines }
+        }
+        Kind::RunFailed(v1::RunFailed { run, generation, reason }) => {
+            let (run, generation, _) = place(&run, generation, 0)?;
+            Event::RunFailed { worker, run, generation, reason }
+        }
+        Kind::Leaving(v1::Leaving {}) => Event::WorkerLeaving { worker },
+        Kind::TrainerReady(v1::TrainerReady {}) => Event::TrainerReady { worker },
+    };
+    Ok((event, Vec::new()))
+}
+
+fn digest(what: &str, bytes: &[u8]) -> Result<Digest, Failure> {
+    proto::convert::digest(bytes)?.ok_or_else(|| invalid(format!("no {what}")))
+}
+
+fn progress(worker: WorkerId, progress: v1::Progress) -> Result<(Event, Vec<v1::Metric>), Failure> {
+    let v1::Progress { run, generation, step, segments, samples_digest, metrics, tokens, seconds } = progress;
+    let run = request::run_id(&run)?;
+    let step = Step(number("step", step)?);
+    let generation = Generation(number("generation", generation)?);
+    let segments: Vec<Segment> = segments.into_iter().map(Segment::from).collect();
+    for segment in &segments {
+        if segment.start > segment.end || segment.end > segment.total {
+            return Err(invalid(format!("step {step}: {segment:?} is no stretch of samples")));
+        }
+    }
+    for metric in &metrics {
+        number("a metric's step", metric.step)?;
+        if metric.key.is_empty() || metric.key.len() > KEY_BYTES_MAX {
+            return Err(invalid(format!("step {step}: `{}` is no metric's name", metric.key)));
+        }
+    }
+    tracing::trace!(worker = %worker, run = %run, step = step.0, tokens, seconds, "progress");
+    let samples_digest = digest("samples_digest", &samples_digest)?;
+    Ok((Event::Progress { worker, run, generation, step, segments, samples_digest }, metrics))
+}

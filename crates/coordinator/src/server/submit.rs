@@ -1,0 +1,133 @@
+//! What is looked at before a run is queued, so that it does not fail for a reason that was plain to see.
+
+use super::checkpoints::{self, Repository};
+use super::clock::Clock;
+use super::corpora::{self, Corpora, Opened, blocking};
+use super::driver::RunDetails;
+use super::on_thread::OnThread;
+use super::runs::find;
+use super::wire;
+use config::{CheckedConfig, InitSource, ModelShape};
+use control::RunSpec;
+use corpus::Loader;
+use proto::{Failure, FailureKind};
+use std::path::Path;
+use std::sync::Arc;
+use store::{CheckpointId, Reader};
+use types::{Cursor, RunId, SlotId, Step};
+
+/// A run that may be queued.
+#[derive(Debug)]
+pub struct Submission {
+    /// Its new id.
+    pub run: RunId,
+    /// What control needs of it.
+    pub spec: RunSpec,
+    /// What only the shell needs.
+    pub details: RunDetails,
+}
+
+/// Checks a config, its data, its tokenizer, what it starts from, and the room for its checkpoints.
+pub async fn check(
+    text: &str,
+    reader: &OnThread<Reader>,
+    repository: &Repository,
+    corpora: &Corpora,
+) -> Result<Submission, Failure> {
+    let invalid = |error: config::ConfigError| Failure::new(FailureKind::Invalid, error.to_string());
+    let config = config::parse("config", text).map_err(invalid)?.check("config").map_err(invalid)?;
+    let parent = parent(&config, reader, repository).await?;
+    let (opened, shape) = blocking({
+        let config = config.clone();
+        move || open(&config)
+    })
+    .await?;
+    let budget = checkpoint_bytes(&shape) * (config.checkpoint.keep_latest + config.checkpoint.keep_best + 1) as u64;
+    repository.store().check_space(budget).map_err(checkpoints::failure)?;
+    let run: RunId = uuid::Uuid::now_v7().to_string().parse().expect("a UUID is an identifier");
+    corpora.keep(run.clone(), opened);
+    let details = RunDetails { config: config::to_toml(&config), parent, created_ms: Clock::wall_ms() };
+    Ok(Submission { run, spec: RunSpec::of(&config), details })
+}
+
+/// Opens the data and makes the first samples of one slot from it.
+fn open(config: &CheckedConfig) -> Result<(Arc<Opened>, ModelShape), Failure> {
+    let failure = |error: corpus::CorpusError| corpora::failure(&error);
+    let Opened { corpus, tokenizer } = corpora::open(config)?;
+    let size = i64::try_from(tokenizer.size()).unwrap_or(i64::MAX);
+    let shape = config.model.shape(size, i64::try_from(config.batch.sequence_length).unwrap_or(i64::MAX));
+    corpus::check_vocabulary(&tokenizer, &shape).map_err(failure)?;
+    let mut loader = Loader::new(Arc::clone(&corpus), Arc::clone(&tokenizer), config);
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    loader.next(SlotId(0)).map_err(failure)?;
+    drop(loader);
+    Ok((Arc::new(Opened { corpus, tokenizer }), shape))
+}
+
+/// Weights and two moments in float32, roughly: biases and norms are small beside the rest.
+fn checkpoint_bytes(shape: &ModelShape) -> u64 {
+    let number = |value: i64| u64::try_from(value).unwrap_or(0);
+    let (hidden, intermediate) = (number(shape.hidden), number(shape.intermediate));
+    let embeddings = (number(shape.vocabulary) + number(shape.max_positions)) * hidden;
+    let layer = 4 * hidden * hidden + 3 * hidden * intermediate;
+    3 * 4 * (embeddings + number(shape.layers) * layer)
+}
+
+/// The checkpoint of another run that this one starts from, or a look at the folder that it does.
+async fn parent(
+    config: &CheckedConfig,
+    reader: &OnThread<Reader>,
+    repository: &Repository,
+) -> Result<Option<CheckpointId>, Failure> {
+    let from = &config.init.from;
+    match config
+        .init
+        .source()
+        .map_err(|message| Failure::new(FailureKind::Invalid, format!("`init.from`: {message}")))?
+    {
+        InitSource::Seed => Ok(None),
+        InitSource::HuggingFace { path } => {
+            for name in ["config.json", "model.safetensors"] {
+                if !Path::new(&path).join(name).is_file() {
+                    let message = format!(
+                        "`init.from` = `{from}`: there is no file {path}/{name}\n  help: name a folder with Hugging \
+                         Face's config.json and model.safetensors, as `checkpoints export --format hf` writes it"
+                    );
+                    return Err(Failure::new(FailureKind::Invalid, message));
+                }
+            }
+            Ok(None)
+        }
+        InitSource::Run { run, step } => {
+            let row = find(reader, &run).await.map_err(|failure| {
+                Failure::new(FailureKind::Invalid, format!("`init.from` = `{from}`: {}", failure.message))
+            })?;
+            let found = match step {
+                None => repository.newest_good(&row.id, row.step).await?.0,
+                Some(step) => {
+                    let run = row.id.clone();
+                    let rows = reader.call(move |reader| reader.checkpoints(&run)).await;
+                    let rows = rows.map_err(wire::database_failure)?;
+                    rows.into_iter().rev().map(|row| row.id).find(|id| id.step == Step(step))
+                }
+            };
+            let Some(id) = found else {
+                let which =
+                    step.map_or("no good checkpoint yet".to_owned(), |step| format!("no checkpoint at step {step}"));
+                let message = format!(
+                    "`init.from` = `{from}`: run {} has {which}\n  help: `coordinator checkpoints list {}` shows what \
+                     there is",
+                    row.id, row.id
+                );
+                return Err(Failure::new(FailureKind::Invalid, message));
+            };
+            let problems = repository.store().verify(&id).await.map_err(checkpoints::failure)?;
+            if problems.is_empty() {
+                return Ok(Some(id));
+            }
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            let message = format!("`init.from` = `{from}`: checkpoint {id} is damaged: {}", problems.join("; "));
+            Err(Failure::new(FailureKind::Corrupt, message))
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! From rows to the wire's messages.
+
+use proto::v1;
+use proto::{Failure, FailureKind};
+use store::{CheckpointId, CheckpointRow, DatabaseError, EventRow, MetricRow, RunRow};
+use types::{Digest, Generation, Step};
+
+/// A checkpoint's name.
+pub fn checkpoint_ref(id: &CheckpointId) -> v1::CheckpointRef {
+    v1::CheckpointRef { run: id.run.to_string(), generation: id.generation.0, step: id.step.0 }
+}
+
+/// And back.
+pub fn checkpoint_id(reference: &v1::CheckpointRef) -> Result<CheckpointId, Failure> {
+    Ok(CheckpointId {
+        run: super::request::run_id(&reference.run)?,
+        generation: Generation(reference.generation),
+        step: Step(reference.step),
+    })
+}
+
+/// A checkpoint, for people.
+pub fn checkpoint(row: &CheckpointRow) -> v1::Checkpoint {
+    v1::Checkpoint {
+        checkpoint: Some(checkpoint_ref(&row.id)),
+        path: row.path.clone(),
+        bytes: row.bytes,
+        verified: row.verified,
+        eval_loss: row.eval_loss,
+        created_ms: row.created_ms,
+    }
+}
+
+/// One value.
+pub fn metric(row: MetricRow) -> v1::Metric {
+    let MetricRow { attempt, step, key, value, time_ms, .. } = row;
+    v1::Metric { attempt: attempt.0, step: step.0, key, value, time_ms }
+}
+
+/// What belongs to a run beside its own row.
+#[derive(Debug, Default)]
+pub struct RunParts {
+    /// The latest of each.
+    pub metrics: Vec<MetricRow>,
+    /// Oldest first.
+    pub checkpoints: Vec<CheckpointRow>,
+    /// Newest last.
+    pub events: Vec<EventRow>,
+    /// The chain up to the run's step, where the run's own row does not have it (just rewound).
+    pub samples_digest: Option<Digest>,
+    /// Why a queued run waits.
+    pub waiting_for: Option<String>,
+}
+
+/// A run, for people. Digests that are not known yet are empty.
+pub fn run(row: RunRow, parts: RunParts) -> v1::Run {
+    let running = row.status == "running";
+    let members: Vec<String> =
+        if running { row.members.into_iter().map(|member| member.worker.into()).collect() } else { Vec::new() };
+    let digest = |digest: Option<Digest>| digest.map(|digest| digest.to_string()).unwrap_or_default();
+    v1::Run {
+        id: row.id.to_string(),
+        name: row.name,
+        kind: row.kind,
+        status: row.status,
+        reason: row.reason.or(parts.waiting_for).unwrap_or_default(),
+        step: row.step.0,
+        total_steps: row.total_steps.0,
+        attempt: row.attempt.0,
+        generation: row.generation.0,
+        world_size: u32::try_from(members.len()).unwrap_or(u32::MAX),
+        slots: row.slots,
+        weights_digest: digest(row.weights_digest),
+        samples_digest: digest(row.samples_digest.or(parts.samples_digest)),
+        metrics: parts.metrics.into_iter().map(metric).collect(),
+        checkpoints: parts.checkpoints.iter().map(checkpoint).collect(),
+        parent: row.parent.as_ref().map(checkpoint_ref),
+        workers: members,
+        created_ms: row.created_ms,
+        updated_ms: row.updated_ms,
+        config: row.config,
+        events: parts
+            .events
+            .into_iter()
+            .map(|event| v1::RunEvent { time_ms: event.time_ms, text: event.text })
+            .collect(),
+    }
+}
+
+/// A database that cannot be read or written, for the other side.
+pub fn database_failure(error: DatabaseError) -> Failure {
+    let kind = match error {
+        DatabaseError::Full { .. } => FailureKind::Full,
+        _ => FailureKind::Internal,
+    };
+    Failure::new(kind, error.to_string())
+}
