@@ -18,8 +18,8 @@ pub enum CheckpointError {
     },
     /// No room for what is to be written; nothing of it is visible.
     #[error(
-        "no space for {path}: {needed} bytes are needed{}; free some space or choose another store. Nothing half-written \
-         is kept", available.map(|bytes| format!(", {bytes} are free")).unwrap_or_default()
+        "no space for {path}: {needed} bytes are needed{}; free some space or choose another store. Nothing \
+         half-written is kept", available.map(|bytes| format!(", {bytes} are free")).unwrap_or_default()
     )]
     Full {
         /// The file.
@@ -70,9 +70,7 @@ pub enum CheckpointError {
         message: String,
     },
     /// Bytes in the store are not what was written.
-    #[error(
-        "checkpoint {checkpoint} is damaged: {}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    )]
+    #[error("checkpoint {checkpoint} is damaged: {}", list(problems))]
     Damaged {
         /// The checkpoint.
         checkpoint: CheckpointId,
@@ -109,6 +107,11 @@ impl CheckpointError {
     pub(super) fn io(action: &'static str, path: impl Display, error: &(dyn Error + 'static)) -> Self {
         Self::Io { action, path: path.to_string(), message: error.to_string() }
     }
+}
+
+/// All problems in one line.
+pub(super) fn list(problems: &[CheckpointProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether "no space left on device" or "quota exceeded" is at the bottom of an error.

@@ -1,5 +1,6 @@
 //! Listing, reading and verifying what is committed.
 
+use super::error::list;
 use super::id::run_folder;
 use super::manifest::MANIFEST;
 use super::{CheckpointError, CheckpointFile, CheckpointId, CheckpointRepository, Manifest};
@@ -140,8 +141,8 @@ impl CheckpointRepository {
             if problems.is_empty() {
                 return Ok(NewestGood { good: Some(self.manifest(&id).await?), bad });
             }
-            let list = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            tracing::warn!(run = %run, generation = id.generation.0, step = id.step.0, problems = list, "bad checkpoint");
+            let found = list(&problems);
+            tracing::warn!(run = %run, generation = id.generation.0, step = id.step.0, found, "bad checkpoint");
             bad.push((id, problems));
         }
         Ok(NewestGood { good: None, bad })

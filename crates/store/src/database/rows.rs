@@ -145,6 +145,7 @@ pub struct EventRow {
 
 /// One write. [`crate::Database::apply`] makes a batch of them durable in one transaction.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a batch is short and lives for one call")]
 pub enum Change {
     /// Inserts the run, or updates all but what is written once.
     Run(RunRow),

@@ -24,7 +24,7 @@ async fn two_workers_write_one_checkpoint() {
         assert_eq!(manifest.weights_digest, shard(0, 30).weights_digest);
         assert_eq!(manifest.files.len(), 5);
         assert_eq!(manifest.bytes(), first.iter().chain(&second).map(|(_, content)| content.len() as u64).sum::<u64>());
-        assert_eq!(repository.list(&run_id()).await.unwrap(), [manifest.clone()]);
+        assert_eq!(repository.list(&run_id()).await.unwrap(), std::slice::from_ref(&manifest));
         assert_eq!(listed(&repository).await, [(2, 30)]);
         for (name, content) in first.iter().chain(&second) {
             let (file, stream) = repository.open_file(&id, name).await.unwrap();
@@ -89,7 +89,7 @@ async fn bytes_that_were_not_announced_are_refused_and_leave_nothing() {
             let broken = chunks(&good).take(1).chain(stream::iter([Err("peer reset".to_owned())]));
             let error = repository.put_file(&id, &announced, Box::pin(broken)).await.unwrap_err();
             assert!(error.to_string().ends_with("broke off: peer reset"), "{error}");
-            assert!(matches!(repository.store.list(None).next().await, None), "something is visible");
+            assert!(repository.store.list(None).next().await.is_none(), "something is visible");
             if disk.folder.is_some() {
                 assert_eq!(disk.on_disk(), [""; 0]);
             }
