@@ -53,7 +53,7 @@ void to_float_range(const int64_t* accumulator, float* gradient, int64_t count, 
     Bits upper, lower;
     upper.integer = static_cast<int64_t>((biased >> 32) | 0x4530000000000000ull); // 2^84
     lower.integer = static_cast<int64_t>((biased & 0xffffffffull) | 0x4330000000000000ull); // 2^52
-    const double value = (upper.value - 19342813122854139500331008.0) + lower.value; // 2^84 + 2^63 + 2^52
+    const double value = (upper.value - 0x1.00000801p84) + lower.value; // 2^84 + 2^63 + 2^52
     gradient[i] = static_cast<float>(value * scale);
   }
 }

@@ -216,10 +216,13 @@ impl ProcessGroup {
             return Err(GroupError::Aborted { operation });
         }
         self.collectives.fetch_add(1, Ordering::Relaxed);
-        match self.native.as_deref().map_or(Ok(()), run) {
-            Ok(()) => Ok(()),
-            Err(_) if self.aborted.load(Ordering::SeqCst) => Err(GroupError::Aborted { operation }),
-            Err(NativeError(message)) => Err(GroupError::Collective { operation, message }),
+        let Some(native) = self.native.as_deref() else { return Ok(()) };
+        let Err(NativeError(message)) = run(native) else { return Ok(()) };
+        if self.aborted.load(Ordering::SeqCst) {
+            return Err(GroupError::Aborted { operation });
         }
+        // A peer that still waits for us, and not for the member that failed, must learn of it now.
+        native.abort();
+        Err(GroupError::Collective { operation, message })
     }
 }

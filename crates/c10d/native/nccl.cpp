@@ -1,0 +1,59 @@
+// NCCL through libtorch's ProcessGroupNCCL. Only compiled with the cargo feature `cuda`.
+#include "group.h"
+
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+
+#include <cstdlib>
+#include <mutex>
+
+namespace {
+
+// A failed collective must come back as an error of the call, not end the process from a watchdog thread: wait() blocks
+// until the collective is done, and our AbortHandle is what ends it. A user's own settings win.
+void prefer_errors_over_exits() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    setenv("TORCH_NCCL_BLOCKING_WAIT", "1", /*overwrite=*/0);
+    setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", /*overwrite=*/0);
+    setenv("TORCH_NCCL_ENABLE_MONITORING", "0", /*overwrite=*/0);
+  });
+}
+
+} // namespace
+
+extern "C" {
+
+char* tr_group_nccl(
+    void* store_self,
+    const TrStoreTable* table,
+    int rank,
+    int world,
+    int device,
+    int64_t timeout_ms,
+    TrGroup** result) {
+  return trireme::guarded([&] {
+    const std::chrono::milliseconds timeout(timeout_ms);
+    c10::intrusive_ptr<c10d::Store> store = c10::make_intrusive<trireme::RustStore>(store_self, *table, timeout);
+    // The kernel driver's own words, if there is no device or no driver.
+    TORCH_CHECK(
+        device >= 0 && device < c10::cuda::device_count_ensure_non_zero(),
+        "there is no CUDA device ", device);
+    prefer_errors_over_exits();
+    c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device));
+    auto options = c10d::ProcessGroupNCCL::Options::create();
+    options->timeout = timeout;
+    auto backend = c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, world, options);
+    // Connect now: a peer that cannot be reached is an error here, not in the first step.
+    backend->eagerConnectSingleDevice(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device)));
+    *result = new TrGroup{store, backend, c10d::ProcessGroup::BackendType::NCCL, c10::DeviceType::CUDA};
+  });
+}
+
+int tr_nccl_version() {
+  int version = 0;
+  return ncclGetVersion(&version) == ncclSuccess ? version : 0;
+}
+
+} // extern "C"
