@@ -41,12 +41,14 @@ def check(folder):
             sys.exit(f"{folder}: the tokenizer's {role} is not where it belongs: {ids}")
     if len(tokenizer) > model.config.vocab_size or tokenizer.pad_token_id != model.config.pad_token_id:
         sys.exit(f"{folder}: tokenizer and config.json disagree")
+    with torch.no_grad():
+        model.eval()(**tokenizer(["The ship sailed.", "Wind."], padding=True, return_tensors="pt"))
     expected = folder / "expected.safetensors"
     if not expected.exists():
         return f"{name} loads"
     case = load_file(expected)
     with torch.no_grad():
-        out = model.eval()(input_ids=case["ids"], attention_mask=case["mask"])
+        out = model(input_ids=case["ids"], attention_mask=case["mask"])
     if "MaskedLM" in name or "PreTraining" in name:
         logits = out.logits if "logits" in out else out.prediction_logits
         got = logits.reshape(-1, logits.shape[-1])[case["positions"]]

@@ -58,14 +58,9 @@ pub fn side_files(
     Ok(vec![
         ("config.json", config_json::config_json(shape, head, &special).into_bytes()),
         ("tokenizer.json", tokenizer.to_vec()),
-        ("tokenizer_config.json", special.tokenizer_config(shape.max_positions).into_bytes()),
+        ("tokenizer_config.json", special.tokenizer_config(shape).into_bytes()),
         ("special_tokens_map.json", special.map().into_bytes()),
     ])
-}
-
-/// `config.json` for a model whose tokenizer is not at hand: without the ids of the special tokens.
-pub fn config_json(shape: &ModelShape, head: &Head) -> String {
-    config_json::config_json(shape, head, &SpecialTokens::default())
 }
 
 /// Writes a folder that `transformers` loads with no missing and no unexpected key, with one exception: it has no BERT

@@ -4,12 +4,21 @@
 #![allow(clippy::unwrap_used)]
 
 use config::{Activation, Architecture, ModelConfig, ModelShape, Pooling};
-use model::hugging_face::{config_json, from_config_json};
+use model::hugging_face::{from_config_json, side_files};
 use model::{Head, ModelError};
 use serde_json::{Value, json};
 
+const TOKENIZER: &str =
+    r#"{"added_tokens": [{"id": 3, "content": "[PAD]"}], "model": {"vocab": {"[CLS]": 7, "x": 8}}}"#;
+
 fn shape(architecture: Architecture) -> ModelShape {
     ModelConfig { architecture, ..ModelConfig::default() }.shape(1000, 128)
+}
+
+fn config_json(shape: &ModelShape, head: &Head) -> String {
+    let files = side_files(shape, head, TOKENIZER.as_bytes()).unwrap();
+    let (_, bytes) = files.into_iter().find(|(name, _)| *name == "config.json").unwrap();
+    String::from_utf8(bytes).unwrap()
 }
 
 fn edited(architecture: Architecture, key: &str, value: Value) -> String {
@@ -109,4 +118,19 @@ fn nonsense_is_named() {
     assert!(error("{").starts_with("config.json: "));
     assert!(error(&edited(Architecture::Bert, "hidden_size", json!("wide"))).contains("`hidden_size` = \"wide\""));
     assert!(error(&edited(Architecture::Bert, "num_hidden_layers", json!(0))).contains("`num_hidden_layers` = 0"));
+}
+
+#[test]
+fn special_tokens_come_from_the_tokenizer() {
+    for architecture in [Architecture::Bert, Architecture::Modern] {
+        let files = side_files(&shape(architecture), &Head::MaskedLm, TOKENIZER.as_bytes()).unwrap();
+        let json = |name| -> Value { serde_json::from_slice(&files.iter().find(|f| f.0 == name).unwrap().1).unwrap() };
+        assert_eq!(json("config.json")["pad_token_id"], 3);
+        // transformers' own default is an id beyond a small vocabulary, on which it stops.
+        let absent = if architecture == Architecture::Modern { "sep_token_id" } else { "nothing" };
+        assert_eq!(json("config.json")[absent], Value::Null);
+        assert_eq!(json("special_tokens_map.json"), json!({ "pad_token": "[PAD]", "cls_token": "[CLS]" }));
+        assert_eq!(json("tokenizer_config.json")["model_max_length"], 512);
+        assert_eq!(json("tokenizer.json")["model"]["vocab"]["x"], 8);
+    }
 }

@@ -141,8 +141,9 @@ fn broken_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let read = || hugging_face::read_folder(folder.path()).unwrap_err().to_string();
     assert!(read().contains("config.json"), "{}", read());
-    let config = hugging_face::config_json(&shape(Architecture::Bert), &Head::MaskedLm);
-    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    for (name, bytes) in hugging_face::side_files(&shape(Architecture::Bert), &Head::MaskedLm, b"{}").unwrap() {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
     assert!(read().contains("model.safetensors"), "{}", read());
     std::fs::write(folder.path().join("pytorch_model.bin"), "x").unwrap();
     assert!(read().contains("`pytorch_model.bin` but no `model.safetensors`"), "{}", read());

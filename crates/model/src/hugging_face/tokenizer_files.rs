@@ -1,6 +1,7 @@
 //! The small files that tell `transformers` how to use a tokenizer.json.
 
 use crate::error::ModelError;
+use config::{Architecture, ModelShape};
 use serde_json::{Map, Value, json};
 
 /// A role, and the spellings in use: BERT's first, then RoBERTa's.
@@ -50,10 +51,16 @@ impl SpecialTokens {
     }
 
     /// `tokenizer_config.json`.
-    pub fn tokenizer_config(&self, max_positions: i64) -> String {
+    pub fn tokenizer_config(&self, shape: &ModelShape) -> String {
         let mut config = self.texts();
         config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
-        config.insert("model_max_length".into(), json!(max_positions));
+        config.insert("model_max_length".into(), json!(shape.max_positions));
+        // So that `model(**tokenizer(text))` works: the modern encoder does not take segments.
+        let inputs = match shape.architecture {
+            Architecture::Bert => &["input_ids", "token_type_ids", "attention_mask"][..],
+            Architecture::Modern => &["input_ids", "attention_mask"],
+        };
+        config.insert("model_input_names".into(), json!(inputs));
         pretty(&Value::Object(config))
     }
 }
