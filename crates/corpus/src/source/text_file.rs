@@ -51,7 +51,7 @@ fn csv(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, Corpu
     }
     let help = "quote fields that hold commas, quotes or line ends";
     let mut reader = ::csv::ReaderBuilder::new().from_reader(utf8(name, bytes)?.as_bytes());
-    let header = reader.headers().map_err(|error| broken(name, 1, error, help))?.clone();
+    let header = reader.headers().map_err(|error| csv_error(name, &error, help))?.clone();
     let known: Vec<&str> = header.iter().collect();
     let indices = columns
         .names()
@@ -59,17 +59,22 @@ fn csv(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, Corpu
         .collect::<Result<Vec<_>, _>>()?;
     let mut builders: Vec<LargeStringBuilder> = indices.iter().map(|_| LargeStringBuilder::new()).collect();
     let mut record = ::csv::StringRecord::new();
-    loop {
-        let more = reader.read_record(&mut record);
-        let line = reader.position().line();
-        if !more.map_err(|error| broken(name, line, error, help))? {
-            break;
-        }
+    while reader.read_record(&mut record).map_err(|error| csv_error(name, &error, help))? {
         for (builder, index) in builders.iter_mut().zip(&indices) {
             builder.append_option(record.get(*index).filter(|field| !field.is_empty()));
         }
     }
     Ok(finish(columns, builders.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect()))
+}
+
+fn csv_error(name: &str, error: &::csv::Error, help: &str) -> CorpusError {
+    let line = error.position().map_or(1, ::csv::Position::line);
+    match error.kind() {
+        ::csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            broken(name, line, format!("{len} fields where the header has {expected_len}"), help)
+        }
+        _ => broken(name, line, error, help),
+    }
 }
 
 fn jsonl(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {

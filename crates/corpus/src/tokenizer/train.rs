@@ -285,3 +285,69 @@ impl Alphabet {
         Self(kept.map(|(character, _, within)| (character, within)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The same definition without any bookkeeping: all pairs are counted anew for every merge.
+    fn merge_slowly(words: &[(String, u64)], size: usize, min_frequency: u64) -> Vec<String> {
+        let room = (size - SPECIAL.len()) * 3 / 4;
+        let alphabet = Alphabet::of(words, min_frequency, room).0;
+        let mut vocabulary = Vocabulary::default();
+        SPECIAL.iter().for_each(|token| drop(vocabulary.id((*token).to_owned())));
+        alphabet.keys().for_each(|character| drop(vocabulary.id(character.to_string())));
+        for (character, _) in alphabet.iter().filter(|(_, within)| **within) {
+            vocabulary.id(format!("##{character}"));
+        }
+        let known = words.iter().filter(|(word, _)| word.chars().all(|c| alphabet.contains_key(&c)));
+        let mut pieces: Vec<(Vec<u32>, u64)> = known
+            .map(|(word, count)| {
+                let token = |(at, c): (usize, char)| if at == 0 { c.to_string() } else { format!("##{c}") };
+                (word.chars().enumerate().map(token).map(|token| vocabulary.id(token)).collect(), *count)
+            })
+            .collect();
+        while vocabulary.tokens.len() < size {
+            let mut counts: BTreeMap<Pair, u64> = BTreeMap::new();
+            for (ids, count) in &pieces {
+                ids.windows(2).for_each(|two| *counts.entry((two[0], two[1])).or_default() += count);
+            }
+            let Some((pair, count)) = counts.into_iter().max_by_key(|(pair, count)| (*count, Reverse(*pair))) else {
+                break;
+            };
+            if count < min_frequency.max(1) {
+                break;
+            }
+            let (left, right) = (&vocabulary.tokens[pair.0 as usize], &vocabulary.tokens[pair.1 as usize]);
+            let merged = format!("{left}{}", right.strip_prefix("##").unwrap_or(right));
+            let id = vocabulary.id(merged);
+            pieces.iter_mut().for_each(|(ids, _)| replace(ids, pair, id, |_, _| ()));
+        }
+        vocabulary.tokens
+    }
+
+    proptest! {
+        #[test]
+        fn bookkeeping_changes_nothing(
+            words in proptest::collection::btree_map("[abc]{1,9}", 1u64..20, 1..30),
+            size in 20usize..70,
+            min_frequency in 0u64..4,
+        ) {
+            let words: Vec<(String, u64)> = words.into_iter().collect();
+            let options = WordPieceOptions { size, lowercase: true, min_frequency };
+            prop_assert_eq!(merge(words.clone(), options).unwrap(), merge_slowly(&words, size, min_frequency));
+        }
+    }
+
+    #[test]
+    fn rare_characters_leave_room_for_words() {
+        let mut words: Vec<(String, u64)> =
+            (0..500u32).map(|n| (char::from_u32(0x4e00 + n).unwrap().to_string(), 1)).collect();
+        words.push(("hello".to_owned(), 100));
+        words.sort();
+        let tokens = merge(words, WordPieceOptions { size: 60, lowercase: true, min_frequency: 1 }).unwrap();
+        assert_eq!(tokens.len(), 5 + 41 + 4, "special ones, characters at most, and the four merges of one word");
+        assert!(tokens.contains(&"hello".to_owned()));
+    }
+}

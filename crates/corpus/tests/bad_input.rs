@@ -1,0 +1,180 @@
+//! Every bad input is refused with where, what and what to do.
+
+mod shared;
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, ListBuilder, UInt32Builder};
+use corpus::{Corpus, CorpusError, ErrorKind, Loader};
+use shared::{config, strings, text, tokenizer, write_parquet};
+use std::path::Path;
+use std::sync::Arc;
+use types::{Cursor, SlotId};
+
+const MLM: &str = "objective.kind=mlm data.eval_fraction=0";
+const CLASSIFY: &str = "objective.kind=classify data.label_column=label data.eval_fraction=0";
+
+fn open(settings: &str, path: &str) -> CorpusError {
+    match Corpus::open(&config(settings, &[path])) {
+        Ok(_) => panic!("{path} was accepted"),
+        Err(error) => error,
+    }
+}
+
+fn read(settings: &str, path: &str) -> CorpusError {
+    let config = config(settings, &[path]);
+    let mut loader = Loader::new(Arc::new(Corpus::open(&config).unwrap()), Arc::new(tokenizer()), &config);
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    loader.next(SlotId(0)).unwrap_err()
+}
+
+#[track_caller]
+fn check(error: &CorpusError, kind: ErrorKind, path: &str, parts: &[&str]) {
+    let shown = error.to_string();
+    assert_eq!(error.kind, kind, "{shown}");
+    assert!(shown.starts_with(path), "{shown}");
+    assert!(shown.contains("\n  help: "), "{shown}");
+    for part in parts {
+        assert!(shown.contains(part), "`{part}` is missing in: {shown}");
+    }
+}
+
+fn write(folder: &Path, name: &str, contents: &[u8]) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, contents).unwrap();
+    path.display().to_string()
+}
+
+fn texts(rows: usize) -> ArrayRef {
+    let texts: Vec<String> = (0..rows).map(text).collect();
+    strings(&texts.iter().map(|text| Some(text.as_str())).collect::<Vec<_>>())
+}
+
+#[test]
+fn what_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none.parquet").display().to_string();
+    check(&open(MLM, &missing), ErrorKind::NotFound, &missing, &["no such file", "check the spelling"]);
+    let url = format!("file://{missing}");
+    check(&open(MLM, &url), ErrorKind::NotFound, &missing, &["no such file"]);
+    let glob = folder.path().join("*.parquet").display().to_string();
+    check(&open(MLM, &glob), ErrorKind::NotFound, &glob, &["no file matches"]);
+    let directory = folder.path().display().to_string();
+    check(&open(MLM, &directory), ErrorKind::NotFound, &directory, &["is a folder", "/*.parquet"]);
+    let unknown = "ftp://host/x.parquet";
+    check(&open(MLM, unknown), ErrorKind::Io, unknown, &["cannot be read"]);
+}
+
+#[test]
+fn columns_that_are_not_there_or_not_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let numbers: ArrayRef = Arc::new(Float64Array::from(vec![1.0]));
+    let path = write_parquet(&folder.path().join("t.parquet"), &[("texts", texts(1)), ("score", numbers)], 10);
+    let parts = ["there is no column `text`", "did you mean `texts`?", "texts, score"];
+    check(&open(MLM, &path), ErrorKind::Column, &path, &parts);
+    let wrong = open(&format!("{MLM} data.column=score"), &path);
+    check(&wrong, ErrorKind::Type, &path, &["column `score` is of type Float64", "list of token ids"]);
+    let csv = write(folder.path(), "t.csv", b"body,klass\nx,y\n");
+    check(&open(CLASSIFY, &csv), ErrorKind::Column, &csv, &["no column `text`", "the columns are: body, klass"]);
+    let jsonl = write(folder.path(), "t.jsonl", b"{\"text\": \"x\", \"labels\": 1}\n");
+    check(&open(CLASSIFY, &jsonl), ErrorKind::Column, &jsonl, &["no column `label`", "did you mean `labels`?"]);
+    let tags = open("objective.kind=tag", &path);
+    check(&tags, ErrorKind::Column, &path, &["no column of tags", "data.label_column"]);
+    let lists = open("objective.kind=tag data.column=texts data.label_column=score", &path);
+    check(&lists, ErrorKind::Type, &path, &["needed is a list of text"]);
+}
+
+#[test]
+fn files_cut_short_or_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = write_parquet(&folder.path().join("t.parquet"), &[("text", texts(400))], 1000);
+    let mut bytes = std::fs::read(&whole).unwrap();
+    let cut = write(folder.path(), "cut.parquet", &bytes[..bytes.len() / 2]);
+    check(&open(MLM, &cut), ErrorKind::Corrupt, &cut, &["truncated or damaged Parquet", "write the file again"]);
+    let empty = write(folder.path(), "empty.parquet", b"");
+    check(&open(MLM, &empty), ErrorKind::Corrupt, &empty, &["truncated or damaged Parquet"]);
+    // The footer is whole, but the pages of the first row group are not.
+    for byte in &mut bytes[4..600] {
+        *byte ^= 0xa5;
+    }
+    let damaged = write(folder.path(), "damaged.parquet", &bytes);
+    let error = read(&format!("{MLM} batch.slots=1 data.unit_rows=1000"), &damaged);
+    check(&error, ErrorKind::Corrupt, &format!("{damaged}, row group 0"), &["truncated or damaged Parquet"]);
+}
+
+#[test]
+fn files_without_rows_or_without_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let none = write_parquet(&folder.path().join("none.parquet"), &[("text", texts(0))], 10);
+    check(&open(MLM, &none), ErrorKind::Empty, &none, &["not one row"]);
+    let null = write_parquet(&folder.path().join("null.parquet"), &[("text", strings(&[None, None, None]))], 2);
+    check(&open(MLM, &null), ErrorKind::Empty, &null, &["column `text` is null in all 3 rows"]);
+    let csv = write(folder.path(), "head.csv", b"text,label\n");
+    check(&open(CLASSIFY, &csv), ErrorKind::Empty, &csv, &["not one row"]);
+    let one = write(folder.path(), "one.csv", b"text,label\na,x\nb,x\n");
+    check(&open(CLASSIFY, &one), ErrorKind::Empty, &one, &["1 different label(s)"]);
+    let nulls = write(folder.path(), "nulls.csv", b"text,label\n,x\n,y\n");
+    check(&read(CLASSIFY, &nulls), ErrorKind::Empty, &nulls, &["all its rows are null or empty"]);
+}
+
+#[test]
+fn text_files_that_do_not_parse() {
+    let folder = tempfile::tempdir().unwrap();
+    let csv = write(folder.path(), "t.csv", b"text,label\na,b\nc,d,e\n");
+    check(
+        &open(CLASSIFY, &csv),
+        ErrorKind::Corrupt,
+        &csv,
+        &["line 3: 3 fields where the header has 2", "quote fields"],
+    );
+    let latin = write(folder.path(), "l.csv", b"text,label\na,b\ncaf\xe9,d\n");
+    check(&open(CLASSIFY, &latin), ErrorKind::Corrupt, &latin, &["line 3: not UTF-8", "iconv"]);
+    let json = write(folder.path(), "t.jsonl", b"{\"text\": \"a\", \"label\": 1}\nnothing\n");
+    check(&open(CLASSIFY, &json), ErrorKind::Corrupt, &json, &["line 2", "one JSON object"]);
+    let nested = write(folder.path(), "n.jsonl", b"{\"text\": {\"a\": 1}, \"label\": 1}\n");
+    check(&open(CLASSIFY, &nested), ErrorKind::Corrupt, &nested, &["line 1: `text` is {\"a\":1}; needed is text"]);
+    let tags = write(folder.path(), "t.pos", b"The/DT cat/NN\nsat on/IN\n");
+    check(&open("objective.kind=tag", &tags), ErrorKind::Corrupt, &tags, &["line 2: `sat` is no word/tag"]);
+    check(&open(CLASSIFY, &tags), ErrorKind::Type, &tags, &["does not learn tags"]);
+    check(&open("objective.kind=tag data.label_column=label", &csv), ErrorKind::Type, &csv, &["CSV has no lists"]);
+    let unknown = write(folder.path(), "t.dat", b"x");
+    check(&open(MLM, &unknown), ErrorKind::Type, &unknown, &["name's ending", "data.format"]);
+    let fewer = write(
+        folder.path(),
+        "f.jsonl",
+        b"{\"text\": [\"a\", \"b\"], \"label\": [\"x\", \"y\"]}\n{\"text\": [\"a\"], \"label\": [\"x\", \"y\"]}\n",
+    );
+    let error = read("objective.kind=tag data.label_column=label data.eval_fraction=0 batch.slots=1", &fewer);
+    check(&error, ErrorKind::Value, &format!("{fewer}, row group 0, row 1"), &["1 words and 2 tags"]);
+}
+
+#[test]
+fn ids_that_the_tokenizer_does_not_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lists = ListBuilder::new(UInt32Builder::new());
+    lists.append_value([Some(5), Some(6)]);
+    lists.append_value([Some(7), Some(30_000)]);
+    let path = write_parquet(&folder.path().join("i.parquet"), &[("text", Arc::new(lists.finish()) as ArrayRef)], 10);
+    let error = read(&format!("{MLM} batch.slots=1"), &path);
+    check(&error, ErrorKind::Value, &format!("{path}, row group 0, row 1"), &["30000 is no id of this tokenizer"]);
+}
+
+#[test]
+fn files_that_changed_under_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_parquet(&folder.path().join("t.parquet"), &[("text", texts(50))], 100);
+    let config = config(&format!("{MLM} batch.slots=1"), &[&path]);
+    let mut loader = Loader::new(Arc::new(Corpus::open(&config).unwrap()), Arc::new(tokenizer()), &config);
+    loader.assign(&[(SlotId(0), Cursor { turn: 0, sample: 1_000_000 })]);
+    let error = loader.next(SlotId(0)).unwrap_err();
+    check(&error, ErrorKind::Corrupt, &path, &["stands at sample 1000000", "have changed since the run began"]);
+}
+
+#[test]
+fn labels_of_a_wrong_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let scores: ArrayRef = Arc::new(Float64Array::from(vec![0.5, 0.7]));
+    let path = write_parquet(&folder.path().join("l.parquet"), &[("text", texts(2)), ("label", scores)], 10);
+    check(&open(CLASSIFY, &path), ErrorKind::Type, &path, &["column `label` is of type Float64", "whole numbers"]);
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    let path = write_parquet(&folder.path().join("t.parquet"), &[("text", numbers), ("label", texts(2))], 10);
+    check(&open(CLASSIFY, &path), ErrorKind::Type, &path, &["column `text` is of type Int64"]);
+}

@@ -1,0 +1,211 @@
+//! Labelled data in every format: classes, pairs, tags.
+
+mod shared;
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, ListBuilder, StringBuilder};
+use corpus::{Corpus, ErrorKind, IGNORED, Labels, Loader, text_batch, word_batch};
+use shared::{config, strings, tokenizer, write_parquet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use types::{Cursor, SlotId};
+
+fn write(folder: &Path, name: &str, contents: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, contents).unwrap();
+    path.display().to_string()
+}
+
+const CLASSIFY: &str =
+    "objective.kind=classify data.label_column=label data.eval_fraction=0 batch.slots=1 batch.micro_batch=4";
+const TAG: &str = "objective.kind=tag data.eval_fraction=0 batch.slots=1 batch.micro_batch=1";
+
+/// What the first epoch holds: (text, class) in order of text.
+fn classes(settings: &str, path: &str) -> (Vec<(String, String)>, Loader) {
+    let config = config(settings, &[path]);
+    let corpus = Arc::new(Corpus::open(&config).unwrap());
+    let tokenizer = Arc::new(tokenizer());
+    let mut loader = Loader::new(corpus.clone(), tokenizer.clone(), &config);
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    let step = loader.next(SlotId(0)).unwrap();
+    let batch = &step.batches[0];
+    let Labels::Class(labels) = &batch.labels else { panic!("{:?}", batch.labels) };
+    let mut found: Vec<(String, String)> = labels
+        .iter()
+        .enumerate()
+        .map(|(sample, label)| {
+            let ids = &batch.ids[sample * batch.sequence_length..][..batch.sequence_length];
+            let ids: Vec<u32> = ids.iter().map(|id| *id as u32).collect();
+            (tokenizer.decode(&ids).unwrap(), corpus.labels()[*label as usize].clone())
+        })
+        .collect();
+    found.sort();
+    (found, loader)
+}
+
+#[test]
+fn all_formats_give_the_same_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected: Vec<(String, String)> =
+        [("cat sat", "good"), ("dog ran far", "bad"), ("the mat", "bad"), ("the sun", "good")]
+            .map(|(text, label)| (text.to_owned(), label.to_owned()))
+            .to_vec();
+    let csv = "id,text,label\n1,cat sat,good\n2,\"dog ran\nfar\",bad\n3,the mat,bad\n4,the sun,good\n";
+    let json = expected.iter().map(|(text, label)| serde_json::json!({"label": label, "text": text}).to_string());
+    let jsonl = json.collect::<Vec<_>>().join("\n\n");
+    let texts: Vec<Option<&str>> = expected.iter().map(|(text, _)| Some(text.as_str())).collect();
+    let labels: Vec<Option<&str>> = expected.iter().map(|(_, label)| Some(label.as_str())).collect();
+    let parquet =
+        write_parquet(&folder.path().join("c.parquet"), &[("label", strings(&labels)), ("text", strings(&texts))], 3);
+    for path in [write(folder.path(), "c.csv", csv), write(folder.path(), "c.jsonl", &jsonl), parquet] {
+        assert_eq!(classes(CLASSIFY, &path).0, expected, "{path}");
+    }
+}
+
+#[test]
+fn labels_may_be_numbers_or_booleans_and_nulls_are_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = strings(&[Some("cat"), Some("dog"), None, Some("mat"), Some("sun"), Some("far")]);
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(0), Some(2), Some(2), None, Some(2), Some(0)]));
+    let booleans: ArrayRef =
+        Arc::new(BooleanArray::from(vec![Some(false), Some(true), Some(true), None, Some(true), Some(false)]));
+    for (name, labels, known) in [("n", numbers, ["0", "2"]), ("b", booleans, ["false", "true"])] {
+        let path = folder.path().join(format!("{name}.parquet"));
+        let path = write_parquet(&path, &[("text", texts.clone()), ("label", labels)], 10);
+        let (found, loader) = classes(CLASSIFY, &path);
+        let expected = [("cat", 0), ("dog", 1), ("far", 0), ("sun", 1)];
+        assert_eq!(found, expected.map(|(text, label)| (text.to_owned(), known[label].to_owned())).to_vec());
+        assert!(loader.counts().null_rows.load(Ordering::Relaxed) >= 2);
+    }
+}
+
+#[test]
+fn pairs_are_cut_at_the_longer_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = vec!["cat"; 50].join(" ");
+    let rows = [("dog", long.as_str(), "a"), (&long, "dog ran", "b"), (&long, &long, "a"), ("sun", "mat", "b")];
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|(a, b, label)| serde_json::json!({"text": a, "other": b, "label": label}).to_string())
+        .collect();
+    let path = write(folder.path(), "p.jsonl", &lines.join("\n"));
+    let config = config(&format!("{CLASSIFY} data.pair_column=other batch.sequence_length=16"), &[&path]);
+    let corpus = Arc::new(Corpus::open(&config).unwrap());
+    let mut loader = Loader::new(corpus, Arc::new(tokenizer()), &config);
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    let batch = loader.next(SlotId(0)).unwrap().batches.remove(0);
+    let (segments, mask) = (batch.segment_ids.unwrap(), batch.mask.unwrap());
+    let mut lengths: Vec<(usize, usize)> = (0..4)
+        .map(|sample| {
+            let range = sample * 16..(sample + 1) * 16;
+            let real = range.clone().filter(|at| mask[*at]).count();
+            let second = range.filter(|at| segments[*at] == 1).count();
+            (real - second - 2, second - 1)
+        })
+        .collect();
+    lengths.sort_unstable();
+    assert_eq!(lengths, [(1, 1), (1, 12), (7, 6), (11, 2)]);
+    assert!(loader.counts().truncated.load(Ordering::Relaxed) >= 3);
+}
+
+#[test]
+fn tags_stand_on_the_first_piece_of_each_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut words = ListBuilder::new(StringBuilder::new());
+    let mut tags = ListBuilder::new(StringBuilder::new());
+    for (word, tag) in [("the", "DET"), ("farther", "ADV"), ("1/2", "NUM"), ("\u{7}", "X"), ("sunset", "NOUN")] {
+        words.values().append_value(word);
+        tags.values().append_value(tag);
+    }
+    words.append(true);
+    tags.append(true);
+    let parquet = write_parquet(
+        &folder.path().join("t.parquet"),
+        &[("text", Arc::new(words.finish()) as ArrayRef), ("tags", Arc::new(tags.finish()) as ArrayRef)],
+        10,
+    );
+    let json = r#"{"text": ["the","farther","1/2","\u0007","sunset"], "tags": ["DET","ADV","NUM","X","NOUN"]}"#;
+    let files = [
+        (parquet, "data.label_column=tags"),
+        (write(folder.path(), "t.jsonl", json), "data.label_column=tags"),
+        (write(folder.path(), "t.pos", "the/DET farther/ADV 1/2/NUM \u{7}/X [sunset/NOUN]NP\n\n"), ""),
+        (write(folder.path(), "brown01", "the/DET farther/ADV 1/2/NUM \u{7}/X sunset/NOUN"), "data.format=word-tag"),
+    ];
+    for (path, settings) in files {
+        let config = config(&format!("{TAG} {settings}"), &[&path]);
+        let corpus = Arc::new(Corpus::open(&config).unwrap());
+        assert_eq!(corpus.labels(), ["ADV", "DET", "NOUN", "NUM", "X"]);
+        let tokenizer = Arc::new(tokenizer());
+        let mut loader = Loader::new(corpus, tokenizer.clone(), &config);
+        loader.assign(&[(SlotId(0), Cursor::default())]);
+        let batch = loader.next(SlotId(0)).unwrap().batches.remove(0);
+        let Labels::Tags(labels) = &batch.labels else { panic!("{:?}", batch.labels) };
+        let tokens: Vec<String> = batch.ids.iter().map(|id| tokenizer.token(*id as u32).unwrap()).take(11).collect();
+        // "1/2" has a slash that the vocabulary lacks.
+        let pieces = ["[CLS]", "the", "far", "##ther", "1", "[UNK]", "2", "[UNK]", "sun", "##set", "[SEP]"];
+        assert_eq!(tokens, pieces, "{path}");
+        let i = IGNORED;
+        assert_eq!(labels[..11], [i, 1, 0, i, 3, i, i, 4, 2, i, i], "{path}");
+        assert!(labels[11..].iter().all(|label| *label == IGNORED));
+    }
+}
+
+#[test]
+fn long_sentences_are_cut_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "t.pos", &format!("{}cat/B", "farther/A ".repeat(20)));
+    let config = config(&format!("{TAG} batch.sequence_length=8"), &[&path]);
+    let corpus = Arc::new(Corpus::open(&config).unwrap());
+    let mut loader = Loader::new(corpus, Arc::new(tokenizer()), &config);
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    let batch = loader.next(SlotId(0)).unwrap().batches.remove(0);
+    let Labels::Tags(labels) = &batch.labels else { panic!("{:?}", batch.labels) };
+    assert_eq!((batch.sequence_length, batch.mask.is_none()), (8, true));
+    assert_eq!(labels, &[IGNORED, 0, IGNORED, 0, IGNORED, 0, IGNORED, IGNORED]);
+    assert!(loader.counts().truncated.load(Ordering::Relaxed) >= 1);
+}
+
+#[test]
+fn limited_rows_nest_and_keep_all_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let csv: String = (0..200).map(|row| format!("{row} the cat,{}\n", row % 7)).collect();
+    let path = write(folder.path(), "l.csv", &format!("text,label\n{csv}"));
+    let texts = |limit: usize| {
+        let settings = format!("{CLASSIFY} data.limit_rows={limit} batch.micro_batch={limit}");
+        let (found, _) = classes(&settings, &path);
+        found.into_iter().map(|(text, _)| text).collect::<std::collections::BTreeSet<_>>()
+    };
+    let (few, more) = (texts(5), texts(20));
+    assert_eq!((few.len(), more.len()), (5, 20));
+    assert!(few.is_subset(&more));
+    let corpus = Corpus::open(&config(&format!("{CLASSIFY} data.limit_rows=3"), &[&path])).unwrap();
+    assert_eq!(corpus.labels().len(), 7, "whatever the limit");
+}
+
+#[test]
+fn a_label_that_is_not_in_the_list_is_named_with_its_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "l.csv", "text,label\ncat,good\ndog,baad\nmat,bad\n");
+    let config = config(&format!("{CLASSIFY} objective.labels=[\"good\",\"bad\"] batch.micro_batch=2"), &[&path]);
+    let mut loader = Loader::new(Arc::new(Corpus::open(&config).unwrap()), Arc::new(tokenizer()), &config);
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    let error = loader.next(SlotId(0)).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Value);
+    let expected = format!("{path}, row group 0, row 1: `baad` is none of the 2 labels");
+    assert!(error.to_string().starts_with(&expected), "{error}");
+    assert!(error.to_string().contains("known: good, bad"), "{error}");
+}
+
+#[test]
+fn predictions_are_built_as_training_samples_are() {
+    let tokenizer = tokenizer();
+    let single = text_batch(&tokenizer, &["the cat sat", "dog"], None, 32).unwrap();
+    assert_eq!((single.samples, single.sequence_length), (2, 8));
+    assert!(single.segment_ids.is_none());
+    assert_eq!(single.tokens(), 5 + 3);
+    let pairs = text_batch(&tokenizer, &["the cat"], Some(&["dog"]), 32).unwrap();
+    assert_eq!(pairs.segment_ids.unwrap(), [0, 0, 0, 0, 1, 1, 0, 0]);
+    let words = word_batch(&tokenizer, &[vec!["farther", "sun"]], 32).unwrap();
+    let Labels::Tags(labels) = words.labels else { panic!("no tags") };
+    assert_eq!(labels.iter().filter(|label| **label == 0).count(), 2);
+}

@@ -1,0 +1,313 @@
+//! Parquet to batches: every kind of column, cursors, slots, held-out units, null rows.
+
+mod shared;
+
+use arrow::array::{
+    ArrayRef, DictionaryArray, Int64Builder, LargeListBuilder, LargeStringArray, ListBuilder, StringArray,
+    StringViewArray, UInt32Builder,
+};
+use arrow::datatypes::Int32Type;
+use corpus::{Batch, Corpus, Dealt, ErrorKind, Labels, Loader, SlotStep, Tokenizer, first_turns, inspect};
+use shared::{config, run, text, tokenizer, write_parquet};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use types::{Cursor, Segment, SlotId};
+
+fn corpus_file(folder: &Path, rows: usize) -> String {
+    let texts: StringArray = (0..rows).map(|row| Some(text(row))).collect();
+    write_parquet(&folder.join("t.parquet"), &[("text", Arc::new(texts) as ArrayRef)], 40)
+}
+
+fn loader(settings: &str, path: &str) -> (Loader, Arc<Corpus>, Arc<Tokenizer>) {
+    let config = config(settings, &[path]);
+    let corpus = Arc::new(Corpus::open(&config).unwrap());
+    let tokenizer = Arc::new(tokenizer());
+    (Loader::new(corpus.clone(), tokenizer.clone(), &config), corpus, tokenizer)
+}
+
+const MLM: &str = "objective.kind=mlm batch.slots=4 batch.micro_batch=2 batch.accumulate=2 batch.sequence_length=32 data.unit_rows=10";
+
+fn restored(batch: &Batch) -> Vec<i64> {
+    let mut ids = batch.ids.clone();
+    if let Labels::Masked { positions, ids: labels, .. } = &batch.labels {
+        for (at, id) in positions.iter().zip(labels) {
+            ids[*at as usize] = *id;
+        }
+    }
+    ids
+}
+
+#[test]
+fn packed_blocks_have_no_padding_and_are_masked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut loader, _, tokenizer) = loader(MLM, &corpus_file(folder.path(), 100));
+    loader.assign(&[(SlotId(1), Cursor::default())]);
+    let step = loader.next(SlotId(1)).unwrap();
+    assert_eq!(step.batches.len(), 2);
+    for batch in &step.batches {
+        assert_eq!((batch.samples, batch.sequence_length, batch.ids.len()), (2, 32, 64));
+        assert!(batch.mask.is_none() && batch.segment_ids.is_none());
+        assert_eq!(batch.tokens(), 64);
+        let Labels::Masked { positions, ids, next_sentence: None } = &batch.labels else {
+            panic!("{:?}", batch.labels)
+        };
+        // round(32 × 0.15) = 5 of each of two samples.
+        assert_eq!((positions.len(), ids.len()), (10, 10));
+        assert!(positions.windows(2).all(|two| two[0] < two[1]));
+        let special = tokenizer.special();
+        assert!(batch.ids.contains(&i64::from(special.mask)));
+        for sample in restored(batch).chunks(32) {
+            assert_eq!((sample[0], sample[31]), (i64::from(special.classify), i64::from(special.separator)));
+            assert!(!sample.contains(&i64::from(special.unknown)));
+        }
+    }
+}
+
+#[test]
+fn a_step_from_a_cursor_in_the_middle_is_the_uninterrupted_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = corpus_file(folder.path(), 100);
+    let (mut through, corpus, _) = loader(MLM, &path);
+    let slots: Vec<SlotId> = (0..4).map(SlotId).collect();
+    through.assign(&slots.iter().map(|slot| (*slot, Cursor::default())).collect::<Vec<_>>());
+    let mut cursors = BTreeMap::new();
+    let mut crossed = false;
+    let mut epochs = 0;
+    for step in 0..40 {
+        let expected: Vec<SlotStep> = slots.iter().map(|slot| through.next(*slot).unwrap()).collect();
+        if step % 7 == 0 {
+            // Another worker, with other neighbours, in another order.
+            let (mut other, _, _) = loader(MLM, &path);
+            for (slot, expected) in slots.iter().zip(&expected).rev() {
+                other.assign(&[(*slot, cursors.get(slot).copied().unwrap_or_default())]);
+                assert_eq!(&other.next(*slot).unwrap(), expected, "step {step}, slot {slot}");
+            }
+        }
+        for (slot, taken) in slots.iter().zip(&expected) {
+            crossed |= taken.segments.len() > 1;
+            epochs = epochs.max(corpus.plan().deal(*slot, taken.cursor.turn).epoch);
+            cursors.insert(*slot, taken.cursor);
+        }
+    }
+    assert!(crossed && epochs >= 2, "units and epochs were crossed: {epochs}");
+}
+
+#[test]
+fn segments_cover_every_unit_of_every_epoch_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut loader, corpus, _) = loader(MLM, &corpus_file(folder.path(), 100));
+    let slots: Vec<SlotId> = (0..4).map(SlotId).collect();
+    loader.assign(&slots.iter().map(|slot| (*slot, Cursor::default())).collect::<Vec<_>>());
+    let mut used: BTreeMap<(u64, usize), (u64, u64)> = BTreeMap::new();
+    for _ in 0..60 {
+        for slot in &slots {
+            let step = loader.next(*slot).unwrap();
+            let samples: u64 = step.segments.iter().map(|segment| segment.end - segment.start).sum();
+            assert_eq!(samples, 4);
+            for Segment { turn, start, end, total, .. } in step.segments {
+                let Dealt { epoch, unit } = corpus.plan().deal(*slot, turn);
+                let (next, of) = used.entry((epoch, unit)).or_insert((0, total));
+                assert_eq!((*next, *of), (start, total), "no sample twice, none left out");
+                *next = end;
+            }
+        }
+    }
+    // Slots do not run in step, but nobody is epochs behind: the first two are complete.
+    for epoch in 0..2 {
+        for unit in 0..corpus.plan().units().len() {
+            let (used, total) = used[&(epoch, unit)];
+            assert_eq!(used, total, "epoch {epoch}, unit {unit}");
+        }
+    }
+}
+
+#[test]
+fn epochs_bring_other_masks_and_another_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = MLM.replace("slots=4", "slots=1").replace("unit_rows=10", "unit_rows=1000 data.eval_fraction=0");
+    let (mut loader, _, _) = loader(&settings, &corpus_file(folder.path(), 40));
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    let first = loader.next(SlotId(0)).unwrap();
+    loader.assign(&[(SlotId(0), Cursor { turn: 1, sample: 0 })]);
+    assert_ne!(restored(&loader.next(SlotId(0)).unwrap().batches[0]), restored(&first.batches[0]));
+}
+
+#[test]
+fn held_out_batches_never_change_and_are_not_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = corpus_file(folder.path(), 100);
+    let (mut a, corpus, _) = loader(MLM, &path);
+    let (b, _, _) = loader(MLM, &path);
+    a.assign(&[(SlotId(0), Cursor::default())]);
+    a.next(SlotId(0)).unwrap();
+    let batches = a.eval_batches(7).unwrap();
+    assert_eq!(batches, b.eval_batches(7).unwrap());
+    assert_eq!(batches.iter().map(|batch| batch.samples).collect::<Vec<_>>(), [2, 2, 2, 1]);
+    assert!(!corpus.plan().eval_units().is_empty());
+    let all = a.eval_batches(u64::MAX).unwrap();
+    assert!(all.iter().map(|batch| batch.samples).sum::<usize>() > 7);
+    // Each row of the fixture says its own number.
+    let held = corpus.plan().eval_units()[0];
+    assert!(
+        corpus.plan().units().iter().all(|unit| (unit.row_group, unit.first_row) != (held.row_group, held.first_row))
+    );
+}
+
+#[test]
+fn eval_paths_are_held_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = corpus_file(folder.path(), 30);
+    let eval: StringArray = (0..5).map(|row| Some(text(row + 100))).collect();
+    let eval = write_parquet(&folder.path().join("e.parquet"), &[("text", Arc::new(eval) as ArrayRef)], 40);
+    let config = config(&format!("{MLM} data.eval_paths=[\"{eval}\"]"), &[&train]);
+    let corpus = Corpus::open(&config).unwrap();
+    assert_eq!(corpus.plan().units().iter().map(|unit| unit.rows).sum::<u64>(), 30);
+    assert_eq!(corpus.plan().eval_units().iter().map(|unit| unit.rows).sum::<u64>(), 5);
+    assert_eq!(corpus.files().iter().map(|file| file.held_out).collect::<Vec<_>>(), [false, true]);
+    let source =
+        corpus::FileSource::open(&config.data.paths, &config.data.eval_paths, None, &corpus::Columns::of(&config));
+    let again = Corpus::with_source(&config, corpus.files().to_vec(), Arc::new(source.unwrap())).unwrap();
+    assert_eq!(again.plan().units(), corpus.plan().units());
+}
+
+#[test]
+fn pairs_have_segments_labels_and_padding() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = MLM.replace("kind=mlm", "kind=mlm_nsp").replace("sequence_length=32", "sequence_length=40");
+    let (mut loader, _, tokenizer) = loader(&settings, &corpus_file(folder.path(), 100));
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    let mut labels = [0; 2];
+    for _ in 0..20 {
+        for batch in loader.next(SlotId(0)).unwrap().batches {
+            let segments = batch.segment_ids.as_ref().unwrap();
+            let ids = restored(&batch);
+            let Labels::Masked { next_sentence: Some(next), .. } = &batch.labels else { panic!("no labels") };
+            next.iter().for_each(|label| labels[*label as usize] += 1);
+            for sample in 0..batch.samples {
+                let range = sample * batch.sequence_length..(sample + 1) * batch.sequence_length;
+                let real = |at: &usize| batch.mask.as_ref().is_none_or(|mask| mask[*at]);
+                let length = range.clone().take_while(real).count();
+                assert!(range.clone().skip(length).all(|at| !real(&at) && ids[at] == 0 && segments[at] == 0));
+                let separator = i64::from(tokenizer.special().separator);
+                let ends: Vec<usize> = range.clone().take(length).filter(|at| ids[*at] == separator).collect();
+                assert_eq!(ends.len(), 2);
+                assert!(range.clone().take(length).all(|at| segments[at] == i64::from(at > ends[0])));
+            }
+        }
+    }
+    assert!(labels[0] > 10 && labels[1] > 10, "{labels:?}");
+}
+
+#[test]
+fn every_kind_of_text_column_reads_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts: Vec<String> = (0..60).map(text).collect();
+    let strings = texts.iter().map(String::as_str);
+    let ids = tokenizer();
+    let mut lists = ListBuilder::new(UInt32Builder::new());
+    let mut large_lists = LargeListBuilder::new(Int64Builder::new());
+    for text in &texts {
+        // As other engines leave them: with special tokens around, which are dropped.
+        let mut row = vec![ids.special().classify];
+        row.extend(ids.encode(text).unwrap());
+        row.push(ids.special().separator);
+        lists.append_value(row.iter().copied().map(Some));
+        large_lists.append_value(row.iter().map(|id| Some(i64::from(*id))));
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(strings.clone().map(Some).collect::<StringArray>()),
+        Arc::new(strings.clone().map(Some).collect::<LargeStringArray>()),
+        Arc::new(strings.clone().map(Some).collect::<StringViewArray>()),
+        Arc::new(strings.map(Some).collect::<DictionaryArray<Int32Type>>()),
+        Arc::new(lists.finish()),
+        Arc::new(large_lists.finish()),
+    ];
+    let steps: Vec<SlotStep> = columns
+        .into_iter()
+        .enumerate()
+        .map(|(index, column)| {
+            let name = folder.path().join(format!("{index}.parquet"));
+            let other: ArrayRef = Arc::new(StringArray::from(vec!["x"; 60]));
+            let path = write_parquet(&name, &[("before", other.clone()), ("text", column), ("after", other)], 40);
+            let (mut loader, _, _) = loader(MLM, &path);
+            loader.assign(&[(SlotId(2), Cursor::default())]);
+            loader.next(SlotId(2)).unwrap()
+        })
+        .collect();
+    for step in &steps[1..] {
+        assert_eq!(step, &steps[0]);
+    }
+}
+
+#[test]
+fn null_rows_are_skipped_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts: StringArray = (0..40).map(|row| (row % 4 != 0).then(|| text(row))).collect();
+    let path = write_parquet(&folder.path().join("n.parquet"), &[("text", Arc::new(texts) as ArrayRef)], 40);
+    let settings = MLM.replace("slots=4", "slots=1").replace("unit_rows=10", "unit_rows=40 data.eval_fraction=0");
+    let (mut loader, corpus, tokenizer) = loader(&settings, &path);
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    loader.next(SlotId(0)).unwrap();
+    let nulls = loader.counts().null_rows.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(nulls >= 10 && nulls % 10 == 0, "ten in each pass over the unit: {nulls}");
+    let seen = inspect(corpus.files(), corpus.source(), Some(&tokenizer)).unwrap();
+    assert_eq!((seen.rows, seen.sampled_rows, seen.sampled_null_rows), (40, 32, 8));
+    assert!(seen.estimated_tokens.unwrap() > 400);
+}
+
+#[test]
+fn rows_that_give_nothing_end_the_run_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = StringArray::from(vec![" "; 40]);
+    let path = write_parquet(&folder.path().join("n.parquet"), &[("text", Arc::new(texts) as ArrayRef)], 40);
+    let (mut loader, _, _) = loader(MLM, &path);
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    for _ in 0..2 {
+        let error = loader.next(SlotId(0)).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Empty);
+        assert!(error.to_string().contains("gives not one sample"), "{error}");
+    }
+    assert_eq!(loader.next(SlotId(3)).unwrap_err().kind, ErrorKind::Internal);
+}
+
+#[test]
+fn globs_take_all_matches_in_order_and_turns_are_spelt_out() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["b", "a", "c"] {
+        let texts: StringArray = (0..10).map(|row| Some(text(row))).collect();
+        write_parquet(&folder.path().join(format!("{name}.parquet")), &[("text", Arc::new(texts) as ArrayRef)], 40);
+    }
+    let config = config(MLM, &[&folder.path().join("*.parquet").display().to_string()]);
+    let corpus = Corpus::open(&config).unwrap();
+    let names: Vec<&str> = corpus.files().iter().map(|file| file.path.rsplit('/').next().unwrap()).collect();
+    assert_eq!(names, ["a.parquet", "b.parquet", "c.parquet"]);
+    let turns = first_turns(corpus.plan(), corpus.files(), 2);
+    assert_eq!(turns.len(), 8);
+    assert_eq!((turns[5].turn, turns[5].slot), (1, SlotId(1)));
+    assert_eq!(turns[5].unit, corpus.plan().deal(SlotId(1), 1).unit);
+}
+
+#[test]
+fn urls_are_read_through_the_object_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = corpus_file(folder.path(), 20);
+    let by_url = Corpus::open(&config(MLM, &[&format!("file://{path}")])).unwrap();
+    let by_path = Corpus::open(&config(MLM, &[&path])).unwrap();
+    assert_eq!(by_url.plan().units(), by_path.plan().units());
+}
+
+#[test]
+fn dropping_a_loader_at_work_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = corpus_file(folder.path(), 400);
+    for _ in 0..20 {
+        let (mut loader, corpus, _) = loader(&MLM.replace("unit_rows=10", "unit_rows=40"), &path);
+        loader.assign(&(0..4).map(|slot| (SlotId(slot), Cursor::default())).collect::<Vec<_>>());
+        drop(loader);
+        // The threads let go of the corpus.
+        let weak = Arc::downgrade(&corpus);
+        drop(corpus);
+        run::until(|| weak.upgrade().is_none());
+    }
+}
