@@ -141,7 +141,7 @@ fn nccl() -> Check {
         Err(reason) => Check::note(
             "nccl",
             reason,
-            "for GPUs: build with `--features worker/cuda` against a libtorch with CUDA (docs/gpu.md)",
+            "for GPUs: build with `--features worker/cuda` against a libtorch with CUDA",
         ),
     }
 }

@@ -28,7 +28,7 @@ impl Predictor {
     /// From a folder with config.json, model.safetensors and tokenizer.json or vocab.txt.
     pub fn open(folder: &Path, length: Option<usize>, device: Device) -> Result<Self, Problem> {
         let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
-        let read = hugging_face::read_folder(folder).map_err(|error| at(&error))?;
+        let read = hugging_face::read_folder(folder).map_err(|error| Problem::failure(error.to_string()))?;
         let labels = match read.head.labels() {
             Some(labels) => labels.to_vec(),
             None => {

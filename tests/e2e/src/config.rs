@@ -1,0 +1,64 @@
+//! Configs of runs that take seconds.
+
+use crate::Corpus;
+
+/// A tiny BERT with dropout, on sentence pairs; 30 steps of 6 slots.
+pub fn pretraining(corpus: &Corpus) -> String {
+    format!(
+        r#"
+[run]
+name = "tiny"
+kind = "pretrain"
+steps = 30
+seed = 11
+
+[data]
+paths = ["{text}"]
+unit_rows = 20
+eval_fraction = 0.1
+
+[tokenizer]
+path = "{vocabulary}"
+
+[model]
+layers = 2
+hidden = 64
+heads = 2
+intermediate = 128
+dropout = 0.1
+
+[objective]
+kind = "mlm_nsp"
+
+[batch]
+slots = 6
+micro_batch = 4
+sequence_length = 32
+
+[optimizer]
+learning_rate = 1e-3
+
+[checkpoint]
+every_steps = 10
+keep_latest = 10
+
+[eval]
+every_steps = 15
+samples = 32
+"#,
+        text = corpus.text.display(),
+        vocabulary = corpus.vocabulary.display()
+    )
+}
+
+/// What makes a config of [`pretraining`] a tagger: the arguments of `submit`, but for the data's path and the source.
+pub const TAGGER: [&str; 8] = [
+    "--set",
+    "run.kind=finetune",
+    "--set",
+    "objective.kind=tag",
+    "--set",
+    "run.name=tagger",
+    "--set",
+    "optimizer.learning_rate=3e-3",
+];
