@@ -48,7 +48,7 @@ fn check(model: &Model, case: &BTreeMap<String, Tensor>) {
         assert_close("nsp_logits", &logits, &case["nsp_logits"], TOLERANCE);
         let next = logits.cross_entropy_loss::<&Tensor>(&case["next_sentence"], None, Reduction::Mean, -100, 0.0);
         assert_close("nsp_loss", &next, &case["nsp_loss"], TOLERANCE);
-        loss = loss + next;
+        loss += next;
     }
     assert_close("loss", &loss, &case["loss"], TOLERANCE);
     loss.backward();
