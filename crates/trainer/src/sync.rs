@@ -41,8 +41,9 @@ pub(crate) fn synchronise(
         "state is broadcast"
     );
     let header = share_header(held.as_ref().filter(|_| own_rank == source), recipe, source, group).map_err(failed)?;
-    let mut state = if own_rank == source || own == most {
-        held.take().ok_or_else(|| TrainError::fatal("the source of a broadcast holds no state"))?
+    let keeps = own_rank == source || (most >= 0 && own == most);
+    let mut state = if keeps {
+        held.take().ok_or_else(|| TrainError::fatal("this member said that it holds state, and holds none"))?
     } else {
         // Half a state must never count as one: from here to the end of the broadcast nothing is held.
         *held = None;
@@ -55,7 +56,7 @@ pub(crate) fn synchronise(
     };
     let received = receive(&mut state, source, group);
     // The source writes nothing, and who has done as many steps is sent the very bytes it holds.
-    if received.is_ok() || own == most || own_rank == source {
+    if received.is_ok() || keeps {
         *held = Some(state);
     }
     received.map_err(|error| TrainError::collective(held.as_ref().map(|state| state.header.step), error))

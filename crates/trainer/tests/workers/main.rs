@@ -1,0 +1,84 @@
+//! The trainer as workers use it: several processes, a group of Gloo, kills, pauses, checkpoints. libtorch's random
+//! generator belongs to the process, so every trainer here runs in a process of its own: this binary again.
+
+mod cluster;
+mod data;
+mod folder_store;
+mod process;
+mod recovery;
+mod tuning;
+
+use cluster::{Cluster, Plan, undisturbed};
+use data::pretraining;
+use process::Verdict;
+
+/// Not a test: what the other tests start as a worker.
+#[test]
+#[ignore = "the body of the worker processes"]
+fn worker_process() {
+    let folder = std::env::var(process::FOLDER).expect("started by a test");
+    let worker = std::env::var(process::WORKER).expect("started by a test").parse().unwrap();
+    process::work(folder.as_ref(), worker);
+}
+
+#[test]
+fn one_two_and_three_workers_end_with_the_same_bits() {
+    let config = pretraining("");
+    let (one, alone) = undisturbed(&config, 1);
+    for workers in [2, 3] {
+        let (digest, cluster) = undisturbed(&config, workers);
+        assert_eq!(digest, one, "{workers} workers");
+        let timeless = |line: &process::Logged| {
+            let metrics = line.metrics.iter().filter(|(name, _)| name != "train/tokens_per_second");
+            (line.step, line.samples_digest.clone(), metrics.cloned().collect::<Vec<_>>())
+        };
+        let logs = [&alone, &cluster].map(|cluster| cluster.log(0).iter().map(timeless).collect::<Vec<_>>());
+        assert_eq!(logs[0], logs[1], "every number of every step is the same");
+    }
+    assert!(alone.metric(0, "eval/loss").is_some() && alone.metric(0, "eval/nsp_accuracy").is_some());
+    assert!(alone.log(0)[29].metrics.iter().any(|(name, _)| name == "eval/loss"), "the last step is evaluated");
+}
+
+#[test]
+fn every_sample_is_used_once_in_each_epoch() {
+    let (_, cluster) = undisturbed(&pretraining(""), 3);
+    let mut next = std::collections::BTreeMap::new();
+    for line in cluster.log(1) {
+        for segment in line.segments {
+            let place = next.entry(segment.slot).or_insert((0, 0));
+            assert_eq!((segment.turn, segment.start), *place, "slot {}", segment.slot);
+            *place = if segment.end == segment.total { (segment.turn + 1, 0) } else { (segment.turn, segment.end) };
+        }
+    }
+    assert_eq!(next.len(), 6);
+}
+
+#[test]
+fn fast_mode_comes_close_to_exact_mode() {
+    let short = |mode: &str| pretraining(&format!("[reduce]\nmode = \"{mode}\"")).replace("steps = 30", "steps = 10");
+    let weights = |config: &str, workers| {
+        let (_, cluster) = undisturbed(config, workers);
+        let bytes = std::fs::read(cluster.checkpoint(10).join("model.safetensors")).unwrap();
+        model::safetensors_io::read(&bytes).unwrap()
+    };
+    let exact = weights(&short("exact"), 1);
+    for workers in [1, 2] {
+        let fast = weights(&short("fast"), workers);
+        for ((name, exact), (_, fast)) in exact.iter().zip(&fast) {
+            let difference = (exact - fast).abs().max().double_value(&[]);
+            assert!(difference < 2e-5, "{workers} workers, {name}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn a_run_whose_gradients_never_fit_ends_with_a_reason() {
+    let config = pretraining("[reduce]\nfraction_bits = 50");
+    let mut cluster = Cluster::new(&config.replace("dropout = 0.1", "dropout = 0.1\ninitializer_range = 3e4"), 2);
+    cluster.assign(&[0, 1], &Plan::default());
+    for worker in [0, 1] {
+        let Verdict::Fatal(reason) = cluster.verdict(worker) else { panic!("it went on") };
+        assert!(reason.contains("20 steps in a row, up to step 20") && reason.contains("fraction_bits"), "{reason}");
+    }
+    assert_eq!(cluster.metric(0, "train/skipped"), Some(1.0));
+}

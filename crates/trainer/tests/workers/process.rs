@@ -1,0 +1,155 @@
+//! The child's side: a worker process that takes assignments from a folder until it is told to go.
+
+use crate::folder_store::FolderStore;
+use c10d::{Backend, GroupOptions, KeyValueStore, MemoryStore, ProcessGroup};
+use serde::{Deserialize, Serialize};
+use std::cell::Cell;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use trainer::{Capture, CheckpointFiles, Host, Membership, Outcome, Phase, Requests, StepReport, TrainError, Trainer};
+use types::{Attempt, Generation, Rank, SlotId, Step, WorldSize};
+
+pub const FOLDER: &str = "TRIREME_TEST_FOLDER";
+pub const WORKER: &str = "TRIREME_TEST_WORKER";
+pub const LONG: Duration = Duration::from_secs(120);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Assignment {
+    pub generation: u64,
+    pub attempt: u32,
+    pub rank: u32,
+    pub world: u32,
+    pub slots: Vec<u32>,
+    /// Ask for a pause (and a checkpoint) after this step.
+    pub pause_after: Option<u64>,
+    pub restore: Option<PathBuf>,
+    pub parent: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Verdict {
+    Paused(u64),
+    Finished { step: u64, weights_digest: String },
+    Collective { step: Option<u64>, message: String },
+    Fatal(String),
+}
+
+/// One line of a worker's log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Logged {
+    pub generation: u64,
+    pub step: u64,
+    pub samples_digest: String,
+    pub segments: Vec<types::Segment>,
+    pub metrics: Vec<(String, f64)>,
+}
+
+struct FolderHost<'a> {
+    folder: &'a Path,
+    worker: usize,
+    assignment: &'a Assignment,
+    steps: Cell<u64>,
+}
+
+impl Host for FolderHost<'_> {
+    fn requests(&self) -> Requests {
+        // Only rank 0 asks: the others must learn of it.
+        let wanted =
+            self.assignment.rank == 0 && self.assignment.pause_after.is_some_and(|step| self.steps.get() + 1 >= step);
+        Requests { checkpoint: wanted, pause: wanted }
+    }
+
+    fn phase(&self, _: Phase) {}
+
+    fn progress(&self, report: StepReport) {
+        self.steps.set(report.step.0);
+        let line = Logged {
+            generation: self.assignment.generation,
+            step: report.step.0,
+            samples_digest: report.samples_digest.to_string(),
+            segments: report.segments,
+            metrics: report.metrics,
+        };
+        let path = self.folder.join(format!("log-{}", self.worker));
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, "{}", serde_json::to_string(&line).unwrap()).unwrap();
+    }
+
+    fn checkpoint(&self, capture: Capture) {
+        let folder = self.folder.join(format!("checkpoint-{}-{}", capture.generation, capture.step));
+        fs::create_dir_all(&folder).unwrap();
+        // On another thread, as a worker does it.
+        let files = std::thread::spawn(move || capture.files().unwrap()).join().unwrap();
+        for (name, bytes) in files {
+            fs::write(folder.join(name), bytes).unwrap();
+        }
+    }
+
+    fn wait_for_checkpoints(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn restore(&self) -> Result<Option<CheckpointFiles>, String> {
+        Ok(self.assignment.restore.as_deref().map(read))
+    }
+
+    fn parent(&self) -> Result<CheckpointFiles, String> {
+        self.assignment.parent.as_deref().map(read).ok_or_else(|| "no parent was given".to_owned())
+    }
+}
+
+pub fn read(folder: &Path) -> CheckpointFiles {
+    let entries = fs::read_dir(folder).unwrap().flatten();
+    let files = entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()));
+    CheckpointFiles { files: files.collect() }
+}
+
+/// What the child process does.
+pub fn work(folder: &Path, worker: usize) {
+    trainer::set_threads(1);
+    let config = config::load(&folder.join("config.toml"), &[]).unwrap().check("config.toml").unwrap();
+    let tokenizer = Arc::new(corpus::Tokenizer::open(&config.tokenizer).unwrap());
+    let corpus = Arc::new(corpus::Corpus::open(&config).unwrap());
+    let mut trainer = Trainer::new(config, corpus, tokenizer, tch::Device::Cpu).unwrap();
+    let orders = FolderStore::new(folder.join("orders"));
+    for number in 0.. {
+        let order = orders.get(&format!("{worker}/{number}"), LONG).unwrap();
+        let Some(assignment): Option<Assignment> = serde_json::from_slice(&order).unwrap() else { return };
+        let verdict = take_part(&mut trainer, folder, worker, &assignment);
+        orders.set(&format!("{worker}/{number}/verdict"), &serde_json::to_vec(&verdict).unwrap()).unwrap();
+    }
+}
+
+fn take_part(trainer: &mut Trainer, folder: &Path, worker: usize, assignment: &Assignment) -> Verdict {
+    let (backend, store): (_, Arc<dyn KeyValueStore>) = if assignment.world == 1 {
+        (Backend::Solo, Arc::new(MemoryStore::default()))
+    } else {
+        (Backend::Gloo, Arc::new(FolderStore::new(folder.join(format!("generation-{}", assignment.generation)))))
+    };
+    let options =
+        GroupOptions { rank: assignment.rank, world: assignment.world, timeout: LONG, address: "127.0.0.1".to_owned() };
+    let group = ProcessGroup::new(backend, store, options).unwrap();
+    let membership = Membership {
+        run: "test".parse().unwrap(),
+        generation: Generation(assignment.generation),
+        attempt: Attempt(assignment.attempt),
+        rank: Rank(assignment.rank),
+        world: WorldSize(assignment.world),
+        slots: assignment.slots.iter().copied().map(SlotId).collect(),
+    };
+    let steps = Cell::new(trainer.step().map_or(0, |step| step.0));
+    let host = FolderHost { folder, worker, assignment, steps };
+    match trainer.run(&membership, &group, &host) {
+        Ok(Outcome::Paused { step }) => Verdict::Paused(step.0),
+        Ok(Outcome::Finished { step, weights_digest }) => {
+            Verdict::Finished { step: step.0, weights_digest: weights_digest.to_string() }
+        }
+        Err(TrainError::Collective { step, message }) => {
+            Verdict::Collective { step: step.map(|Step(step)| step), message }
+        }
+        Err(TrainError::Fatal { message }) => Verdict::Fatal(message),
+    }
+}

@@ -1,0 +1,100 @@
+//! Kills, joins, pauses and checkpoints leave no trace in the weights.
+
+use crate::cluster::{Cluster, Plan, undisturbed};
+use crate::data::pretraining;
+use crate::process::Verdict;
+use rand::Rng;
+
+#[test]
+fn survivors_of_a_kill_end_with_the_bits_of_an_undisturbed_run() {
+    let config = pretraining("");
+    let (expected, _) = undisturbed(&config, 1);
+    let at = rand::rng().random_range(1..25);
+    let victim = rand::rng().random_range(0..3);
+    println!("worker {victim} is killed after step {at}");
+    let mut cluster = Cluster::new(&config, 3);
+    cluster.assign(&[0, 1, 2], &Plan::default());
+    cluster.wait_for_step(victim, at);
+    cluster.kill(victim);
+    let survivors: Vec<usize> = (0..3).filter(|&worker| worker != victim).collect();
+    for &survivor in &survivors {
+        let verdict = cluster.verdict(survivor);
+        let held = matches!(&verdict, Verdict::Collective { step: Some(step), .. } if *step >= at);
+        assert!(held, "{verdict:?}, victim {victim} at {at}");
+    }
+    cluster.assign(&survivors, &Plan::default());
+    assert_eq!(cluster.digest(&survivors), expected, "victim {victim} at {at}");
+    let steps: Vec<u64> = cluster.log(survivors[0]).iter().map(|line| line.step).collect();
+    assert!(steps.windows(2).all(|pair| pair[1] <= pair[0] + 1), "no step is lost: {steps:?}");
+}
+
+#[test]
+fn a_joiner_gets_the_state_from_a_peer() {
+    let config = pretraining("[optimizer]\nkind = \"muon\"");
+    let (expected, _) = undisturbed(&config, 1);
+    let mut cluster = Cluster::new(&config, 1);
+    cluster.assign(&[0], &Plan { pause_after: Some(7), ..Plan::default() });
+    let joiner = cluster.add_worker();
+    assert_eq!(cluster.verdict(0), Verdict::Paused(7));
+    // The joiner is rank 0: the source is who holds the state, not who comes first.
+    cluster.assign(&[joiner, 0], &Plan::default());
+    assert_eq!(cluster.digest(&[joiner, 0]), expected);
+    assert_eq!(cluster.log(joiner)[0].step, 8);
+}
+
+#[test]
+fn a_checkpoint_of_two_workers_resumes_with_one_or_three() {
+    for optimizer in ["adamw", "lamb", "muon"] {
+        let config = pretraining(&format!("[optimizer]\nkind = \"{optimizer}\""));
+        let (expected, _) = undisturbed(&config, 1);
+        let mut first = Cluster::new(&config, 2);
+        first.assign(&[0, 1], &Plan { pause_after: Some(11), ..Plan::default() });
+        assert_eq!([first.verdict(0), first.verdict(1)], [Verdict::Paused(11), Verdict::Paused(11)]);
+        let checkpoint = first.checkpoint(11);
+        for workers in [1, 3] {
+            let mut second = Cluster::new(&config, workers);
+            let members: Vec<usize> = (0..workers).collect();
+            second.assign(&members, &Plan { attempt: 1, restore: Some(checkpoint.clone()), ..Plan::default() });
+            assert_eq!(second.digest(&members), expected, "{optimizer}, {workers} workers");
+            assert_eq!(second.log(0)[0].step, 12);
+        }
+    }
+}
+
+#[test]
+fn state_of_an_older_attempt_is_not_used() {
+    let config = pretraining("");
+    let mut cluster = Cluster::new(&config, 2);
+    cluster.assign(&[0], &Plan { pause_after: Some(3), ..Plan::default() });
+    assert_eq!(cluster.verdict(0), Verdict::Paused(3));
+    // Attempt 1 starts again from nothing, although worker 0 still holds step 3 of attempt 0.
+    cluster.assign(&[0, 1], &Plan { attempt: 1, ..Plan::default() });
+    cluster.digest(&[0, 1]);
+    assert_eq!(cluster.log(1)[0].step, 1);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_with_its_file() {
+    let config = pretraining("");
+    let mut cluster = Cluster::new(&config, 1);
+    cluster.assign(&[0], &Plan { pause_after: Some(2), ..Plan::default() });
+    assert_eq!(cluster.verdict(0), Verdict::Paused(2));
+    let checkpoint = cluster.checkpoint(2);
+    for (file, contents, expected) in [
+        ("optimizer-0-of-1.safetensors", Some(&b"\x08\0\0\0\0\0\0\0{\"a\":1}}"[..]), "optimizer-0-of-1.safetensors"),
+        ("optimizer-0-of-1.safetensors", None, "`exp_avg."),
+        ("state.json", Some(b"{}"), "state.json"),
+        ("model.safetensors", None, "no model.safetensors"),
+    ] {
+        let path = checkpoint.join(file);
+        let good = std::fs::read(&path).unwrap();
+        match contents {
+            Some(contents) => std::fs::write(&path, contents).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        cluster.assign(&[0], &Plan { attempt: 1, restore: Some(checkpoint.clone()), ..Plan::default() });
+        let Verdict::Fatal(reason) = cluster.verdict(0) else { panic!("{file} was accepted") };
+        assert!(reason.contains(expected), "{reason}");
+        std::fs::write(&path, good).unwrap();
+    }
+}

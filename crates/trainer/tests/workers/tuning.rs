@@ -1,0 +1,46 @@
+//! Fine-tuning from another run's checkpoint.
+
+use crate::cluster::{Cluster, Plan, undisturbed};
+use crate::data::{finetuning, pretraining};
+use crate::process::Verdict;
+
+const LABELLED: &str = "paths = [\"labelled.parquet\"]\nlabel_column = \"label\"\nunit_rows = 4";
+const TAGGED: &str = "paths = [\"tagged.txt\"]\nformat = \"word-tag\"\nunit_rows = 4";
+
+#[test]
+fn a_classifier_learns_from_a_parents_encoder() {
+    let short = pretraining("").replace("steps = 30", "steps = 4");
+    let (_, parent) = undisturbed(&short, 1);
+    let config = finetuning(LABELLED, "kind = \"classify\"", "run:test");
+    let mut digests = Vec::new();
+    for workers in [1, 2] {
+        let mut cluster = Cluster::new(&config, workers);
+        let members: Vec<usize> = (0..workers).collect();
+        cluster.assign(&members, &Plan { parent: Some(parent.checkpoint(4)), ..Plan::default() });
+        digests.push(cluster.digest(&members));
+        let accuracy = cluster.metric(0, "eval/accuracy").unwrap();
+        assert!(accuracy > 0.9, "three classes with words of their own: {accuracy}");
+        assert!(cluster.metric(0, "eval/mcc").unwrap() > 0.8 && cluster.metric(0, "eval/macro_f1").unwrap() > 0.8);
+    }
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn a_tagger_reports_entities() {
+    let (_, cluster) = undisturbed(&finetuning(TAGGED, "kind = \"tag\"\ntag_scheme = \"bio\"", ""), 2);
+    let values = ["accuracy", "macro_f1", "entity_precision", "entity_recall", "entity_f1"]
+        .map(|name| cluster.metric(1, &format!("eval/{name}")).unwrap());
+    assert!(values.iter().all(|value| (0.0..=1.0).contains(value)), "{values:?}");
+    assert!(values[0] > 0.6, "{values:?}");
+}
+
+#[test]
+fn a_parent_of_another_shape_is_refused() {
+    let short = pretraining("").replace("steps = 30", "steps = 1");
+    let (_, parent) = undisturbed(&short, 1);
+    let config = finetuning(LABELLED, "kind = \"classify\"", "run:test").replace("hidden = 32", "hidden = 64");
+    let mut cluster = Cluster::new(&config, 1);
+    cluster.assign(&[0], &Plan { parent: Some(parent.checkpoint(1)), ..Plan::default() });
+    let Verdict::Fatal(reason) = cluster.verdict(0) else { panic!("it was accepted") };
+    assert!(reason.contains("model.hidden: 64, but the model of init.from has 32"), "{reason}");
+}
