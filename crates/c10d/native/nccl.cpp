@@ -1,7 +1,6 @@
 // NCCL through libtorch's ProcessGroupNCCL. Only compiled with the cargo feature `cuda`.
 #include "group.h"
 
-#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 
@@ -36,10 +35,6 @@ char* tr_group_nccl(
   return trireme::guarded([&] {
     const std::chrono::milliseconds timeout(timeout_ms);
     c10::intrusive_ptr<c10d::Store> store = c10::make_intrusive<trireme::RustStore>(store_self, *table, timeout);
-    // The kernel driver's own words, if there is no device or no driver.
-    TORCH_CHECK(
-        device >= 0 && device < c10::cuda::device_count_ensure_non_zero(),
-        "there is no CUDA device ", device);
     prefer_errors_over_exits();
     c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device));
     auto options = c10d::ProcessGroupNCCL::Options::create();
@@ -51,9 +46,13 @@ char* tr_group_nccl(
   });
 }
 
+// NCCL's own number (22809 is 2.28.9), or 0. Asked through libtorch, so that it is the NCCL that libtorch uses.
 int tr_nccl_version() {
-  int version = 0;
-  return ncclGetVersion(&version) == ncclSuccess ? version : 0;
+  try {
+    return c10d::getNcclVersionNumber();
+  } catch (...) {
+    return 0;
+  }
 }
 
 } // extern "C"

@@ -113,3 +113,28 @@ fn nccl_without_the_feature_says_so() {
     let message = group.unwrap_err().to_string();
     assert!(message.contains("nccl") && message.contains("`cuda`"), "{message}");
 }
+
+#[cfg(feature = "cuda")]
+#[test]
+fn nccl_without_a_device_says_so() {
+    let device = c10d::runtime_report().cuda_devices as usize; // one past the last
+    let group = ProcessGroup::new(Backend::Nccl { device }, Arc::new(MemoryStore::new()), cluster::options(0, 1));
+    let message = group.unwrap_err().to_string();
+    assert!(message.contains("nccl") && message.contains(&format!("CUDA device {device} ")), "{message}");
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn nccl_reduces_where_there_is_a_device() {
+    if c10d::runtime_report().cuda_devices == 0 {
+        return;
+    }
+    let backend = Backend::Nccl { device: 0 };
+    let group = ProcessGroup::new(backend, Arc::new(MemoryStore::new()), cluster::options(0, 1)).unwrap();
+    let tensor = Tensor::full([10], 3, (Kind::Float, group.device()));
+    group.all_reduce_sum(&tensor).unwrap();
+    assert_eq!(values(&tensor), vec![3.0; 10]);
+    assert_eq!(group.all_gather_i64(5).unwrap(), vec![5]);
+    group.abort_handle().abort();
+    assert!(matches!(group.barrier(), Err(GroupError::Aborted { .. })));
+}
