@@ -108,13 +108,11 @@ impl Control {
             Stage::Training if all_finished => self.run_mut(id).stage = Stage::Saving { until },
             Stage::Training if all_stopped => self.regroup(id, true),
             Stage::Stopping { until, .. } if all_stopped || now >= until => self.regroup(id, false),
-            Stage::Saving { until } if all_finished => {
-                if now >= until {
-                    let text = "all steps are done, but the last checkpoint was not committed in time";
-                    self.fail(id, text.to_owned());
-                }
+            Stage::Saving { until } if all_finished && now >= until => {
+                let text = "all steps are done, but the last checkpoint was not committed in time";
+                self.fail(id, text.to_owned());
             }
-            Stage::Saving { until } if run.is_saved() || now >= until => self.regroup(id, false),
+            Stage::Saving { until } if !all_finished && (run.is_saved() || now >= until) => self.regroup(id, false),
             _ => {}
         }
     }

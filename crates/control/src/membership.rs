@@ -148,7 +148,12 @@ impl Control {
 
     /// The seat's worker is gone or has lost the state.
     pub(crate) fn lose(&mut self, run_id: &RunId, worker: &WorkerId) {
-        self.vacate(run_id, worker);
+        // It waits for its release, whatever became of its state.
+        if self.workers.get(worker).is_some_and(|worker| worker.leaving && worker.session.is_some()) {
+            self.release_seat(run_id, worker);
+        } else {
+            self.vacate(run_id, worker);
+        }
         let stage = self.runs[run_id].stage;
         match stage {
             Stage::Training | Stage::Saving { .. } => self.stop(run_id, true, false),

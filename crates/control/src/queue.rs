@@ -29,10 +29,8 @@ impl Control {
             return;
         }
         let record = RunRecord::new(id.clone(), spec, self.take_place());
-        let attempt = record.attempt;
         self.runs.insert(id.clone(), Run::new(record));
         self.persist(&id);
-        self.emit(Effect::Persist(Record::Attempt { run: id, attempt, from_step: Step(0) }));
     }
 
     pub(crate) fn resume(&mut self, id: &RunId) {
@@ -93,12 +91,11 @@ impl Control {
         }
         let run = self.run_mut(id);
         let from_step = at.map_or(Step(0), |at| at.step);
-        let record = &mut run.record;
-        record.attempt = record.attempt.next();
-        (record.restore, record.step, record.samples_digest) = (at, from_step, None);
+        let attempt = run.record.attempt.next();
+        run.record.begin_attempt(attempt, from_step);
+        run.record.restore = at;
         run.digests.clear();
         run.ahead = Default::default();
-        let attempt = run.record.attempt;
         self.emit(Effect::Persist(Record::Attempt { run: id.clone(), attempt, from_step }));
         self.note(
             id,

@@ -167,6 +167,14 @@ impl RunRecord {
         self.samples_digest = Some(samples_digest);
         self.restarts = 0;
     }
+
+    /// What a [`Record::Attempt`] changes in the run's own record, in the same transaction. The members of the last
+    /// generation are struck out, so that none of them can bring back a state that is superseded.
+    pub fn begin_attempt(&mut self, attempt: Attempt, from_step: Step) {
+        (self.attempt, self.step) = (attempt, from_step);
+        self.samples_digest = None;
+        self.members.clear();
+    }
 }
 
 /// Something to make durable.
@@ -174,11 +182,12 @@ impl RunRecord {
 pub enum Record {
     /// The run's record in full: insert or replace.
     Run(RunRecord),
-    /// A new attempt: rows of older attempts with a later step than `from_step` are superseded.
+    /// A new attempt: rows of older attempts with a later step than `from_step` are superseded. Changes the run's own
+    /// record too, see [`RunRecord::begin_attempt`]. The first attempt is there with the run and has no such record.
     Attempt {
         /// Of which run.
         run: RunId,
-        /// Its number.
+        /// Its number, from 2.
         attempt: Attempt,
         /// The step it starts from.
         from_step: Step,

@@ -17,7 +17,7 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn new(data: Data) -> Self {
-        Self { states: vec![data.initial()], data, segments: Vec::new(), attempt: Attempt(0) }
+        Self { states: vec![data.initial()], data, segments: Vec::new(), attempt: Attempt(1) }
     }
 
     /// The last visible step.

@@ -29,7 +29,12 @@ impl Disk {
     pub fn persist(&mut self, record: Record) -> Result<(), String> {
         match record {
             Record::Run(record) => self.upsert(record),
-            Record::Attempt { run, attempt, from_step } => self.kept(&run)?.ledger.attempt(attempt, from_step),
+            Record::Attempt { run, attempt, from_step } => {
+                let kept = self.kept(&run)?;
+                kept.ledger.attempt(attempt, from_step)?;
+                kept.record.begin_attempt(attempt, from_step);
+                Ok(())
+            }
             Record::Commit { run, attempt, generation, step, segments, samples_digest } => {
                 let kept = self.kept(&run)?;
                 if generation > kept.record.generation || attempt != kept.record.attempt {

@@ -1,0 +1,492 @@
+//! Histories that are told step by step, each with the decision that must follow.
+
+use control::{
+    Assignment, CheckpointAt, Control, Directive, Effect, Event, Holding, Millis, Record, Refusal, RunSpec, RunStatus,
+    Settings, WorkerFacts,
+};
+use types::{Attempt, Digest, Generation, RunId, Step, WorkerId};
+
+/// A core and what came out of it.
+struct Desk {
+    control: Control,
+    now: Millis,
+    effects: Vec<Effect>,
+}
+
+fn run() -> RunId {
+    "run".parse().unwrap()
+}
+
+fn worker(name: &str) -> WorkerId {
+    name.parse().unwrap()
+}
+
+fn digest(step: u64) -> Digest {
+    Digest::blake3(&step.to_le_bytes())
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { control: Control::new(Settings::default()), now: Millis(0), effects: Vec::new() }
+    }
+
+    /// Submits `run` with 4 slots and 5 steps.
+    fn with_run(min_workers: u32, max_workers: u32) -> Self {
+        let mut desk = Self::new();
+        desk.submit(&run(), min_workers, max_workers);
+        desk
+    }
+
+    fn submit(&mut self, run: &RunId, min_workers: u32, max_workers: u32) {
+        let (name, kind) = (run.to_string(), config::RunKind::Pretrain);
+        let spec = RunSpec { name, kind, total_steps: Step(5), slots: 4, min_workers, max_workers };
+        self.tell(Event::Submit { run: run.clone(), spec });
+    }
+
+    /// Tells it and answers what came out.
+    fn tell(&mut self, event: Event) -> Vec<Effect> {
+        self.control.handle(self.now, event);
+        self.take()
+    }
+
+    fn take(&mut self) -> Vec<Effect> {
+        let new: Vec<Effect> = std::iter::from_fn(|| self.control.poll_effect()).collect();
+        self.effects.extend(new.clone());
+        new
+    }
+
+    fn wait(&mut self, millis: u64) -> Vec<Effect> {
+        self.now = self.now + Millis(millis);
+        self.control.handle_timeout(self.now);
+        self.take()
+    }
+
+    fn connect(&mut self, name: &str, session: u64, holding: Option<(u64, u64)>) -> Vec<Effect> {
+        let holding = holding.map(|(generation, step)| Holding {
+            run: run(),
+            generation: Generation(generation),
+            step: Step(step),
+        });
+        self.connect_as(name, session, 1, holding)
+    }
+
+    fn connect_as(&mut self, name: &str, session: u64, pid: u32, holding: Option<Holding>) -> Vec<Effect> {
+        let facts = WorkerFacts {
+            host: "here".into(),
+            pid,
+            device: "cpu".into(),
+            threads: 1,
+            version: "0".into(),
+            address: "127.0.0.1".into(),
+        };
+        self.tell(Event::WorkerConnected { worker: worker(name), session, facts, holding })
+    }
+
+    fn disconnect(&mut self, name: &str, session: u64) -> Vec<Effect> {
+        self.tell(Event::WorkerDisconnected { worker: worker(name), session })
+    }
+
+    fn progress(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+        self.progress_with(name, generation, step, digest(step))
+    }
+
+    fn progress_with(&mut self, name: &str, generation: u64, step: u64, samples_digest: Digest) -> Vec<Effect> {
+        self.tell(Event::Progress {
+            worker: worker(name),
+            run: run(),
+            generation: Generation(generation),
+            step: Step(step),
+            segments: Vec::new(),
+            samples_digest,
+        })
+    }
+
+    fn step_failed(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+        let (generation, step) = (Generation(generation), Step(step));
+        self.tell(Event::StepFailed { worker: worker(name), run: run(), generation, step, error: "reset".into() })
+    }
+
+    fn paused(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+        let (generation, step) = (Generation(generation), Step(step));
+        self.tell(Event::Paused { worker: worker(name), run: run(), generation, step })
+    }
+
+    fn finished(&mut self, name: &str, generation: u64, weights: u64) -> Vec<Effect> {
+        self.tell(Event::Finished {
+            worker: worker(name),
+            run: run(),
+            generation: Generation(generation),
+            step: Step(5),
+            weights_digest: digest(weights),
+        })
+    }
+
+    fn exited(&mut self, name: &str) -> Vec<Effect> {
+        self.tell(Event::TrainerExited {
+            worker: worker(name),
+            run: Some(run()),
+            cause: "killed by signal 9 (SIGKILL)".into(),
+            last_lines: vec!["out of memory".into()],
+        })
+    }
+
+    fn saved(&mut self, generation: u64, step: u64) -> Vec<Effect> {
+        let at = CheckpointAt { generation: Generation(generation), step: Step(step) };
+        self.tell(Event::CheckpointCommitted { run: run(), at })
+    }
+
+    fn found(&mut self, at: Option<(u64, u64)>) -> Vec<Effect> {
+        let at = at.map(|(generation, step)| CheckpointAt { generation: Generation(generation), step: Step(step) });
+        self.tell(Event::RestoreFound { run: run(), at })
+    }
+
+    fn status(&self) -> RunStatus {
+        self.control.run(&run()).unwrap().status
+    }
+
+    fn reason(&self) -> String {
+        self.control.run(&run()).unwrap().reason.clone().unwrap_or_default()
+    }
+
+    fn step(&self) -> u64 {
+        self.control.run(&run()).unwrap().step.0
+    }
+
+    fn generation(&self) -> u64 {
+        self.control.run(&run()).unwrap().generation.0
+    }
+}
+
+/// (worker, rank, slots) of what was assigned.
+fn assigned(effects: &[Effect]) -> Vec<(String, u32, Vec<u32>)> {
+    let assigned = |effect: &Effect| match effect {
+        Effect::Send { worker, directive: Directive::Assign(Assignment { rank, slots, .. }) } => {
+            Some((worker.to_string(), rank.0, slots.iter().map(|slot| slot.0).collect()))
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(assigned).collect()
+}
+
+fn sent(effects: &[Effect], name: &str) -> Vec<Directive> {
+    let to = |effect: &Effect| match effect {
+        Effect::Send { worker, directive } if worker.as_str() == name => Some(directive.clone()),
+        _ => None,
+    };
+    effects.iter().filter_map(to).collect()
+}
+
+#[test]
+fn a_run_starts_when_there_are_enough_workers_and_completes() {
+    let mut desk = Desk::with_run(2, 2);
+    assert_eq!(assigned(&desk.connect("a", 1, None)), []);
+    assert_eq!(desk.control.waiting_for(&run()).unwrap(), "it needs 2 workers and 1 are free");
+    let effects = desk.connect("b", 2, None);
+    assert_eq!(assigned(&effects), [("a".into(), 0, vec![0, 1]), ("b".into(), 1, vec![2, 3])]);
+    // Durable before anybody hears of it.
+    let durable = effects.iter().position(|effect| matches!(effect, Effect::Persist(Record::Run(_))));
+    let told = effects.iter().position(|effect| matches!(effect, Effect::Send { .. }));
+    assert!(durable.unwrap() < told.unwrap());
+    for step in 1..=5 {
+        desk.progress("b", 1, step);
+        desk.progress("a", 1, step);
+    }
+    assert_eq!(desk.step(), 5);
+    let commits = desk.effects.iter().filter(|effect| matches!(effect, Effect::Persist(Record::Commit { .. })));
+    assert_eq!(commits.count(), 5);
+    desk.finished("a", 1, 9);
+    desk.finished("b", 1, 9);
+    assert_eq!(desk.status(), RunStatus::Running);
+    let effects = desk.saved(1, 5);
+    assert_eq!(desk.status(), RunStatus::Completed);
+    assert_eq!(sent(&effects, "a"), [Directive::Release { run: Some(run()) }]);
+    assert_eq!(desk.control.run(&run()).unwrap().weights_digest, Some(digest(9)));
+}
+
+#[test]
+fn the_checkpoint_may_be_committed_before_the_members_say_they_finished() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    (1..=5).for_each(|step| drop(desk.progress("a", 1, step)));
+    desk.saved(1, 5);
+    desk.finished("a", 1, 9);
+    assert_eq!(desk.status(), RunStatus::Completed);
+}
+
+#[test]
+fn replicas_that_disagree_fail_the_run() {
+    let mut desk = Desk::with_run(2, 2);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    desk.progress("a", 1, 1);
+    desk.progress_with("b", 1, 1, digest(77));
+    assert_eq!(desk.status(), RunStatus::Failed);
+    assert!(desk.reason().starts_with("replicas disagree"), "{}", desk.reason());
+}
+
+#[test]
+fn a_lost_worker_is_replaced_by_its_peers_after_the_grace() {
+    let mut desk = Desk::with_run(1, 2);
+    desk.connect("a", 1, None);
+    desk.submit(&"other".parse().unwrap(), 1, 1);
+    desk.control.handle(desk.now, Event::Cancel { run: "other".parse().unwrap() });
+    desk.connect("b", 2, None);
+    desk.paused("a", 1, 0);
+    assert_eq!(desk.generation(), 2);
+    desk.progress("a", 2, 1);
+    desk.disconnect("b", 2);
+    assert_eq!(desk.wait(1999), []);
+    assert!(sent(&desk.wait(1), "a").contains(&Directive::Abort { run: run(), generation: Generation(2) }));
+    let effects = desk.step_failed("a", 2, 1);
+    assert_eq!(assigned(&effects), [("a".into(), 0, vec![0, 1, 2, 3])]);
+    assert_eq!((desk.generation(), desk.status()), (3, RunStatus::Running));
+}
+
+#[test]
+fn a_failed_step_ends_the_grace_of_a_member_that_is_away() {
+    let mut desk = Desk::with_run(2, 3);
+    for (session, name) in ["a", "b"].into_iter().enumerate() {
+        desk.connect(name, session as u64, None);
+    }
+    desk.connect("c", 7, None);
+    desk.paused("a", 1, 0);
+    desk.paused("b", 1, 0);
+    assert_eq!(desk.generation(), 2);
+    desk.disconnect("c", 7);
+    let effects = desk.step_failed("a", 2, 0);
+    assert_eq!(sent(&effects, "b"), [Directive::Abort { run: run(), generation: Generation(2) }]);
+    let effects = desk.step_failed("b", 2, 0);
+    assert_eq!(assigned(&effects).len(), 2);
+    assert_eq!(desk.generation(), 3);
+}
+
+#[test]
+fn members_that_do_not_answer_in_time_are_taken_along() {
+    let mut desk = Desk::with_run(2, 2);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    desk.step_failed("a", 1, 0);
+    assert_eq!(desk.control.poll_timeout(), Some(Millis(300)));
+    assert_eq!(assigned(&desk.wait(300)).len(), 2);
+}
+
+#[test]
+fn a_member_that_comes_back_with_its_state_changes_nothing() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    desk.progress("a", 1, 1);
+    desk.disconnect("a", 1);
+    assert_eq!(desk.connect("a", 2, Some((1, 1))), []);
+    // The old session's end comes late.
+    assert_eq!(desk.disconnect("a", 1), []);
+    desk.wait(60_000);
+    assert_eq!((desk.generation(), desk.status()), (1, RunStatus::Running));
+}
+
+#[test]
+fn a_member_that_comes_back_without_its_state_leads_to_a_new_attempt() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    (1..=3).for_each(|step| drop(desk.progress("a", 1, step)));
+    desk.saved(1, 2);
+    desk.disconnect("a", 1);
+    let effects = desk.connect("a", 2, None);
+    assert!(effects.contains(&Effect::FindRestore { run: run(), at_most: Step(3) }));
+    assert_eq!(desk.status(), RunStatus::Interrupted);
+    let effects = desk.found(Some((1, 2)));
+    let attempt = Record::Attempt { run: run(), attempt: Attempt(2), from_step: Step(2) };
+    assert!(effects.contains(&Effect::Persist(attempt)));
+    assert_eq!((assigned(&effects).len(), desk.step(), desk.generation()), (1, 2, 2));
+    // What the old generation still reports is refused.
+    desk.progress("a", 1, 3);
+    assert_eq!((desk.step(), desk.control.refused()), (2, 1));
+    desk.progress("a", 2, 3);
+    assert_eq!(desk.step(), 3);
+}
+
+#[test]
+fn a_late_report_of_a_member_that_brought_its_state_along_still_counts() {
+    let mut desk = Desk::with_run(2, 2);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    desk.step_failed("b", 1, 0);
+    desk.wait(300);
+    assert_eq!(desk.generation(), 2);
+    desk.progress("a", 1, 1);
+    assert_eq!(desk.step(), 1);
+}
+
+#[test]
+fn a_report_that_never_comes_sends_the_run_back_to_a_checkpoint() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    desk.progress("a", 1, 1);
+    desk.progress("a", 1, 3);
+    assert_eq!(desk.step(), 1);
+    let effects = desk.wait(10_000);
+    assert!(effects.contains(&Effect::FindRestore { run: run(), at_most: Step(1) }));
+    desk.found(None);
+    assert_eq!((desk.step(), desk.status()), (0, RunStatus::Running));
+}
+
+#[test]
+fn three_ended_trainers_without_a_step_fail_the_run_with_the_cause() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    for generation in 1..=2 {
+        assert_eq!(desk.generation(), generation);
+        desk.exited("a");
+        assert_eq!(desk.status(), RunStatus::Interrupted);
+        desk.tell(Event::TrainerReady { worker: worker("a") });
+    }
+    desk.exited("a");
+    assert_eq!(desk.status(), RunStatus::Failed);
+    assert!(desk.reason().contains("SIGKILL") && desk.reason().contains("out of memory"), "{}", desk.reason());
+}
+
+#[test]
+fn a_step_in_between_forgives_ended_trainers() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    for generation in 1..=5 {
+        desk.progress("a", generation, 1);
+        desk.exited("a");
+        desk.tell(Event::TrainerReady { worker: worker("a") });
+        desk.found(None);
+    }
+    assert_eq!(desk.status(), RunStatus::Running);
+}
+
+#[test]
+fn a_leaving_worker_is_let_go_at_a_boundary() {
+    let mut desk = Desk::with_run(1, 2);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    desk.paused("a", 1, 0);
+    let request = |checkpoint| Directive::Request { run: run(), generation: Generation(2), checkpoint, pause: true };
+    let effects = desk.tell(Event::WorkerLeaving { worker: worker("b") });
+    assert_eq!(sent(&effects, "a"), [request(false)]);
+    desk.paused("a", 2, 1);
+    let effects = desk.paused("b", 2, 1);
+    assert_eq!(sent(&effects, "b"), [Directive::Release { run: Some(run()) }]);
+    assert_eq!(assigned(&effects), [("a".into(), 0, vec![0, 1, 2, 3])]);
+}
+
+#[test]
+fn the_last_worker_leaves_only_after_a_checkpoint() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    desk.progress("a", 1, 1);
+    let effects = desk.tell(Event::WorkerLeaving { worker: worker("a") });
+    let request = Directive::Request { run: run(), generation: Generation(1), checkpoint: true, pause: true };
+    assert_eq!(sent(&effects, "a"), [request]);
+    assert_eq!(desk.paused("a", 1, 1), []);
+    let effects = desk.saved(1, 1);
+    assert_eq!(sent(&effects, "a"), [Directive::Release { run: Some(run()) }]);
+    assert_eq!(desk.status(), RunStatus::Interrupted);
+}
+
+#[test]
+fn cancel_and_resume() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    desk.progress("a", 1, 1);
+    desk.tell(Event::Cancel { run: run() });
+    assert_eq!(desk.control.check_cancel(&run()), Err(Refusal::Cancelling(run())));
+    assert_eq!(desk.control.check_resume(&run()), Err(Refusal::Cancelling(run())));
+    desk.progress("a", 1, 2);
+    desk.paused("a", 1, 2);
+    desk.saved(1, 2);
+    assert_eq!(desk.status(), RunStatus::Cancelled);
+    let ended = Refusal::Ended { run: run(), status: RunStatus::Cancelled };
+    assert_eq!(desk.control.check_cancel(&run()), Err(ended));
+    let effects = desk.tell(Event::Resume { run: run() });
+    assert!(effects.contains(&Effect::FindRestore { run: run(), at_most: Step(2) }));
+    let effects = desk.found(Some((1, 2)));
+    assert_eq!((assigned(&effects).len(), desk.status()), (1, RunStatus::Running));
+    let status = RunStatus::Running;
+    assert_eq!(desk.control.check_resume(&run()), Err(Refusal::NotResumable { run: run(), status }));
+}
+
+#[test]
+fn a_queued_run_is_cancelled_at_once_and_an_unknown_one_refused() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.tell(Event::Cancel { run: run() });
+    assert_eq!(desk.status(), RunStatus::Cancelled);
+    let other: RunId = "other".parse().unwrap();
+    assert_eq!(desk.control.check_cancel(&other), Err(Refusal::NoSuchRun(other.clone())));
+    assert_eq!(desk.control.check_submit(&run()), Err(Refusal::Exists(run())));
+}
+
+#[test]
+fn a_restarted_coordinator_finds_its_members_again() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    desk.progress("a", 1, 1);
+    let record = desk.control.run(&run()).unwrap().clone();
+    let mut desk = Desk::new();
+    desk.control.restore(Millis(0), vec![record]);
+    desk.wait(9_000);
+    assert_eq!(desk.connect("a", 1, Some((1, 2))), []);
+    desk.progress("a", 1, 2);
+    assert_eq!((desk.step(), desk.generation()), (2, 1));
+}
+
+#[test]
+fn two_interrupted_runs_do_not_wait_for_each_other() {
+    let mut desk = Desk::with_run(2, 2);
+    let other: RunId = "other".parse().unwrap();
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    desk.submit(&other, 2, 2);
+    desk.connect("c", 3, None);
+    desk.connect("d", 4, None);
+    desk.disconnect("b", 2);
+    desk.disconnect("d", 4);
+    desk.wait(2000);
+    desk.wait(300);
+    // Each has one worker left: the older run takes both.
+    assert_eq!(desk.status(), RunStatus::Running);
+    assert_eq!(desk.control.run(&other).unwrap().status, RunStatus::Interrupted);
+}
+
+#[test]
+fn a_hanging_member_is_left_out() {
+    let mut desk = Desk::with_run(1, 2);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    desk.paused("a", 1, 0);
+    let beat = |since_progress_ms| Event::Heartbeat {
+        worker: worker("b"),
+        run: run(),
+        generation: Generation(2),
+        since_progress_ms,
+    };
+    assert_eq!(desk.tell(beat(299_000)), []);
+    assert_eq!(sent(&desk.tell(beat(301_000)), "b").len(), 1);
+    desk.step_failed("a", 2, 0);
+    assert_eq!(assigned(&desk.wait(5_000)), [("a".into(), 0, vec![0, 1, 2, 3])]);
+}
+
+#[test]
+fn a_name_is_used_by_one_process_at_a_time() {
+    let mut desk = Desk::new();
+    desk.connect_as("a", 1, 10, None);
+    let effects = desk.connect_as("a", 2, 11, None);
+    assert!(matches!(&effects[..], [Effect::Refuse { session: 2, .. }]), "{effects:?}");
+    // The same process may open a second session; the first is forgotten.
+    assert_eq!(desk.connect_as("a", 3, 10, None), []);
+    assert_eq!(desk.disconnect("a", 1), []);
+    assert_eq!(desk.control.workers().count(), 1);
+}
+
+#[test]
+fn only_the_last_generation_is_current() {
+    let mut desk = Desk::with_run(1, 1);
+    assert!(!desk.control.is_current(&run(), Generation(0)));
+    desk.connect("a", 1, None);
+    assert!(desk.control.is_current(&run(), Generation(1)));
+    desk.step_failed("a", 1, 0);
+    assert!(!desk.control.is_current(&run(), Generation(1)));
+    assert!(desk.control.is_current(&run(), Generation(2)));
+}
