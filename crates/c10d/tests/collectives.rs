@@ -1,5 +1,7 @@
 //! All collectives, all kinds of tensors, one to three ranks.
 
+#![allow(clippy::unwrap_used)] // also in the helpers beside the tests
+
 mod cluster;
 
 use std::sync::Arc;

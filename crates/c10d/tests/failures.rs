@@ -1,5 +1,7 @@
 //! What happens when a member goes, hangs or never comes, and when the store fails.
 
+#![allow(clippy::unwrap_used)] // also in the helpers beside the tests
+
 mod cluster;
 
 use std::io::{BufRead, BufReader};

@@ -1,5 +1,7 @@
 //! Exact reduction: the same bits for every order, grouping and number of threads, and as accurate as a ring.
 
+#![allow(clippy::unwrap_used)] // also in the helpers beside the tests
+
 use c10d::fixed_point::{accumulate, to_float};
 use tch::{Device, Kind, Tensor};
 
