@@ -1,0 +1,43 @@
+//! A corpus whose every sequence is full, so that tokens per second mean the same on both sides.
+
+use anyhow::Result;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// As many words as the quickstart's vocabulary has.
+const WORDS: usize = 8_192;
+
+const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+
+/// Writes `corpus.jsonl` and `vocab.txt` into `folder`. Every word is one token.
+pub fn write(folder: &Path) -> Result<()> {
+    let words: Vec<String> = (0..WORDS - SPECIAL.len() - 1).map(word).collect();
+    let mut vocabulary = SPECIAL.join("\n");
+    vocabulary.push_str("\n.\n");
+    vocabulary.push_str(&words.join("\n"));
+    std::fs::write(folder.join("vocab.txt"), vocabulary + "\n")?;
+
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    let mut corpus = String::new();
+    for _ in 0..2_000 {
+        let mut text = String::new();
+        for _ in 0..40 {
+            for _ in 0..random.random_range(8..24) {
+                text.push_str(&words[random.random_range(0..words.len())]);
+                text.push(' ');
+            }
+            text.push_str(".\\n");
+        }
+        writeln!(corpus, r#"{{"text": "{text}"}}"#)?;
+    }
+    std::fs::write(folder.join("corpus.jsonl"), corpus)?;
+    Ok(())
+}
+
+/// `index` in letters; no word begins another.
+fn word(index: usize) -> String {
+    let letter = |digit: usize| char::from(b'a' + (digit % 26) as u8);
+    [index / 676, index / 26, index].map(letter).into_iter().collect()
+}
