@@ -1,4 +1,5 @@
 //! Every bad input is refused with where, what and what to do.
+#![allow(clippy::unwrap_used)]
 
 mod shared;
 

@@ -1,4 +1,5 @@
 //! Labelled data in every format: classes, pairs, tags.
+#![allow(clippy::unwrap_used)]
 
 mod shared;
 

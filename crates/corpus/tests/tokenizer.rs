@@ -1,4 +1,5 @@
 //! The tokenizer against Hugging Face's on nasty text, and vocabularies trained here.
+#![allow(clippy::unwrap_used)]
 
 use config::{ModelConfig, TokenizerConfig};
 use corpus::{Columns, ErrorKind, FileSource, Tokenizer, WordPieceOptions, check_vocabulary, train_word_piece};
