@@ -296,8 +296,12 @@ mod tests {
         let room = (size - SPECIAL.len()) * 3 / 4;
         let alphabet = Alphabet::of(words, min_frequency, room).0;
         let mut vocabulary = Vocabulary::default();
-        SPECIAL.iter().for_each(|token| drop(vocabulary.id((*token).to_owned())));
-        alphabet.keys().for_each(|character| drop(vocabulary.id(character.to_string())));
+        for token in SPECIAL {
+            vocabulary.id(token.to_owned());
+        }
+        for character in alphabet.keys() {
+            vocabulary.id(character.to_string());
+        }
         for (character, _) in alphabet.iter().filter(|(_, within)| **within) {
             vocabulary.id(format!("##{character}"));
         }
