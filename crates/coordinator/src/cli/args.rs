@@ -300,6 +300,29 @@ pub enum DataCommand {
   coordinator data plan configs/quickstart.toml
   coordinator data plan configs/quickstart.toml --set batch.slots=16 --json")]
     Plan(PlanArguments),
+    /// Make one Parquet file of plain text files.
+    #[command(after_help = "Example:
+  coordinator data import books/*.txt --out corpus.parquet
+
+Lines of a paragraph are joined; paragraphs are gathered into documents, one a row, in a column `text`. What is no
+UTF-8 is read as Latin-1.")]
+    Import(ImportArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArguments {
+    /// Text files.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// The Parquet file to write; it appears when it is whole.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// A document ends with the paragraph that brings it to this many characters.
+    #[arg(long, default_value_t = 4000, value_name = "N")]
+    pub document_characters: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

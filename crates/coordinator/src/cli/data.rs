@@ -1,6 +1,6 @@
 //! `coordinator data`: needs no running coordinator.
 
-use super::args::{DataArguments, DataCommand, DataSourceArguments, PlanArguments};
+use super::args::{DataArguments, DataCommand, DataSourceArguments, ImportArguments, PlanArguments};
 use super::output;
 use super::problem::Problem;
 use corpus::{Columns, Corpus, CorpusFile, Dealt, FileSource, Loader, Tokenizer, Unit};
@@ -21,6 +21,7 @@ pub async fn run(arguments: DataArguments) -> Result<ExitCode, Problem> {
     let work = move || match arguments.command {
         DataCommand::Inspect(arguments) => inspect(arguments),
         DataCommand::Plan(arguments) => plan(arguments),
+        DataCommand::Import(arguments) => import(&arguments),
     };
     tokio::task::spawn_blocking(work).await.map_err(|error| Problem::failure(format!("reading the corpus: {error}")))?
 }
@@ -51,6 +52,28 @@ fn inspect(arguments: DataSourceArguments) -> Result<ExitCode, Problem> {
     };
     let rows: Vec<Vec<String>> = files.iter().map(row).collect();
     output::table(&["FILE", "SIZE", "ROW GROUPS", "ROWS", "USE"], &rows)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn import(arguments: &ImportArguments) -> Result<ExitCode, Problem> {
+    let ImportArguments { files, out, document_characters, json } = arguments;
+    let options = corpus::ImportOptions { document_characters: *document_characters, ..Default::default() };
+    let report = corpus::import_text(files, out, options).map_err(corpus_problem)?;
+    if *json {
+        output::json(&json!({
+            "file": out, "files": report.files, "latin1_files": report.latin1_files,
+            "documents": report.documents, "characters": report.characters,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::message(&format!(
+        "{}: {} documents, {} characters from {} files ({} of them Latin-1)",
+        out.display(),
+        report.documents,
+        report.characters,
+        report.files,
+        report.latin1_files
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
