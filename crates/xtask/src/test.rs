@@ -39,20 +39,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let passed = cache::run(&mut tests);
     if passed.is_ok() && !arguments.no_python && arguments.only.is_none() {
-        exports_load_in_transformers()?;
+        let mut check = Command::new(python::interpreter()?);
+        check.arg(cache::root().join("tests/golden/check_export.py")).arg(&exports);
+        cache::run(&mut check).context("transformers does not load our export as it should")?;
     }
     println!("cargo xtask test: {} s", started.elapsed().as_secs());
     passed
-}
-
-/// What we export must load in transformers with no missing and no unexpected key.
-fn exports_load_in_transformers() -> Result<()> {
-    let python = python::interpreter()?;
-    let folder = target_folder()?.join("exports");
-    cache::run(cargo().args(["run", "--quiet", "--package", "golden", "--bin", "write-exports", "--"]).arg(&folder))?;
-    let mut check = Command::new(python);
-    check.arg(cache::root().join("tests/golden/check_export.py")).arg(&folder);
-    cache::run(&mut check).context("transformers does not load our export as it should")
 }
 
 /// The test runner, installed on first use.
