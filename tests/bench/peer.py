@@ -1,8 +1,8 @@
 """What a user gets from PyTorch without further work: Hugging Face's BertForPreTraining in a plain loop with the fused
-AdamW, float32, eager, dropout 0.1, all sequences full. Batches are ready in memory: reading and tokenising cost nothing.
+AdamW, float32, eager, dropout 0.1, all sequences full. Batches are ready in memory: reading and tokenising are free.
 
-Usage: peer.py SPEC (JSON, see peer.rs). Each line on stdin is a number of steps; the answer is one line of JSON with the
-seconds of each step.
+Usage: peer.py SPEC (JSON, see peer.rs). Each line on stdin is a number of steps; the answer is one line of JSON with
+the seconds of each step.
 """
 
 import json
@@ -33,7 +33,8 @@ def batch():
     ids = torch.randint(5, spec["vocabulary"], shape)
     labels = torch.where(torch.rand(shape) < 0.15, ids, -100)
     segments = (torch.arange(shape[1]) >= shape[1] // 2).long().expand(shape)
-    return dict(input_ids=ids, token_type_ids=segments, labels=labels, next_sentence_label=torch.randint(0, 2, shape[:1]))
+    order = torch.randint(0, 2, shape[:1])
+    return dict(input_ids=ids, token_type_ids=segments, labels=labels, next_sentence_label=order)
 
 
 batches = [batch() for _ in range(4)]
