@@ -11,7 +11,7 @@ const TAGGED: &str = "paths = [\"tagged.txt\"]\nformat = \"word-tag\"\nunit_rows
 fn a_classifier_learns_from_a_parents_encoder() {
     let short = pretraining("").replace("steps = 30", "steps = 4");
     let (_, parent) = undisturbed(&short, 1);
-    let config = finetuning(LABELLED, "kind = \"classify\"", "run:test");
+    let config = finetuning(LABELLED, "kind = \"classify\"", "run:test").replace("steps = 40", "steps = 120");
     let mut digests = Vec::new();
     for workers in [1, 2] {
         let mut cluster = Cluster::new(&config, workers);
