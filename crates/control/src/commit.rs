@@ -22,7 +22,6 @@ impl Control {
             self.refused += 1;
             return;
         }
-        let gap = self.now + self.settings.gap;
         let run = self.run_mut(id);
         if let Some(seat) = run.seats.get_mut(worker).filter(|_| generation == run.record.generation) {
             seat.seen = true;
@@ -42,15 +41,22 @@ impl Control {
         if run.ahead.reports.len() < AHEAD_KEPT || step == run.record.step.next() {
             run.ahead.reports.entry(step).or_insert(Report { segments, samples_digest });
         }
-        let before = run.record.step;
         while let Some(report) = self.next_report(id) {
             self.commit(id, generation, report);
+            self.run_mut(id).ahead.until = None;
         }
+        self.claim(id, step);
+    }
+
+    /// A member has done `step`. If it is not committed yet, its report is awaited for a while.
+    pub(crate) fn claim(&mut self, id: &RunId, step: Step) {
+        let until = self.now + self.settings.gap;
         let run = self.run_mut(id);
-        if run.ahead.reports.is_empty() {
+        run.ahead.claimed = run.ahead.claimed.max(step);
+        if run.record.step >= run.ahead.claimed {
             run.ahead.until = None;
-        } else if run.ahead.until.is_none() || run.record.step > before {
-            run.ahead.until = Some(gap);
+        } else if run.ahead.until.is_none() {
+            run.ahead.until = Some(until);
         }
     }
 

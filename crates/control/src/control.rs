@@ -69,8 +69,8 @@ impl Control {
             Event::Progress { worker, run, generation, step, segments, samples_digest } => {
                 self.progress(&worker, &run, generation, step, segments, samples_digest);
             }
-            Event::StepFailed { worker, run, generation, step: _, error } => {
-                self.step_failed(&worker, &run, generation, &error);
+            Event::StepFailed { worker, run, generation, step, error } => {
+                self.step_failed(&worker, &run, generation, step, &error);
             }
             Event::Paused { worker, run, generation, step } => self.paused(&worker, &run, generation, step),
             Event::Finished { worker, run, generation, step, weights_digest } => {

@@ -59,7 +59,7 @@ pub enum Directive {
     },
     /// Give up and forget. A worker that said it is leaving may go now.
     Release {
-        /// Which run; none for a leaving worker that has none.
+        /// Which run. None is for a leaving worker that has no run any more: it may go, whatever it holds.
         run: Option<RunId>,
     },
 }

@@ -31,7 +31,9 @@ impl Control {
     }
 
     pub(crate) fn paused(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, step: Step) {
-        self.set_state(worker, id, generation, SeatState::Paused(step));
+        if self.set_state(worker, id, generation, SeatState::Paused(step)) {
+            self.claim(id, step);
+        }
     }
 
     pub(crate) fn finished(
@@ -50,6 +52,8 @@ impl Control {
         if step != total {
             return self.fail(id, format!("{worker} finished after step {step} of {total}"));
         }
+        self.claim(id, step);
+        let run = self.run_mut(id);
         match run.finished {
             None => run.finished = Some(weights_digest),
             Some(first) if first != weights_digest => {

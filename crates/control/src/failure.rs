@@ -2,10 +2,17 @@
 
 use crate::run::{Ahead, SeatState, Stage};
 use crate::{Control, Directive, Millis, RunStatus};
-use types::{Generation, RunId, WorkerId};
+use types::{Generation, RunId, Step, WorkerId};
 
 impl Control {
-    pub(crate) fn step_failed(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, error: &str) {
+    pub(crate) fn step_failed(
+        &mut self,
+        worker: &WorkerId,
+        id: &RunId,
+        generation: Generation,
+        step: Step,
+        error: &str,
+    ) {
         // Whatever generation it speaks of: the trainer answers.
         if let Some(known) = self.workers.get_mut(worker).filter(|known| known.run.is_none()) {
             known.ready = true;
@@ -13,6 +20,7 @@ impl Control {
         if !self.set_state(worker, id, generation, SeatState::Failed) {
             return;
         }
+        self.claim(id, step);
         self.run_mut(id).last_error = format!("{worker}: {error}");
         if self.runs[id].stage == Stage::Training {
             self.note(id, format!("generation {generation}: {worker}: {error}"));

@@ -30,10 +30,25 @@ impl Control {
             worker.leaving = false;
         }
         (worker.session, worker.facts, worker.ready) = (Some(session), Some(facts), true);
-        match worker.run.clone() {
+        self.settle_seat(&id, holding.as_ref());
+        match self.workers[&id].run.clone() {
             Some(run) => self.seated_worker_returned(&run, &id, holding),
             None => self.free_worker_came(&id, holding),
         }
+    }
+
+    /// A former process may have written of two runs that this worker is a member: it was lost to one and joined the
+    /// other, and the first had no new generation yet. What it holds tells where it belongs.
+    fn settle_seat(&mut self, worker: &WorkerId, holding: Option<&Holding>) {
+        let seated = self.runs.iter().filter(|(_, run)| run.seats.contains_key(worker));
+        let seated: Vec<RunId> = seated.map(|(id, _)| id.clone()).collect();
+        let Some(first) = seated.first().filter(|_| seated.len() > 1) else { return };
+        let held = seated.iter().find(|id| holding.is_some_and(|held| held.run == **id));
+        let home = held.unwrap_or(first).clone();
+        for other in seated.iter().filter(|id| **id != home) {
+            self.lose(other, worker);
+        }
+        self.workers.get_mut(worker).expect("just connected").run = Some(home);
     }
 
     fn seated_worker_returned(&mut self, run_id: &RunId, worker: &WorkerId, holding: Option<Holding>) {
@@ -148,8 +163,9 @@ impl Control {
 
     /// The seat's worker is gone or has lost the state.
     pub(crate) fn lose(&mut self, run_id: &RunId, worker: &WorkerId) {
-        // It waits for its release, whatever became of its state.
-        if self.workers.get(worker).is_some_and(|worker| worker.leaving && worker.session.is_some()) {
+        // News can be late: its trainer may hold a state by now that must not turn up again in a later attempt. And a
+        // leaving worker waits for its release, whatever became of its state.
+        if self.workers.get(worker).is_some_and(|worker| worker.session.is_some()) {
             self.release_seat(run_id, worker);
         } else {
             self.vacate(run_id, worker);
@@ -177,7 +193,7 @@ impl Control {
 
     fn vacate(&mut self, run: &RunId, worker: &WorkerId) {
         self.run_mut(run).seats.remove(worker);
-        if let Some(known) = self.workers.get_mut(worker) {
+        if let Some(known) = self.workers.get_mut(worker).filter(|known| known.run.as_ref() == Some(run)) {
             known.run = None;
             if known.session.is_none() {
                 self.workers.remove(worker);

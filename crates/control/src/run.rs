@@ -76,11 +76,14 @@ pub(crate) enum SeatState {
     Finished,
 }
 
-/// Reports that wait for an earlier step.
+/// What members say of steps that are not committed yet.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
+    /// Reports that wait for an earlier one.
     pub reports: BTreeMap<Step, Report>,
-    /// When the earlier step is given up.
+    /// The highest step that a member says it has done.
+    pub claimed: Step,
+    /// When the next report is given up.
     pub until: Option<Millis>,
 }
 

@@ -196,7 +196,7 @@ impl World {
                     (part.checkpoint, part.pause) = (checkpoint, pause);
                 }
             }
-            Directive::Release { run } => self.release(worker, run),
+            Directive::Release { run } => self.release(worker, run.as_ref()),
         }
     }
 
@@ -227,10 +227,10 @@ impl World {
         }
     }
 
-    fn release(&mut self, worker: &WorkerId, run: Option<RunId>) {
+    fn release(&mut self, worker: &WorkerId, run: Option<&RunId>) {
         let node = self.nodes.get_mut(worker).expect("known");
-        node.pending = node.pending.take().filter(|pending| Some(&pending.run) != run.as_ref());
-        let ours = node.part.as_ref().is_some_and(|part| Some(&part.assignment.run) == run.as_ref());
+        node.pending = node.pending.take().filter(|pending| Some(&pending.run) != run);
+        let ours = node.part.as_ref().is_some_and(|part| Some(&part.assignment.run) == run);
         if ours {
             self.leave_group(worker);
             let node = self.nodes.get_mut(worker).expect("known");
@@ -242,7 +242,7 @@ impl World {
             }
         }
         let node = self.nodes.get_mut(worker).expect("known");
-        if node.leaving && node.part.is_none() && node.pending.is_none() {
+        if node.leaving && (run.is_none() || node.part.is_none() && node.pending.is_none()) {
             self.kill(worker);
             self.after(500..3000, Item::Start { worker: worker.clone() });
         }
