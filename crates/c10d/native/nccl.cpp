@@ -1,7 +1,7 @@
 // NCCL through libtorch's ProcessGroupNCCL. Only compiled with the cargo feature `cuda`.
 #include "group.h"
 
-#include <c10/cuda/CUDAGuard.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 
 #include <cstdlib>
@@ -36,12 +36,13 @@ char* tr_group_nccl(
     const std::chrono::milliseconds timeout(timeout_ms);
     c10::intrusive_ptr<c10d::Store> store = c10::make_intrusive<trireme::RustStore>(store_self, *table, timeout);
     prefer_errors_over_exits();
-    c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device));
+    const c10::Device place(c10::kCUDA, static_cast<c10::DeviceIndex>(device));
+    const c10::DeviceGuard guard(place); // not CUDAGuard: its inline code would need libcudart on the link line
     auto options = c10d::ProcessGroupNCCL::Options::create();
     options->timeout = timeout;
     auto backend = c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, world, options);
     // Connect now: a peer that cannot be reached is an error here, not in the first step.
-    backend->eagerConnectSingleDevice(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device)));
+    backend->eagerConnectSingleDevice(place);
     *result = new TrGroup{store, backend, c10d::ProcessGroup::BackendType::NCCL, c10::DeviceType::CUDA};
   });
 }

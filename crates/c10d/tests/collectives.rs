@@ -118,7 +118,7 @@ fn nccl_without_the_feature_says_so() {
 
 #[cfg(feature = "cuda")]
 #[test]
-fn nccl_without_a_device_says_so() {
+fn nccl_without_such_a_device_says_so() {
     let device = c10d::runtime_report().cuda_devices as usize; // one past the last
     let group = ProcessGroup::new(Backend::Nccl { device }, Arc::new(MemoryStore::new()), cluster::options(0, 1));
     let message = group.unwrap_err().to_string();

@@ -19,7 +19,7 @@ use crate::store::bridge::{Bridge, Published, TABLE};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) fn gloo(store: Arc<dyn KeyValueStore>, options: &GroupOptions) -> Result<Native, GroupError> {
-    meet(store.as_ref(), options)?;
+    meet(store.as_ref(), options, "here", options.timeout)?;
     let failed = |message| {
         let GroupOptions { rank, world, .. } = *options;
         GroupError::Connect { backend: "gloo", rank, world, message }
@@ -31,7 +31,7 @@ pub(super) fn gloo(store: Arc<dyn KeyValueStore>, options: &GroupOptions) -> Res
     // SAFETY: the bridge is given away; every other pointer lives until the call returns.
     unsafe {
         ffi::check(ffi::tr_group_gloo(
-            Bridge::into_raw(store, published.clone()),
+            Bridge::into_raw(store.clone(), published.clone()),
             &TABLE,
             options.rank as i32,
             options.world as i32,
@@ -45,6 +45,8 @@ pub(super) fn gloo(store: Arc<dyn KeyValueStore>, options: &GroupOptions) -> Res
     let mut native = Native { group, device: Device::Cpu, way_out: WayOut::Sockets(Vec::new()) };
     let connections = connections(&published, options.world).map_err(failed)?;
     native.way_out = WayOut::Sockets(connections);
+    // Nobody may be done and gone before the last one has looked at its connections.
+    meet(store.as_ref(), options, "connected", options.timeout.min(CONNECT_TIMEOUT))?;
     Ok(native)
 }
 
@@ -62,12 +64,12 @@ fn connections(published: &Published, world: u32) -> Result<Vec<Socket>, String>
     Ok(found)
 }
 
-/// Waits until all members are here. It is the store that waits, so that a fenced generation ends the wait at once.
-fn meet(store: &dyn KeyValueStore, options: &GroupOptions) -> Result<(), GroupError> {
-    let here = |rank: u32| format!("c10d/here/{rank}");
+/// Waits until all members have come so far. It is the store that waits, so that a fenced generation ends it at once.
+fn meet(store: &dyn KeyValueStore, options: &GroupOptions, stage: &str, timeout: Duration) -> Result<(), GroupError> {
+    let key = |rank: u32| format!("c10d/{stage}/{rank}");
     store
-        .set(&here(options.rank), b"1")
-        .and_then(|()| store.wait(&(0..options.world).map(here).collect::<Vec<_>>(), options.timeout))
+        .set(&key(options.rank), b"1")
+        .and_then(|()| store.wait(&(0..options.world).map(key).collect::<Vec<_>>(), timeout))
         .map_err(|source| GroupError::Rendezvous { rank: options.rank, world: options.world, source })
 }
 
@@ -78,7 +80,7 @@ pub(super) fn nccl(store: Arc<dyn KeyValueStore>, options: &GroupOptions, device
         let reason = format!("CUDA device {device} was asked for, and this machine shows {devices}");
         return Err(GroupError::Unavailable { backend: "nccl", reason });
     }
-    meet(store.as_ref(), options)?;
+    meet(store.as_ref(), options, "here", options.timeout)?;
     let mut group = ptr::null_mut();
     // SAFETY: the bridge is given away; every other pointer lives until the call returns.
     unsafe {
