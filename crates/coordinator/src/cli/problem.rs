@@ -89,6 +89,9 @@ impl From<std::io::Error> for Problem {
 pub fn report(problem: Problem) -> ExitCode {
     use std::io::Write;
     let exit = problem.exit;
+    // Terminals wrap by themselves; a path that was broken up can neither be copied nor searched for.
+    let hook = miette::set_hook(Box::new(|_| Box::new(miette::MietteHandlerOpts::new().wrap_lines(false).build())));
+    debug_assert!(hook.is_ok(), "set once, at the end");
     // Where stderr is gone too there is nobody left to tell.
     let _ = writeln!(std::io::stderr(), "{:?}", miette::Report::new(problem));
     ExitCode::from(exit)

@@ -64,18 +64,18 @@ impl v1::control_server::Control for ControlService {
         let handle = SessionHandle { messages, cut: cut.clone() };
         let connect = Command::Connect { worker: worker.clone(), session, facts, holding, handle: handle.clone() };
         self.commands.send(connect).await.map_err(|_| ending())?;
-        let commands = self.commands.clone();
+        let (commands, shutdown) = (self.commands.clone(), self.shutdown.clone());
         tokio::spawn(async move {
             let end = tokio::select! {
-                () = cut.cancelled() => Some(ending()),
-                // A refused session's handle is dropped by the driver; the worker then closes its side.
+                // Cut because it was refused or replaced, or because the worker is too slow: the stream just ends.
+                () = cut.cancelled() => shutdown.is_cancelled().then(ending),
                 end = listen(&worker, session, inbound, &commands) => end,
             };
             if let Some(status) = end {
                 tracing::info!(worker = %worker, session, reason = status.message(), "session ends");
                 let _ = handle.messages.try_send(Err(status));
             } else {
-                tracing::info!(worker = %worker, session, "session ended by the worker");
+                tracing::info!(worker = %worker, session, "session ends");
             }
             // Only a coordinator that is ending no longer listens.
             let _ = commands.send(Command::Disconnect { worker, session }).await;

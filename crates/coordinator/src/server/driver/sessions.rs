@@ -38,10 +38,17 @@ impl Sessions {
 
     /// Control took it: it is welcomed, and an older one of the same worker ends.
     pub fn accept(&mut self, worker: &WorkerId, session: u64) {
-        if let Some(old) = self.present.insert(worker.clone(), session)
-            && let Some(handle) = self.handles.remove(&old)
-        {
+        // Two that came at once may be handled in the wrong order: the later one stays.
+        let (old, new) = match self.present.get(worker) {
+            Some(present) if *present > session => (Some(session), *present),
+            present => (present.copied(), session),
+        };
+        self.present.insert(worker.clone(), new);
+        if let Some(handle) = old.and_then(|old| self.handles.remove(&old)) {
             handle.cut.cancel();
+        }
+        if new != session {
+            return;
         }
         let welcome = v1::coordinator_message::Kind::Welcome(v1::Welcome { heartbeat_ms: HEARTBEAT_MS });
         self.send(worker, v1::CoordinatorMessage { kind: Some(welcome) });
@@ -81,7 +88,51 @@ impl Sessions {
             self.present.remove(worker);
         }
         let goodbye = v1::coordinator_message::Kind::Goodbye(v1::Goodbye { reason: reason.to_owned() });
-        // Its queue is empty; the stream ends after this message, because the handle is dropped.
+        // Its queue is empty; the stream ends after this message.
         let _ = handle.messages.try_send(Ok(v1::CoordinatorMessage { kind: Some(goodbye) }));
+        handle.cut.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle(queue: usize) -> (SessionHandle, mpsc::Receiver<Result<v1::CoordinatorMessage, Status>>) {
+        let (messages, receiver) = mpsc::channel(queue);
+        (SessionHandle { messages, cut: CancellationToken::new() }, receiver)
+    }
+
+    #[test]
+    fn a_worker_that_does_not_keep_up_loses_its_session() {
+        let worker: WorkerId = "w".parse().unwrap();
+        let mut sessions = Sessions::default();
+        let (session, _receiver) = handle(2);
+        let cut = session.cut.clone();
+        sessions.offer(1, session);
+        sessions.accept(&worker, 1);
+        sessions.send(&worker, v1::CoordinatorMessage::default());
+        assert!(!cut.is_cancelled());
+        sessions.send(&worker, v1::CoordinatorMessage::default());
+        assert!(cut.is_cancelled());
+    }
+
+    #[test]
+    fn a_new_session_replaces_the_old_one() {
+        let worker: WorkerId = "w".parse().unwrap();
+        let mut sessions = Sessions::default();
+        let (old, _old_receiver) = handle(2);
+        let (new, mut receiver) = handle(2);
+        let cut = old.cut.clone();
+        sessions.offer(1, old);
+        sessions.accept(&worker, 1);
+        sessions.offer(2, new);
+        sessions.accept(&worker, 2);
+        assert!(cut.is_cancelled());
+        assert!(sessions.is_present(2) && !sessions.is_present(1));
+        // The end of the old one is not the end of the new one.
+        sessions.remove(&worker, 1);
+        assert!(sessions.is_present(2));
+        assert!(receiver.try_recv().is_ok(), "it was welcomed");
     }
 }

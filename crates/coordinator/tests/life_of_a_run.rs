@@ -1,0 +1,219 @@
+//! Runs through the real wire, with workers that compute nothing.
+
+mod support;
+
+use proto::v1;
+use proto::v1::coordinator_message::Kind as Directive;
+use proto::v1::worker_message::Kind as Report;
+use serde_json::Value;
+use support::{FakeTraining, FakeWorker, Server, config, write_corpus};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_submission_to_completion() {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let server = Server::start(&folder.path().join("data")).await;
+    let run = server.submit(&config(folder.path(), 6)).await;
+    let queued = server.show(&run).await;
+    assert_eq!((queued.status.as_str(), queued.step, queued.total_steps), ("queued", 0, 6));
+    assert!(queued.reason.contains("needs 1 worker"), "{}", queued.reason);
+
+    let mut worker = FakeWorker::join(&server, "alpha", None).await;
+    let assign = worker.assigned().await;
+    assert_eq!((assign.run.as_str(), assign.generation, assign.attempt), (run.as_str(), 1, 1));
+    assert_eq!((assign.rank, assign.world, assign.slots.as_slice()), (0, 1, &[0, 1][..]));
+    let mut training = FakeTraining::new(assign);
+    for step in 1..=6 {
+        worker.step(&mut training).await;
+        if step % 3 == 0 {
+            assert!(worker.checkpoint(&server, &training).await);
+        }
+    }
+    worker.finished(&training).await;
+    let done = server.wait_until(&run, "completion", |run| run.status == "completed").await;
+    assert_eq!((done.step, done.world_size, done.slots), (6, 0, 2));
+    assert_eq!(done.weights_digest, "07".repeat(32));
+    assert_eq!(done.samples_digest, training.digest.to_string());
+    assert_eq!(done.checkpoints.len(), 2);
+
+    let metrics = server.metrics("small", false).await;
+    let rows: Vec<(u32, u64, f64)> = metrics.iter().map(|row| (row.attempt, row.step, row.value)).collect();
+    assert_eq!(rows, (1..=6).map(|step| (1, step, 10.0 / step as f64)).collect::<Vec<_>>());
+
+    // What scripts see.
+    let (code, shown, _) = server.command(&["runs", "show", "latest", "--json"]).await;
+    assert_eq!(code, 0);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    for field in [
+        "id",
+        "name",
+        "kind",
+        "status",
+        "reason",
+        "step",
+        "total_steps",
+        "attempt",
+        "generation",
+        "world_size",
+        "slots",
+        "weights_digest",
+        "samples_digest",
+        "metrics",
+        "checkpoints",
+        "parent",
+    ] {
+        assert!(shown.get(field).is_some(), "{field} is missing in {shown}");
+    }
+    assert_eq!(shown["kind"], "pretrain");
+    assert!((shown["metrics"]["loss"].as_f64().unwrap() - 10.0 / 6.0).abs() < 1e-12);
+    for field in ["step", "generation", "path", "bytes", "verified"] {
+        assert!(shown["checkpoints"][0].get(field).is_some(), "{field}");
+    }
+    let (code, lines, _) = server.command(&["metrics", "small", "--key", "loss", "--json"]).await;
+    assert_eq!((code, lines.lines().count()), (0, 6));
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(first, serde_json::json!({"attempt": 1, "step": 1, "key": "loss", "value": 10.0, "time": 1}));
+    let (code, ledger, complaint) = server.command(&["ledger", "verify", &run, "--json"]).await;
+    assert_eq!(code, 0, "{complaint}");
+    let ledger: Value = serde_json::from_str(&ledger).unwrap();
+    assert_eq!((&ledger["ok"], &ledger["samples"]), (&Value::Bool(true), &serde_json::json!(24)));
+    assert_eq!((&ledger["duplicates"], &ledger["missing"]), (&serde_json::json!(0), &serde_json::json!(0)));
+    assert_eq!(ledger["chain"], done.samples_digest.as_str());
+    let (code, verified, _) = server.command(&["checkpoints", "verify", "small@3", "--json"]).await;
+    assert_eq!((code, verified.trim()), (0, r#"{"ok":true,"problems":[]}"#));
+    let out = folder.path().join("export");
+    let out_text = out.display().to_string();
+    let export = ["checkpoints", "export", "--format", "hf", "small", "--out", &out_text, "--json"];
+    let (code, exported, complaint) = server.command(&export).await;
+    assert_eq!(code, 0, "{complaint}");
+    assert_eq!(serde_json::from_str::<Value>(&exported).unwrap()["step"], 6);
+    assert_eq!(std::fs::read_to_string(out.join("model.safetensors")).unwrap(), "weights after step 6");
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    let (code, watched, _) = server.command(&["runs", "watch", &run, "--json"]).await;
+    assert_eq!(code, 0);
+    assert_eq!(serde_json::from_str::<Value>(&watched).unwrap()["status"], "completed");
+
+    // A byte of a checkpoint changes: it is named.
+    let path = done.checkpoints[0].path.clone() + "/model.safetensors";
+    std::fs::write(&path, "weights after stop 3").unwrap();
+    let (code, verified, complaint) = server.command(&["checkpoints", "verify", "small@3", "--json"]).await;
+    assert_eq!(code, 1);
+    assert!(verified.contains("model.safetensors") && complaint.contains("altered"), "{verified}{complaint}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelled_and_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let server = Server::start(&folder.path().join("data")).await;
+    let run = server.submit(&config(folder.path(), 8)).await;
+    let mut worker = FakeWorker::join(&server, "alpha", None).await;
+    let mut training = FakeTraining::new(worker.assigned().await);
+    for _ in 0..4 {
+        worker.step(&mut training).await;
+    }
+    server.wait_until(&run, "step 4", |run| run.step == 4).await;
+    let (code, _, message) = server.command(&["runs", "cancel", &run]).await;
+    assert_eq!(code, 0, "{message}");
+    match worker.next().await {
+        Some(Directive::Request(request)) => assert!(request.checkpoint && request.pause),
+        other => panic!("{other:?}"),
+    }
+    // The members agree on the next boundary.
+    worker.step(&mut training).await;
+    assert!(worker.checkpoint(&server, &training).await);
+    let v1::Assign { run: id, generation, .. } = training.assign.clone();
+    worker.report(Report::Paused(v1::Paused { run: id, generation, step: 5 })).await;
+    assert!(matches!(worker.next().await, Some(Directive::Release(_))));
+    let cancelled = server.wait_until(&run, "the end", |run| run.status == "cancelled").await;
+    assert_eq!(cancelled.step, 5);
+    let (code, _, message) = server.command(&["runs", "cancel", &run]).await;
+    assert_eq!(code, 1);
+    assert!(message.contains("already ended"), "{message}");
+
+    let (code, _, message) = server.command(&["runs", "resume", &run]).await;
+    assert_eq!(code, 0, "{message}");
+    let assign = worker.assigned().await;
+    assert!(assign.generation > generation);
+    assert_eq!(assign.attempt, 2);
+    assert_eq!(assign.restore.as_ref().map(|at| (at.step, at.generation)), Some((5, generation)));
+    let mut training = FakeTraining::restored(assign, 5);
+    for _ in 5..8 {
+        worker.step(&mut training).await;
+    }
+    assert!(worker.checkpoint(&server, &training).await);
+    worker.finished(&training).await;
+    let done = server.wait_until(&run, "completion", |run| run.status == "completed").await;
+    let attempts: Vec<u32> = server.metrics(&run, false).await.iter().map(|metric| metric.attempt).collect();
+    assert_eq!(attempts, [1, 1, 1, 1, 1, 2, 2, 2]);
+    let report = server.runs().await.verify_ledger(v1::RunRequest { run }).await.unwrap().into_inner();
+    assert!(report.ok, "{report:?}");
+    assert_eq!((report.steps, report.chain), (8, done.samples_digest));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_coordinator_keeps_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let data = folder.path().join("data");
+    let server = Server::start(&data).await;
+    let run = server.submit(&config(folder.path(), 6)).await;
+    let mut worker = FakeWorker::join(&server, "alpha", None).await;
+    let mut training = FakeTraining::new(worker.assigned().await);
+    for _ in 0..3 {
+        worker.step(&mut training).await;
+    }
+    server.wait_until(&run, "step 3", |run| run.step == 3).await;
+    server.stop().await;
+    assert_eq!(worker.next().await, None, "the session ends with the coordinator");
+
+    // While it is away training goes on.
+    let fourth = training.compute();
+    let server = Server::start(&data).await;
+    let taken_over = server.show(&run).await;
+    assert_eq!((taken_over.status.as_str(), taken_over.step, taken_over.generation), ("running", 3, 1));
+    assert_eq!(server.metrics(&run, false).await.len(), 3);
+    let holding = v1::Holding { run: run.clone(), generation: 1, step: 4 };
+    let mut worker = FakeWorker::join(&server, "alpha", Some(holding)).await;
+    worker.progress(&training, fourth).await;
+    let caught_up = server.wait_until(&run, "step 4", |run| run.step == 4).await;
+    assert_eq!(caught_up.generation, 1, "no new generation was needed");
+    for _ in 4..6 {
+        worker.step(&mut training).await;
+    }
+    assert!(worker.checkpoint(&server, &training).await);
+    worker.finished(&training).await;
+    server.wait_until(&run, "completion", |run| run.status == "completed").await;
+    assert!(matches!(worker.next().await, None | Some(Directive::Release(_))));
+    let report = server.runs().await.verify_ledger(v1::RunRequest { run }).await.unwrap().into_inner();
+    assert!(report.ok, "{report:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duplicated_segment_does_not_pass_the_ledger() {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let server = Server::start(&folder.path().join("data")).await;
+    let run = server.submit(&config(folder.path(), 6)).await;
+    let mut worker = FakeWorker::join(&server, "alpha", None).await;
+    let mut training = FakeTraining::new(worker.assigned().await);
+    worker.step(&mut training).await;
+    let segments = training.compute();
+    worker.progress(&training, segments.clone()).await;
+    // The third step uses the samples of the second, and says so in its digest.
+    training.step = 3;
+    training.digest = training.digest.chain_samples(types::Step(3), &segments);
+    worker.progress(&training, segments).await;
+    server.wait_until(&run, "step 3", |run| run.step == 3).await;
+    let (code, report, complaint) = server.command(&["ledger", "verify", &run, "--json"]).await;
+    assert_eq!(code, 1);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((&report["ok"], &report["duplicates"]), (&Value::Bool(false), &serde_json::json!(4)));
+    assert!(complaint.contains("again"), "{complaint}");
+    server.stop().await;
+}
