@@ -1,5 +1,7 @@
 //! Accuracy, F1, Matthews' correlation and entity scores against scikit-learn and seqeval (fixtures/metrics).
 
+#![allow(clippy::unwrap_used)] // also in the helpers beside the tests
+
 use serde::Deserialize;
 use trainer::metrics::{Confusion, EntityCounts};
 

@@ -1,5 +1,7 @@
 //! The update rules against PyTorch's AdamW and re-statements of AdamW, LAMB and Muon in float64 (fixtures/optimizers).
 
+#![allow(clippy::unwrap_used)] // also in the helpers beside the tests
+
 use config::{OptimizerConfig, OptimizerKind};
 use model::Parameter;
 use serde::Deserialize;

@@ -1,6 +1,8 @@
 //! The trainer as workers use it: several processes, a group of Gloo, kills, pauses, checkpoints. libtorch's random
 //! generator belongs to the process, so every trainer here runs in a process of its own: this binary again.
 
+#![allow(clippy::unwrap_used)] // also in the helpers beside the tests
+
 mod cluster;
 mod data;
 mod folder_store;
