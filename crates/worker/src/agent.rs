@@ -311,7 +311,8 @@ impl Agent {
                 }
             }
             FromCoordinator::Abort(abort) => {
-                let over = |assign: &proto::v1::Assign| assign.run == abort.run && assign.generation <= abort.generation;
+                let over =
+                    |assign: &proto::v1::Assign| assign.run == abort.run && assign.generation <= abort.generation;
                 self.held_assign.take_if(|assign| over(assign));
             }
             FromCoordinator::Release(_) => {
@@ -351,7 +352,11 @@ impl Agent {
         let Some(since) = self.leaving else { return Ok(false) };
         let idle = self.holding.borrow().is_none();
         if self.queue.is_none() && since.elapsed() > LEAVE_ALONE_PATIENCE {
-            return if idle { Ok(true) } else { Err(JoinError::LeftAlone { waited_seconds: since.elapsed().as_secs() }) };
+            return if idle {
+                Ok(true)
+            } else {
+                Err(JoinError::LeftAlone { waited_seconds: since.elapsed().as_secs() })
+            };
         }
         Ok(idle && since.elapsed() > LEAVE_PATIENCE)
     }

@@ -138,11 +138,9 @@ fn gloo() -> Check {
 fn nccl() -> Check {
     match c10d::runtime_report().nccl {
         Ok(version) => Check::ok("nccl", version),
-        Err(reason) => Check::note(
-            "nccl",
-            reason,
-            "for GPUs: build with `--features worker/cuda` against a libtorch with CUDA",
-        ),
+        Err(reason) => {
+            Check::note("nccl", reason, "for GPUs: build with `--features worker/cuda` against a libtorch with CUDA")
+        }
     }
 }
 
@@ -156,7 +154,9 @@ fn cuda() -> Check {
             let help = "this build's libtorch cannot use the driver: build with `--features worker/cuda`";
             Check::note("cuda", format!("a driver ({driver}), but libtorch sees no device"), help)
         }
-        (count, driver) => Check::ok("cuda", format!("{count} devices ({})", driver.unwrap_or("driver version unknown"))),
+        (count, driver) => {
+            Check::ok("cuda", format!("{count} devices ({})", driver.unwrap_or("driver version unknown")))
+        }
     }
 }
 

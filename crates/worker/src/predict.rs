@@ -122,7 +122,13 @@ fn download(name: &str, arguments: &PredictArguments) -> Result<Downloaded, Prob
         None => (name, None),
         Some((run, step)) => {
             let parsed = step.parse::<u64>();
-            (run, Some(parsed.map_err(|_| Problem::failure(format!("`{name}`: after `@` comes a step, e.g. tagger@500")))?))
+            (
+                run,
+                Some(
+                    parsed
+                        .map_err(|_| Problem::failure(format!("`{name}`: after `@` comes a step, e.g. tagger@500")))?,
+                ),
+            )
         }
     };
     let token = crate::cli::token(arguments.token_file.as_ref())?;

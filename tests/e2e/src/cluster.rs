@@ -185,7 +185,9 @@ impl Cluster {
         for index in added {
             let name = self.workers[index].name.clone();
             self.until(&format!("{name} joins"), |cluster| {
-                std::fs::read_to_string(cluster.path(&format!("{name}.log"))).ok().filter(|text| text.contains("joined"))
+                std::fs::read_to_string(cluster.path(&format!("{name}.log")))
+                    .ok()
+                    .filter(|text| text.contains("joined"))
             });
         }
     }
@@ -229,6 +231,17 @@ impl Cluster {
     #[track_caller]
     pub fn show(&self, run: &str) -> Value {
         self.coordinator(&["runs", "show", run, "--json"]).expect_code(0).json()
+    }
+
+    /// How many workers each generation of the run had, oldest first, as the run's events tell it.
+    #[track_caller]
+    pub fn generations(&self, run: &str) -> Vec<usize> {
+        let shown = self.show(run);
+        let events = shown["events"].as_array().expect("a list of events");
+        let texts = events.iter().filter_map(|event| event["text"].as_str());
+        texts
+            .filter_map(|text| text.strip_prefix("generation ")?.split_once(": ")?.1.split(' ').next()?.parse().ok())
+            .collect()
     }
 
     /// Waits until `ready` gives something; fails the test when that takes too long.

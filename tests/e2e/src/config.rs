@@ -51,14 +51,7 @@ samples = 32
     )
 }
 
-/// What makes a config of [`pretraining`] a tagger: the arguments of `submit`, but for the data's path and the source.
-pub const TAGGER: [&str; 8] = [
-    "--set",
-    "run.kind=finetune",
-    "--set",
-    "objective.kind=tag",
-    "--set",
-    "run.name=tagger",
-    "--set",
-    "optimizer.learning_rate=3e-3",
-];
+/// Overrides that make a step of [`pretraining`] take some tenths of a second on one thread, so that something can happen
+/// in the middle of a run.
+pub const SLOW: [&str; 5] =
+    ["model.layers=4", "model.hidden=192", "model.intermediate=768", "batch.micro_batch=8", "batch.sequence_length=64"];

@@ -5,13 +5,15 @@
 //! the workspace first; by hand, run `cargo build -p coordinator -p worker` before `cargo nextest run -p e2e`.
 //! Everything a test starts ends with it. When a test fails, the ends of all logs are printed.
 
+#![allow(clippy::print_stderr)] // seeds and logs are for whoever reads the test's output
+
 mod cluster;
 mod config;
 mod corpus;
 mod process;
 
 pub use cluster::{Cluster, Worker};
-pub use config::{TAGGER, pretraining};
+pub use config::{SLOW, pretraining};
 pub use corpus::{Corpus, WORDS, text_parquet};
 pub use process::{Output, program};
 

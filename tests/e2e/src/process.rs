@@ -57,7 +57,8 @@ impl Output {
     /// One JSON value a line.
     #[track_caller]
     pub fn json_lines(&self) -> Vec<Value> {
-        let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {error}: {line}", self.command));
+        let parse =
+            |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {error}: {line}", self.command));
         self.stdout.lines().map(parse).collect()
     }
 

@@ -18,7 +18,9 @@ pub enum JoinError {
     },
     /// The token is wrong or missing.
     #[error("the coordinator at {address} does not accept this worker's token: {reason}")]
-    #[diagnostic(help("give `--token-file` (or TRIREME_TOKEN) the contents of <data-dir>/token on the coordinator's host"))]
+    #[diagnostic(help(
+        "give `--token-file` (or TRIREME_TOKEN) the contents of <data-dir>/token on the coordinator's host"
+    ))]
     Unauthenticated {
         /// `HOST:PORT`.
         address: String,

@@ -89,7 +89,9 @@ async fn keep(coordinator: &Coordinator, member: &Member, events: &mpsc::Sender<
         let down_for = down_since.elapsed();
         let reason = match broken {
             Break::Closed => return Ok(()),
-            Break::Refused(JoinError::Refused { reason, .. }) if joined && !up && down_for < OWN_NAME_PATIENCE => reason,
+            Break::Refused(JoinError::Refused { reason, .. }) if joined && !up && down_for < OWN_NAME_PATIENCE => {
+                reason
+            }
             Break::Refused(error) => return Err(error),
             Break::Lost(reason) if !joined && down_for >= member.patience => {
                 return Err(JoinError::NoCoordinator {

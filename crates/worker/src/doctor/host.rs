@@ -50,7 +50,8 @@ fn memory() -> Check {
         let line = text.lines().find(|line| line.starts_with(key))?;
         line.split_whitespace().nth(1)?.parse().ok()
     };
-    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let limit =
+        std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse::<u64>().ok());
     let (Some(total), Some(available)) = (kib("MemTotal:"), kib("MemAvailable:")) else {
         return Check::note(NAME, "unknown: /proc/meminfo cannot be read", "mount /proc");
     };

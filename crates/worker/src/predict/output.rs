@@ -21,7 +21,11 @@ impl Printer {
         let labels = predictor.labels();
         let mut out = std::io::stdout().lock();
         for (text, prediction) in texts.iter().zip(predictor.predict(texts)?) {
-            let line = if self.json { json_line(text, labels, &prediction).to_string() } else { plain(text, labels, &prediction) };
+            let line = if self.json {
+                json_line(text, labels, &prediction).to_string()
+            } else {
+                plain(text, labels, &prediction)
+            };
             if let Err(error) = writeln!(out, "{line}") {
                 return Err(Problem::failure(format!("the output cannot be written: {error}")));
             }

@@ -150,7 +150,8 @@ impl Workplace {
     }
 
     fn open(&self, key: &Key, assign: &v1::Assign) -> Result<Trainer, Failed> {
-        let config = config::parse("the run's config", &assign.config).and_then(|config| config.check("the run's config"));
+        let config =
+            config::parse("the run's config", &assign.config).and_then(|config| config.check("the run's config"));
         let config: CheckedConfig = config.map_err(|error| Failed::Run(error.to_string()))?;
         let over = self.current.over(key);
         let (corpus, tokenizer) = units::open(&self.remote, &key.run, &config, &over).map_err(|failure| {

@@ -68,7 +68,8 @@ impl Host for RunHost<'_> {
         let StepReport { step, segments, samples_digest, metrics, tokens, seconds } = report;
         let time_ms = now_ms();
         let metrics = metrics.into_iter();
-        let metrics = metrics.map(|(key, value)| v1::Metric { attempt: 0, step: step.0, key, value, time_ms }).collect();
+        let metrics =
+            metrics.map(|(key, value)| v1::Metric { attempt: 0, step: step.0, key, value, time_ms }).collect();
         self.reporter.step(step.0);
         self.reporter.send(Kind::Progress(v1::Progress {
             run: self.key.run.clone(),

@@ -3,8 +3,8 @@
 use crate::training::current::Key;
 use crate::training::remote::{Remote, is_absence};
 use c10d::{KeyValueStore, StoreError};
-use proto::v1::{AddRequest, CompareSetRequest, KeyRequest, KeyValue, KeysRequest, Scope};
 use proto::Failure;
+use proto::v1::{AddRequest, CompareSetRequest, KeyRequest, KeyValue, KeysRequest, Scope};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
