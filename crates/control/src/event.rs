@@ -81,7 +81,9 @@ pub enum Event {
         /// Which.
         worker: WorkerId,
     },
-    /// A new trainer is up and holds nothing.
+    /// A new trainer is up and holds nothing. Told of every trainer, before it is handed an assignment that waited for
+    /// it, and again on a new session while it holds nothing; and of a trainer that has forgotten its run because it was
+    /// released, since one that hung is given no work until it answers.
     TrainerReady {
         /// Whose.
         worker: WorkerId,

@@ -1,4 +1,5 @@
 //! Histories that are told step by step, each with the decision that must follow.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use control::{
     Assignment, CheckpointAt, Control, Directive, Effect, Event, Holding, Millis, Record, Refusal, RunSpec, RunStatus,

@@ -1,4 +1,5 @@
 //! Any sequence of events, however absurd: the core neither panics nor breaks its invariants.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use control::{
     CheckpointAt, Control, Directive, Effect, Event, Holding, Millis, Record, RunSpec, Settings, WorkerFacts,

@@ -141,10 +141,10 @@ impl World {
             return;
         }
         node.trainer_up = true;
-        if let Some(assignment) = node.pending.take() {
+        let pending = node.pending.take();
+        self.tell_coordinator(worker, Event::TrainerReady { worker: worker.clone() });
+        if let Some(assignment) = pending {
             self.take_part(worker, assignment);
-        } else {
-            self.tell_coordinator(worker, Event::TrainerReady { worker: worker.clone() });
         }
     }
 
@@ -239,6 +239,8 @@ impl World {
             if node.stuck {
                 // The agent ends a trainer that does not obey.
                 self.trainer_crashes(worker);
+            } else {
+                self.tell_coordinator(worker, Event::TrainerReady { worker: worker.clone() });
             }
         }
         let node = self.nodes.get_mut(worker).expect("known");
