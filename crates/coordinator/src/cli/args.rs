@@ -144,7 +144,7 @@ pub struct RunArguments {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  coordinator metrics latest --key loss --json")]
+#[command(after_help = "Example:\n  coordinator metrics latest --key train/loss --json")]
 pub struct MetricsArguments {
     /// Id, beginning of an id, name (the newest of that name) or `latest`.
     pub run: String,

@@ -15,7 +15,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// How long a coordinator may be away before following ends.
 const AWAY: Duration = Duration::from_secs(60);
 
-/// What the run's config does not say of itself in a snapshot.
+/// What has been shown so far.
 struct Follower {
     bar: Option<ProgressBar>,
     json: bool,
@@ -164,10 +164,13 @@ impl Follower {
                 format!("{}: {}", run.status, run.reason)
             });
         }
-        if let Some(loss) = value("loss") {
+        if let Some(loss) = value("train/loss") {
             parts.push(format!("loss {loss:.3}"));
         }
-        if let Some(rate) = value("tokens_per_second") {
+        if let Some(loss) = value("eval/loss") {
+            parts.push(format!("held-out {loss:.3}"));
+        }
+        if let Some(rate) = value("train/tokens_per_second") {
             parts.push(format!("{rate:.0} tokens/s"));
         }
         let (step, now) = (run.step, Instant::now());

@@ -406,7 +406,7 @@ impl Driver {
                 Err(error) => return Err(error),
             };
             // Nothing is lost while we wait: workers go on training, and their reports wait with us.
-            if failures % 30 == 0 {
+            if failures.is_multiple_of(30) {
                 tracing::error!(%error, "cannot write to the run database; trying again every second");
             }
             failures += 1;

@@ -1,6 +1,6 @@
 //! A coordinator in this process, a small corpus, and a worker that speaks the real protocol but computes nothing.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use coordinator::server::{self, ServerConfig};
 use corpus::{Corpus, Loader, Tokenizer};
