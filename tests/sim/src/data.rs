@@ -1,15 +1,14 @@
 //! The corpus as the simulator sees it: units of different sizes, dealt to slots, and the samples of each step.
 
+use corpus::{Dealt, Plan, Unit};
 use types::{Cursor, Digest, Segment, SlotId, Step};
 
-/// A small corpus and how a run walks through it. A pure function of its fields.
+/// A small corpus and how a run walks through it: the real plan over units of invented sizes.
 #[derive(Clone, Debug)]
 pub struct Data {
-    pub seed: u64,
-    pub units: u64,
-    pub slots: u32,
+    plan: Plan,
     /// Samples of one slot in one step.
-    pub samples: u64,
+    samples: u64,
 }
 
 /// What a trainer holds.
@@ -21,9 +20,20 @@ pub struct State {
 }
 
 impl Data {
+    /// A corpus of so many units.
+    pub fn new(seed: u64, units: u32, slots: u32, samples: u64) -> Self {
+        let unit = |row_group| Unit { file: 0, row_group, first_row: 0, rows: 1 };
+        Self { plan: Plan::new((0..units).map(unit).collect(), Vec::new(), slots, seed), samples }
+    }
+
+    /// Of the run.
+    pub fn seed(&self) -> u64 {
+        self.plan.seed()
+    }
+
     /// Before the first step.
     pub fn initial(&self) -> State {
-        let cursors = vec![Cursor::default(); self.slots as usize];
+        let cursors = vec![Cursor::default(); self.plan.slots() as usize];
         State { step: Step(0), digest: Digest::default(), cursors }
     }
 
@@ -31,7 +41,7 @@ impl Data {
     pub fn step(&self, state: &State) -> (Vec<Segment>, State) {
         let mut next = state.clone();
         let mut segments = Vec::new();
-        for (slot, cursor) in (0..self.slots).map(SlotId).zip(&mut next.cursors) {
+        for (slot, cursor) in (0..self.plan.slots()).map(SlotId).zip(&mut next.cursors) {
             self.take(slot, cursor, &mut segments);
         }
         next.step = state.step.next();
@@ -56,11 +66,11 @@ impl Data {
         }
     }
 
-    /// How many samples a slot's turn has: of the unit dealt to it, in that epoch. Some have none.
+    /// How many samples a slot's turn has: of the unit dealt to it, in that epoch. Some have none; not all, or a step
+    /// would never find its samples.
     fn unit_samples(&self, slot: SlotId, turn: u64) -> u64 {
-        let position = turn * u64::from(self.slots) + u64::from(slot.0);
-        let (epoch, unit) = (position / self.units, position % self.units);
-        let bytes = [self.seed, epoch, unit].map(u64::to_le_bytes).concat();
-        u64::from(Digest::blake3(&bytes).0[0] % 9)
+        let Dealt { epoch, unit } = self.plan.deal(slot, turn);
+        let bytes = [self.plan.seed(), epoch, unit as u64].map(u64::to_le_bytes).concat();
+        u64::from(Digest::blake3(&bytes).0[0] % 9).max(u64::from(unit == 0))
     }
 }

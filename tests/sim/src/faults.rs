@@ -36,7 +36,7 @@ impl World {
             max_workers: self.rng.random_range(least..=slots),
         };
         let seed = self.rng.random();
-        let data = Data { seed, units: self.rng.random_range(1..20), slots, samples: self.rng.random_range(1..7) };
+        let data = Data::new(seed, self.rng.random_range(1..20), slots, self.rng.random_range(1..7));
         self.disk.data.insert(run.clone(), data);
         self.tell(Event::Submit { run, spec });
     }

@@ -239,7 +239,7 @@ impl World {
 
     fn kept(&self, key: &Key) -> Kept {
         let total = self.disk.runs[&key.0].record.spec.total_steps;
-        Kept { every: self.disk.data[&key.0].seed % 13 + 5, total }
+        Kept { every: self.disk.data[&key.0].seed() % 13 + 5, total }
     }
 }
 
