@@ -158,6 +158,8 @@ impl Cluster {
     /// After [`Cluster::kill_coordinator`]: on the same port.
     #[track_caller]
     pub fn restart_coordinator(&mut self) {
+        // The killed one left it.
+        std::fs::remove_file(self.data_dir().join("endpoint")).expect("a coordinator tells its address");
         let endpoint = self.endpoint.clone();
         self.start_coordinator(&endpoint, &[]);
     }

@@ -127,7 +127,8 @@ fn a_full_disk_fails_the_run_and_loses_nothing() {
     let store = mounted.folder.path().join("store");
     let mut cluster = Cluster::start_with(&["--store", store.to_str().unwrap()]);
     cluster.add_workers(2);
-    let run = cluster.submit(&SLOW);
+    let overrides: Vec<&str> = SLOW.into_iter().chain(["checkpoint.keep_latest=2"]).collect();
+    let run = cluster.submit(&overrides);
     cluster.until("the first checkpoint", |cluster| {
         (!cluster.show(&run)["checkpoints"].as_array().unwrap().is_empty()).then_some(())
     });
