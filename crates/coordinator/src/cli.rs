@@ -14,6 +14,8 @@ mod metrics;
 mod output;
 mod problem;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod run_view;
 mod runs;
 mod start;

@@ -4,6 +4,8 @@
 //! try.
 
 mod join;
+#[cfg(test)]
+mod reference;
 
 use crate::connect::{COORDINATOR_VARIABLE, ConnectError, Coordinator, Token};
 use crate::device::Choice;

@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: our speed beside the peers', as ratios of medians inside one run.
 
-use crate::building::cargo;
+use crate::building::{binary, workspace};
 use crate::{cache, libtorch, python};
 use anyhow::Result;
+use std::process::Command;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -20,9 +21,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     libtorch::set_up()?;
     let python = python::interpreter()?;
-    let mut bench = cargo();
-    bench.args(["run", "--quiet", "--package", "benchmarks", "--bin", "bench", "--", "--suite", &arguments.suite]);
-    bench.arg("--python").arg(python);
+    workspace()?;
+    let mut bench = Command::new(binary("bench")?);
+    bench.args(["--suite", &arguments.suite]).arg("--python").arg(python);
     for (given, flag) in [(arguments.quick, "--quick"), (arguments.json, "--json")] {
         if given {
             bench.arg(flag);

@@ -20,12 +20,22 @@ pub struct Binaries {
     pub worker: PathBuf,
 }
 
+/// Builds everything, tests too: with one selection of packages cargo compiles each dependency once, whatever command
+/// comes first.
+pub fn workspace() -> Result<()> {
+    cache::run(cargo().args(["build", "--workspace", "--all-targets"]))
+}
+
 /// Sets up and builds both binaries.
 pub fn binaries() -> Result<Binaries> {
     libtorch::set_up()?;
-    cache::run(cargo().args(["build", "--package", "coordinator", "--package", "worker"]))?;
-    let folder = target_folder()?.join("debug");
-    Ok(Binaries { coordinator: folder.join("coordinator"), worker: folder.join("worker") })
+    workspace()?;
+    Ok(Binaries { coordinator: binary("coordinator")?, worker: binary("worker")? })
+}
+
+/// Where a binary of the workspace lies once it is built.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    Ok(target_folder()?.join("debug").join(name))
 }
 
 /// Where cargo builds.

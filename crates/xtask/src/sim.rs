@@ -1,8 +1,9 @@
 //! `cargo xtask sim`: replays seeds of the simulator in tests/sim.
 
-use crate::building::cargo;
-use crate::cache;
+use crate::building::{binary, workspace};
+use crate::{cache, libtorch};
 use anyhow::Result;
+use std::process::Command;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -15,8 +16,9 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let mut sim = cargo();
-    sim.args(["run", "--quiet", "--package", "sim", "--bin", "sim", "--"]);
+    libtorch::set_up()?;
+    workspace()?;
+    let mut sim = Command::new(binary("sim")?);
     match arguments.seed {
         Some(seed) => sim.args(["--seed", &seed.to_string()]),
         None => sim.args(["--seeds", &arguments.seeds.to_string()]),

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that must hold, in one command.
 
 use crate::artefacts::MINILM;
-use crate::building::{cargo, target_folder};
+use crate::building::{cargo, target_folder, workspace};
 use crate::{cache, libtorch, python, tidy};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
@@ -28,12 +28,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     cache::once(&minilm, |into| {
         MINILM.unpack(into, |name| name.split_once("/model/").map(|(_, file)| file.to_owned())).map(|_| ())
     })?;
-    // The end-to-end tests drive the real binaries, so everything is built first, with the features the tests have.
-    cache::run(cargo().args(["build", "--workspace", "--all-targets"]))?;
+    // The end-to-end tests drive the real binaries, so everything is built first.
+    workspace()?;
+    // The golden tests leave what they export here, for transformers to load.
+    let exports = target_folder()?.join("exports");
     let mut tests = cargo();
-    tests
-        .args(["nextest", "run", "--workspace", "--no-fail-fast", "--hide-progress-bar"])
-        .env("TRIREME_MINILM", &minilm);
+    tests.args(["nextest", "run", "--workspace", "--no-fail-fast", "--hide-progress-bar"]);
+    tests.env("TRIREME_MINILM", &minilm).env("TRIREME_EXPORT_DIR", &exports);
     if let Some(only) = &arguments.only {
         tests.arg(only);
     }
