@@ -63,7 +63,7 @@ fn a_missing_key_is_named() {
 fn every_breach_is_reported_at_once() {
     let text = quickstart().replace("min_workers = 1", "min_workers = 9").replace("heads = 2", "heads = 3");
     let message = error(&text);
-    assert!(message.contains("`run.min_workers`: 9 workers cannot share 8 slots"), "{message}");
+    assert!(message.contains("`run.min_workers`: 9 workers cannot share 4 slots"), "{message}");
     assert!(message.contains("`model.heads`: 3 heads do not divide hidden = 128"), "{message}");
 }
 
@@ -102,5 +102,8 @@ fn overrides_win_and_paths_become_absolute() {
 fn an_override_of_an_unknown_key_is_refused() {
     let overrides = ["optimizer.learning_rat=1".parse().unwrap()];
     let message = load(&configs().join("quickstart.toml"), &overrides).unwrap_err().to_string();
-    assert!(message.contains("`optimizer.learning_rat`") && message.contains("did you mean `learning_rate`?"), "{message}");
+    assert!(
+        message.contains("`optimizer.learning_rat`") && message.contains("did you mean `learning_rate`?"),
+        "{message}"
+    );
 }
