@@ -4,6 +4,16 @@ use crate::error::Problem;
 use crate::{ConfigError, ObjectiveKind, OptimizerKind, ReduceMode, RunConfig, RunKind};
 use std::ops::Deref;
 
+/// Exact mode adds at most so many gradients into one 64-bit sum, or it could overflow unseen: slots times forward
+/// passes of a slot. The same as `c10d::fixed_point::MAX_CONTRIBUTIONS`, which this room cannot see.
+pub const EXACT_CONTRIBUTIONS_MAX: u64 = 4096;
+/// Samples that one slot holds in memory for one step.
+const SLOT_SAMPLES_MAX: usize = 1 << 16;
+/// Longer than any BERT; a unit's blocks are made in memory.
+const SEQUENCE_LENGTH_MAX: usize = 1 << 16;
+/// Units that wait in memory, for each slot.
+const PREFETCH_UNITS_MAX: usize = 64;
+
 /// A config that obeys every rule which can be checked without opening a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckedConfig(RunConfig);
@@ -90,6 +100,12 @@ impl RunConfig {
             "leave it out, or set run.kind = \"finetune\"",
         );
         rule(
+            data.prefetch_units <= PREFETCH_UNITS_MAX,
+            "data.prefetch_units",
+            format!("{} is more than {PREFETCH_UNITS_MAX}", data.prefetch_units),
+            "1 is usual: every unit that waits is kept in memory",
+        );
+        rule(
             !self.tokenizer.path.is_empty(),
             "tokenizer.path",
             "is empty".into(),
@@ -106,9 +122,29 @@ impl RunConfig {
         rule(batch.micro_batch > 0, "batch.micro_batch", "is 0".into(), "give samples per forward pass");
         rule(batch.accumulate > 0, "batch.accumulate", "is 0".into(), "1 means no accumulation");
         rule(
-            batch.sequence_length >= 8,
+            batch.micro_batch.checked_mul(batch.accumulate).is_some_and(|samples| samples <= SLOT_SAMPLES_MAX),
+            "batch.micro_batch",
+            format!(
+                "{} × batch.accumulate = {} is more than {SLOT_SAMPLES_MAX} samples of one slot in one step",
+                batch.micro_batch, batch.accumulate
+            ),
+            "use more slots, or smaller micro-batches",
+        );
+        let contributions = u64::from(batch.slots).saturating_mul(batch.accumulate as u64);
+        rule(
+            self.reduce.mode == ReduceMode::Fast || contributions <= EXACT_CONTRIBUTIONS_MAX,
+            "batch.accumulate",
+            format!(
+                "{} slots × {} forward passes are {contributions} gradients a step; exact mode adds up to \
+                 {EXACT_CONTRIBUTIONS_MAX}",
+                batch.slots, batch.accumulate
+            ),
+            "raise `batch.micro_batch` and lower `batch.accumulate` or `batch.slots`, or set reduce.mode = \"fast\"",
+        );
+        rule(
+            (8..=SEQUENCE_LENGTH_MAX).contains(&batch.sequence_length),
             "batch.sequence_length",
-            format!("{} is less than 8", batch.sequence_length),
+            format!("{} is outside 8 to {SEQUENCE_LENGTH_MAX}", batch.sequence_length),
             "128 is usual",
         );
     }

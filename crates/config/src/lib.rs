@@ -21,7 +21,7 @@ mod schedule;
 mod tokenizer;
 
 pub use batch::BatchConfig;
-pub use check::CheckedConfig;
+pub use check::{CheckedConfig, EXACT_CONTRIBUTIONS_MAX};
 pub use checkpoint::CheckpointConfig;
 pub use data::{DataConfig, DataFormat};
 pub use error::ConfigError;

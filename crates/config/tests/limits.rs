@@ -1,0 +1,36 @@
+//! Numbers that no machine could honour are refused before anybody allocates for them.
+
+use config::{Override, load};
+use std::path::Path;
+
+/// What a person reads about quickstart.toml with these overrides; empty if it is good.
+fn message(overrides: &[&str]) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/quickstart.toml");
+    let overrides: Vec<Override> = overrides.iter().map(|text| text.parse().unwrap()).collect();
+    let checked = load(&file, &overrides).unwrap().check("run.toml");
+    checked.err().map(|error| error.to_string()).unwrap_or_default()
+}
+
+#[test]
+fn exact_mode_bounds_the_gradients_of_a_step() {
+    let base = ["batch.slots=8", "batch.micro_batch=1", "reduce.mode=\"exact\""];
+    let with = |more: &[&str]| message(&[&base[..], more].concat());
+    assert_eq!(with(&["batch.accumulate=512"]), "");
+    let refused = with(&["batch.accumulate=513"]);
+    assert!(refused.contains("`batch.accumulate`: 8 slots × 513 forward passes are 4104 gradients"), "{refused}");
+    assert!(refused.contains("adds up to 4096") && refused.contains("raise `batch.micro_batch`"), "{refused}");
+    assert_eq!(with(&["batch.accumulate=513", "reduce.mode=\"fast\""]), "", "fast mode has no such bound");
+}
+
+#[test]
+fn what_no_memory_holds_is_refused() {
+    for (key, value, part) in [
+        ("batch.micro_batch", "1000000000000", "more than 65536 samples of one slot"),
+        ("batch.micro_batch", "9223372036854775807", "more than 65536 samples of one slot"),
+        ("batch.sequence_length", "1000000000000", "outside 8 to 65536"),
+        ("data.prefetch_units", "1000000", "more than 64"),
+    ] {
+        let text = message(&["batch.accumulate=2", &format!("{key}={value}")]);
+        assert!(text.contains(&format!("`{key}`")) && text.contains(part), "{key} = {value}: {text}");
+    }
+}
