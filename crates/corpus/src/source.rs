@@ -13,6 +13,7 @@ use config::{DataConfig, DataFormat, ObjectiveKind, RunConfig};
 use locate::Located;
 use parquet_file::ParquetFile;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// Reads units. Blocking: an async caller goes through its blocking pool.
 pub trait UnitSource: Send + Sync {
@@ -131,9 +132,21 @@ impl FileSource {
         columns: &Columns,
     ) -> Result<Self, CorpusError> {
         let mut source = Self { files: Vec::new(), contents: Vec::new(), io: Io::new()? };
+        let mut training = HashSet::new();
         for (paths, held_out) in [(paths, false), (eval_paths, true)] {
             for path in paths {
                 for located in locate::locate(path, &source.io)? {
+                    if held_out && training.contains(&located.name) {
+                        return Err(CorpusError::new(
+                            ErrorKind::Value,
+                            located.name.as_str(),
+                            "is named in `data.paths` and in `data.eval_paths`: what is trained on would be held out",
+                            "leave it out of one of the two",
+                        ));
+                    }
+                    if !held_out {
+                        training.insert(located.name.clone());
+                    }
                     source.add(&located, format, columns, held_out)?;
                 }
             }

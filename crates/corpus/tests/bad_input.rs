@@ -65,6 +65,15 @@ fn what_is_not_there() {
 }
 
 #[test]
+fn a_file_that_is_trained_on_and_held_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_parquet(&folder.path().join("a.parquet"), &[("text", texts(20))], 10);
+    let glob = folder.path().join("*.parquet").display().to_string();
+    let error = open(&format!("{MLM} data.eval_paths=[\"{path}\"]"), &glob);
+    check(&error, ErrorKind::Value, &path, &["`data.eval_paths`", "leave it out of one"]);
+}
+
+#[test]
 fn columns_that_are_not_there_or_not_text() {
     let folder = tempfile::tempdir().unwrap();
     let numbers: ArrayRef = Arc::new(Float64Array::from(vec![1.0]));
