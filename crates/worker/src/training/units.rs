@@ -1,4 +1,8 @@
-//! A run's corpus and tokenizer: read here where the paths can be reached, else through the coordinator.
+//! A run's corpus and tokenizer. The rows are read here where the files that the run was planned with can be reached,
+//! else through the coordinator.
+//!
+//! All workers must have one plan and one vocabulary, and a path may mean other files on another host: so the tokenizer
+//! is always the coordinator's, and files are only read here if they are those that the coordinator describes.
 
 use crate::training::remote::Remote;
 use arrow::array::RecordBatch;
@@ -18,50 +22,13 @@ pub fn open(
     config: &CheckedConfig,
     over: &CancellationToken,
 ) -> Result<(Arc<Corpus>, Arc<Tokenizer>), Failure> {
-    let tokenizer = match Tokenizer::open(&config.tokenizer) {
-        Err(error) if is_elsewhere(&error) => remote_tokenizer(remote, run, config, over)?,
-        opened => opened.map_err(failure)?,
-    };
-    let corpus = match Corpus::open(config) {
-        Err(error) if is_elsewhere(&error) => remote_corpus(remote, run, config, over)?,
-        opened => opened.map_err(failure)?,
-    };
-    Ok((Arc::new(corpus), Arc::new(tokenizer)))
-}
-
-/// The path means something on the coordinator's host only.
-fn is_elsewhere(error: &CorpusError) -> bool {
-    matches!(error.kind, ErrorKind::NotFound | ErrorKind::Io)
-}
-
-fn failure(error: CorpusError) -> Failure {
-    let kind = if error.kind == ErrorKind::Corrupt { FailureKind::Corrupt } else { FailureKind::Invalid };
-    Failure::new(kind, error.to_string())
-}
-
-fn remote_tokenizer(
-    remote: &Remote,
-    run: &str,
-    config: &CheckedConfig,
-    over: &CancellationToken,
-) -> Result<Tokenizer, Failure> {
-    tracing::info!(run, path = config.tokenizer.path, "the tokenizer is not here; asking the coordinator for it");
     let request = DescribeRequest { run: run.to_owned() };
-    let call = || async { remote.coordinator.data().tokenizer(request.clone()).await };
-    let file = remote.persist(over, "tokenizer", call)?.into_inner();
-    Tokenizer::from_bytes(&file.name, &file.contents, config.tokenizer.lowercase).map_err(failure)
-}
-
-fn remote_corpus(
-    remote: &Remote,
-    run: &str,
-    config: &CheckedConfig,
-    over: &CancellationToken,
-) -> Result<Corpus, Failure> {
-    tracing::info!(run, "the corpus is not here; reading it through the coordinator");
-    let request = DescribeRequest { run: run.to_owned() };
-    let call = || async { remote.coordinator.data().describe(request.clone()).await };
-    let described = remote.persist(over, "corpus", call)?.into_inner();
+    let tokenizer = || async { remote.coordinator.data().tokenizer(request.clone()).await };
+    let file = remote.persist(over, "tokenizer", tokenizer)?.into_inner();
+    let tokenizer =
+        Tokenizer::from_bytes(&config.tokenizer.path, &file.contents, config.tokenizer.lowercase).map_err(failure)?;
+    let describe = || async { remote.coordinator.data().describe(request.clone()).await };
+    let described = remote.persist(over, "corpus", describe)?.into_inner();
     let files: Vec<CorpusFile> = described
         .files
         .into_iter()
@@ -72,9 +39,35 @@ fn remote_corpus(
             held_out: file.held_out,
         })
         .collect();
-    let paths = files.iter().map(|file| file.path.clone()).collect();
-    let source = RemoteSource { remote: remote.clone(), run: run.to_owned(), paths };
-    Corpus::with_source(config, files, Arc::new(source)).map_err(failure)
+    let corpus = match read_here(config, &files) {
+        Ok(corpus) => corpus,
+        Err(reason) => {
+            tracing::info!(run, reason, "the corpus is read through the coordinator");
+            let paths = files.iter().map(|file| file.path.clone()).collect();
+            let source = RemoteSource { remote: remote.clone(), run: run.to_owned(), paths };
+            Corpus::with_source(config, files, Arc::new(source)).map_err(failure)?
+        }
+    };
+    Ok((Arc::new(corpus), Arc::new(tokenizer)))
+}
+
+/// The corpus, if the config's paths lead to these very files; else why not.
+fn read_here(config: &CheckedConfig, files: &[CorpusFile]) -> Result<Corpus, String> {
+    let corpus = Corpus::open(config).map_err(|error| error.to_string())?;
+    if corpus.files() == files {
+        return Ok(corpus);
+    }
+    let here = corpus.files();
+    let first = files.iter().zip(here).find(|(planned, here)| planned != here).map(|(_, here)| here.path.as_str());
+    Err(match first {
+        Some(path) => format!("{path} is not the file that the run was planned with"),
+        None => format!("the paths name {} files here, and the run was planned with {}", here.len(), files.len()),
+    })
+}
+
+fn failure(error: CorpusError) -> Failure {
+    let kind = if error.kind == ErrorKind::Corrupt { FailureKind::Corrupt } else { FailureKind::Invalid };
+    Failure::new(kind, error.to_string())
 }
 
 /// Units read by the coordinator.
@@ -145,5 +138,27 @@ mod tests {
         assert_eq!(decode(&bytes).unwrap(), batch);
         assert!(decode(&bytes[..bytes.len() / 2]).is_err());
         assert!(decode(&[]).is_err());
+    }
+    #[test]
+    fn files_are_read_here_only_if_the_run_was_planned_with_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("texts.csv");
+        std::fs::write(&path, "text,label\nfine,good\npoor,bad\n").unwrap();
+        let text = format!(
+            "[run]\nname = \"t\"\nkind = \"finetune\"\nsteps = 1\n[data]\npaths = [\"{}\"]\n\
+             label_column = \"label\"\n[tokenizer]\npath = \"vocab.txt\"\n[objective]\nkind = \"classify\"\n\
+             [batch]\nslots = 1\nmicro_batch = 1\nsequence_length = 32\n",
+            path.display()
+        );
+        let config = config::parse("test", &text).unwrap().check("test").unwrap();
+        let files = Corpus::open(&config).unwrap().files().to_vec();
+        assert_eq!(read_here(&config, &files).unwrap().files(), files);
+
+        std::fs::write(&path, "text,label\nfine,good\npoor,bad\ndull,bad\n").unwrap();
+        let other = read_here(&config, &files).err().unwrap();
+        assert!(other.contains("texts.csv is not the file"), "{other}");
+        assert!(read_here(&config, &[]).err().unwrap().contains("1 files here"), "more than was planned with");
+        std::fs::remove_file(&path).unwrap();
+        assert!(read_here(&config, &files).is_err());
     }
 }
