@@ -26,6 +26,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use tokio::signal::unix::{SignalKind, signal};
 use trainer::Requests;
 use uploads::Uploads;
 
@@ -73,6 +74,7 @@ pub fn run(arguments: TrainerArguments) -> anyhow::Result<()> {
     let token = std::env::var(TOKEN_VARIABLE).ok().map(|text| Token::new(&text, TOKEN_VARIABLE)).transpose()?;
     let coordinator = {
         let _within = runtime.enter();
+        leave_signals_to_the_agent()?;
         Coordinator::new(&arguments.coordinator, token.as_ref())?
     };
     let remote = Remote { coordinator, runtime: runtime.handle().clone() };
@@ -102,6 +104,16 @@ pub fn run(arguments: TrainerArguments) -> anyhow::Result<()> {
         }
     }
     workplace.forget();
+    Ok(())
+}
+
+/// Ctrl-C, a service manager and a batch system signal every process of the worker. What that means is for the agent to
+/// decide; here the default, to die in the middle of a step, is replaced by nothing.
+fn leave_signals_to_the_agent() -> std::io::Result<()> {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::user_defined1()] {
+        // The handler stays when the stream is dropped.
+        drop(signal(kind)?);
+    }
     Ok(())
 }
 

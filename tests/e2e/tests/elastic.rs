@@ -1,7 +1,8 @@
 //! Workers that come and go while a run is under way, and a coordinator that dies.
 
 use e2e::{Cluster, Output, SLOW};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 fn undisturbed() -> String {
     let mut cluster = Cluster::start();
@@ -54,6 +55,20 @@ fn a_worker_that_works_on_nothing_leaves_at_once() {
         cluster.worker(index).signal(signal);
         assert_eq!(cluster.worker(index).wait().code(), Some(0), "{}", cluster.worker_log(index));
     }
+}
+
+#[test]
+fn a_signal_to_every_process_of_a_worker_is_the_agents_to_answer() {
+    let mut cluster = Cluster::start();
+    cluster.add_workers(1);
+    let run = cluster.submit(&SLOW);
+    cluster.until_step(&run, 2);
+    let trainer = cluster.worker(0).trainer_pid();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1] {
+        kill(Pid::from_raw(trainer as i32), signal).unwrap();
+    }
+    cluster.until_completed(&run);
+    assert_eq!(cluster.generations(&run), [1], "{}", cluster.worker_log(0));
 }
 
 #[test]
