@@ -240,24 +240,14 @@ impl Agent {
 
     /// Something the trainer says on its own.
     fn report(&mut self, kind: FromWorker) {
-        let moved = |step: u64| {
-            self.holding.send_modify(|holding| {
-                if let Some(holding) = holding {
-                    holding.step = step;
-                }
-            });
-        };
         match &kind {
             FromWorker::Heartbeat(beat) => {
-                let now = self.holding.borrow().as_ref().map(|holding| holding.step);
-                if now != Some(beat.step) {
-                    moved(beat.step);
-                }
+                moved(&self.holding, &beat.run, beat.step);
                 self.beat = Some((beat.clone(), Instant::now()));
                 return;
             }
             FromWorker::Progress(report) => {
-                moved(report.step);
+                moved(&self.holding, &report.run, report.step);
                 self.restart_pause = RESTART_PAUSE_MIN;
             }
             FromWorker::RunFailed(report) => {
@@ -378,4 +368,42 @@ fn hold(holding: &watch::Sender<Option<Holding>>, assign: &proto::v1::Assign) {
         };
         *holding = Some(Holding { run: assign.run.clone(), generation: assign.generation, step });
     });
+}
+
+/// The trainer has done so many steps of `run`. It may still be speaking of the run before the one that was assigned,
+/// whose steps must not be taken for steps of this one.
+fn moved(holding: &watch::Sender<Option<Holding>>, run: &str, step: u64) {
+    holding.send_if_modified(|holding| match holding {
+        Some(holding) if holding.run == run && holding.step != step => {
+            holding.step = step;
+            true
+        }
+        _ => false,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::v1::Assign;
+
+    #[test]
+    fn steps_of_another_run_are_not_held() {
+        let (holding, _) = watch::channel(None);
+        let held = |holding: &watch::Sender<Option<Holding>>| {
+            holding.borrow().as_ref().map(|holding| (holding.run.clone(), holding.generation, holding.step))
+        };
+        let assign = |run: &str, generation| Assign { run: run.to_owned(), generation, ..Assign::default() };
+        moved(&holding, "a", 1);
+        assert_eq!(held(&holding), None);
+        hold(&holding, &assign("a", 1));
+        moved(&holding, "a", 500);
+        hold(&holding, &assign("a", 2));
+        assert_eq!(held(&holding), Some(("a".to_owned(), 2, 500)));
+        hold(&holding, &assign("b", 1));
+        moved(&holding, "a", 500);
+        assert_eq!(held(&holding), Some(("b".to_owned(), 1, 0)));
+        moved(&holding, "b", 1);
+        assert_eq!(held(&holding), Some(("b".to_owned(), 1, 1)));
+    }
 }
