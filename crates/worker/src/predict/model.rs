@@ -39,7 +39,7 @@ impl Predictor {
         model.load_parameters(&read.tensors, Missing::Refuse).map_err(|error| at(&error))?;
         let path = ["tokenizer.json", "vocab.txt"].map(|name| folder.join(name)).into_iter().find(|path| path.exists());
         let path = path.ok_or_else(|| at(&"there is neither tokenizer.json nor vocab.txt"))?;
-        let config = TokenizerConfig { path: path.display().to_string(), lowercase: true };
+        let config = TokenizerConfig { path: path.display().to_string(), lowercase: lowercase(folder)? };
         let tokenizer = Tokenizer::open(&config).map_err(|error| Problem::failure(error.to_string()))?;
         corpus::check_vocabulary(&tokenizer, model.shape()).map_err(|error| Problem::failure(error.to_string()))?;
         let positions = usize::try_from(model.shape().max_positions).unwrap_or(usize::MAX);
@@ -137,6 +137,18 @@ impl Predictor {
     }
 }
 
+/// Whether a vocab.txt is of lower-cased words: as `tokenizer_config.json` says, or else it is, as for Hugging Face.
+fn lowercase(folder: &Path) -> Result<bool, Problem> {
+    let path = folder.join("tokenizer_config.json");
+    if !path.exists() {
+        return Ok(true);
+    }
+    let broken = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", path.display()));
+    let text = std::fs::read(&path).map_err(|error| broken(&error))?;
+    let config: serde_json::Value = serde_json::from_slice(&text).map_err(|error| broken(&error))?;
+    Ok(config["do_lower_case"].as_bool().unwrap_or(true))
+}
+
 /// `[rows, columns]`, double.
 fn matrix(tensor: &Tensor) -> Vec<Vec<f64>> {
     let size = tensor.size();
@@ -149,4 +161,19 @@ fn matrix(tensor: &Tensor) -> Vec<Vec<f64>> {
 /// The index of the highest probability; the first of equals.
 pub fn best(probabilities: &[f64]) -> Option<(usize, f64)> {
     probabilities.iter().copied().enumerate().reduce(|best, next| if next.1 > best.1 { next } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cased_vocabulary_is_read_as_one() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(lowercase(folder.path()).is_ok_and(|lowercase| lowercase));
+        for (text, expected) in [("{}", Some(true)), (r#"{"do_lower_case": false}"#, Some(false)), ("{", None)] {
+            std::fs::write(folder.path().join("tokenizer_config.json"), text).unwrap();
+            assert_eq!(lowercase(folder.path()).ok(), expected, "{text}");
+        }
+    }
 }
