@@ -223,8 +223,8 @@ impl Recipe<'_> {
     }
 }
 
-/// The shape of a model that starts from another one's encoder: the source's, but dropout may be chosen anew. What the
-/// config says otherwise must agree.
+/// The shape of a model that starts from another one's encoder: the source's, but dropout and how new heads are drawn
+/// may be chosen anew. What the config says otherwise must agree.
 fn inherit(source: ModelShape, config: &ModelConfig) -> Result<ModelShape, String> {
     let said = |key: &str, said: String, is: String| {
         Err(format!("model.{key}: {said}, but the model of init.from has {is}: leave it out, or start from another"))
@@ -246,6 +246,21 @@ fn inherit(source: ModelShape, config: &ModelConfig) -> Result<ModelShape, Strin
             return said(key, value.to_string(), is.to_string());
         }
     }
+    for (key, value, is) in [
+        ("layer_norm_epsilon", config.layer_norm_epsilon, source.layer_norm_epsilon),
+        ("rope_theta", config.rope_theta, source.rope_theta),
+    ] {
+        if let Some(value) = value
+            && value != is
+        {
+            return said(key, value.to_string(), is.to_string());
+        }
+    }
+    if let Some(activation) = config.activation
+        && activation != source.activation
+    {
+        return said("activation", format!("{activation:?}"), format!("{:?}", source.activation));
+    }
     if config.size != ModelSize::default() {
         let wanted = config.shape(source.vocabulary, 8);
         if (wanted.layers, wanted.hidden) != (source.layers, source.hidden) {
@@ -254,7 +269,8 @@ fn inherit(source: ModelShape, config: &ModelConfig) -> Result<ModelShape, Strin
     }
     let dropout = config.dropout.unwrap_or(source.dropout);
     let attention_dropout = config.attention_dropout.or(config.dropout).unwrap_or(source.attention_dropout);
-    Ok(ModelShape { dropout, attention_dropout, ..source })
+    let initializer_range = config.initializer_range.unwrap_or(source.initializer_range);
+    Ok(ModelShape { dropout, attention_dropout, initializer: config.initializer, initializer_range, ..source })
 }
 
 fn file<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a [u8], TrainError> {
@@ -265,4 +281,40 @@ fn file<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a [u8], TrainErr
 fn text<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a str, TrainError> {
     std::str::from_utf8(file(files, name)?)
         .map_err(|_| TrainError::fatal(format!("the checkpoint's {name} is no text")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use config::{Activation, Initializer};
+
+    fn inherited(change: impl FnOnce(&mut ModelConfig)) -> Result<ModelShape, String> {
+        let mut config = ModelConfig::default();
+        change(&mut config);
+        inherit(ModelConfig::default().shape(1000, 128), &config)
+    }
+
+    #[test]
+    fn nothing_the_config_says_of_the_model_is_passed_over() {
+        assert_eq!(inherited(|_| ()).unwrap(), ModelConfig::default().shape(1000, 128));
+        let told = inherited(|config| {
+            config.dropout = Some(0.3);
+            config.initializer = Initializer::TruncatedNormal;
+            config.initializer_range = Some(0.05);
+        })
+        .unwrap();
+        assert_eq!((told.dropout, told.attention_dropout), (0.3, 0.3));
+        assert_eq!((told.initializer, told.initializer_range), (Initializer::TruncatedNormal, 0.05));
+        let refused: [(&str, fn(&mut ModelConfig)); 5] = [
+            ("architecture", |config| config.architecture = Architecture::Modern),
+            ("heads", |config| config.heads = Some(1)),
+            ("activation", |config| config.activation = Some(Activation::Relu)),
+            ("layer_norm_epsilon", |config| config.layer_norm_epsilon = Some(1e-3)),
+            ("rope_theta", |config| config.rope_theta = Some(1.0)),
+        ];
+        for (key, change) in refused {
+            let text = inherited(change).unwrap_err();
+            assert!(text.contains(&format!("model.{key}:")), "{text}");
+        }
+    }
 }
