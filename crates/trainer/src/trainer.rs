@@ -128,8 +128,14 @@ impl Trainer {
         host: &dyn Host,
     ) -> Result<Outcome, TrainError> {
         let total = self.config.run.steps;
-        let mut eval_loss = self.evaluate_again(state, group, host)?;
+        let again = self.evaluate_again(state, group, host)?;
+        let mut eval_loss = again.as_deref().and_then(loss_in);
         let mut captured = None;
+        // The failure came between that step's evaluation and its checkpoint.
+        if again.is_some() && due(state.header.step, self.config.checkpoint.every_steps) {
+            self.capture(state, membership, host, eval_loss);
+            captured = Some(state.header.step);
+        }
         let cursors: Vec<_> =
             membership.slots.iter().map(|&slot| (slot, state.header.cursors[slot.0 as usize])).collect();
         self.loader.assign(&cursors);
@@ -180,13 +186,13 @@ impl Trainer {
     }
 
     /// Where the evaluation of the present step failed on any member in the last generation, all do it again. Whoever
-    /// has the report of that step sends it once more, with the numbers.
+    /// has the report of that step sends it once more, with the numbers. None: there was nothing to do again.
     fn evaluate_again(
         &mut self,
         state: &State,
         group: &ProcessGroup,
         host: &dyn Host,
-    ) -> Result<Option<f64>, TrainError> {
+    ) -> Result<Option<Vec<(String, f64)>>, TrainError> {
         let step = state.header.step;
         let last = step.0 >= self.config.run.steps;
         if self.held_out.is_none() || !(last || due(step, self.config.eval.every_steps)) {
@@ -199,11 +205,10 @@ impl Trainer {
             return Ok(None);
         }
         let metrics = self.evaluate(state, group, host)?;
-        let eval_loss = loss_in(&metrics);
         if let Some(report) = self.unevaluated.take() {
-            host.progress(StepReport { metrics, ..report });
+            host.progress(StepReport { metrics: metrics.clone(), ..report });
         }
-        Ok(eval_loss)
+        Ok(Some(metrics))
     }
 
     /// `eval/…`; nothing if nothing is held out.

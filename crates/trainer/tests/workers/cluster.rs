@@ -30,6 +30,8 @@ pub struct Plan {
     pub pause_after: Option<u64>,
     pub restore: Option<PathBuf>,
     pub parent: Option<PathBuf>,
+    /// This worker dies where its first evaluation begins.
+    pub dies_in_evaluation: Option<usize>,
 }
 
 impl Cluster {
@@ -75,6 +77,7 @@ impl Cluster {
                 pause_after: plan.pause_after,
                 restore: plan.restore.clone(),
                 parent: plan.parent.clone(),
+                dies_in_evaluation: plan.dies_in_evaluation == Some(member),
             };
             let worker = &mut self.workers[member];
             let order = serde_json::to_vec(&Some(assignment)).unwrap();

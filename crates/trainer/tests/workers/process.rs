@@ -27,6 +27,8 @@ pub struct Assignment {
     pub pause_after: Option<u64>,
     pub restore: Option<PathBuf>,
     pub parent: Option<PathBuf>,
+    /// End this process, as a crash would, where the first evaluation begins.
+    pub dies_in_evaluation: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,7 +64,11 @@ impl Host for FolderHost<'_> {
         Requests { checkpoint: wanted, pause: wanted }
     }
 
-    fn phase(&self, _: Phase) {}
+    fn phase(&self, phase: Phase) {
+        if self.assignment.dies_in_evaluation && phase == Phase::Evaluate {
+            std::process::abort();
+        }
+    }
 
     fn progress(&self, report: StepReport) {
         self.steps.set(report.step.0);

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, Plan, undisturbed};
 use crate::data::pretraining;
-use crate::process::Verdict;
+use crate::process::{self, Verdict};
 use rand::Rng;
 
 #[test]
@@ -26,6 +26,29 @@ fn survivors_of_a_kill_end_with_the_bits_of_an_undisturbed_run() {
     assert_eq!(cluster.digest(&survivors), expected, "victim {victim} at {at}");
     let steps: Vec<u64> = cluster.log(survivors[0]).iter().map(|line| line.step).collect();
     assert!(steps.windows(2).all(|pair| pair[1] <= pair[0] + 1), "no step is lost: {steps:?}");
+}
+
+#[test]
+fn a_step_whose_evaluation_failed_is_evaluated_and_saved_by_the_next_generation() {
+    let config = pretraining("").replace("every_steps = 0", "every_steps = 15");
+    let (expected, undisturbed) = undisturbed(&config, 1);
+    let mut cluster = Cluster::new(&config, 2);
+    cluster.assign(&[0, 1], &Plan { dies_in_evaluation: Some(1), ..Plan::default() });
+    let verdict = cluster.verdict(0);
+    assert!(matches!(verdict, Verdict::Collective { step: Some(15), .. }), "{verdict:?}");
+    cluster.assign(&[0], &Plan::default());
+    assert_eq!(cluster.digest(&[0]), expected);
+    let read = |cluster: &Cluster| {
+        let mut files = process::read(&cluster.checkpoint(15)).files;
+        files.remove("state.json"); // holds the digest of a config that names the test's folder
+        files
+    };
+    assert_eq!(read(&cluster), read(&undisturbed));
+    let evaluated = |cluster: &Cluster| {
+        let log = cluster.log(0).into_iter().filter(|line| line.step == 15);
+        log.flat_map(|line| line.metrics).find(|(name, _)| name == "eval/loss").map(|(_, value)| value)
+    };
+    assert!(evaluated(&cluster).is_some() && evaluated(&cluster) == evaluated(&undisturbed));
 }
 
 #[test]
