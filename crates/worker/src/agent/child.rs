@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// How much of the output is kept for the report of a death.
-const LINES_MAX: usize = 50;
+const LINES_MAX: usize = 25;
 /// A line is cut here: a progress bar without line ends must not fill the memory.
 const LINE_BYTES_MAX: u64 = 16 << 10;
 
@@ -50,7 +50,7 @@ pub struct TrainerProcess {
     child: Child,
     to: OwnedWriteHalf,
     from: mpsc::Receiver<WorkerMessage>,
-    lines: Arc<Mutex<VecDeque<String>>>,
+    lines: [LastLines; 2],
     copiers: Vec<JoinHandle<()>>,
 }
 
@@ -86,15 +86,16 @@ impl TrainerProcess {
                 }
             }
         });
-        let lines = Arc::new(Mutex::new(VecDeque::with_capacity(LINES_MAX)));
+        // A ring for each, so that chatter on stdout cannot push out the panic on stderr.
+        let (stdout_lines, stderr_lines) = (LastLines::default(), LastLines::default());
         let mut copiers = Vec::new();
         if let Some(stdout) = child.stdout.take() {
-            copiers.push(tokio::spawn(copy_lines(stdout, lines.clone())));
+            copiers.push(tokio::spawn(copy_lines(stdout, stdout_lines.clone())));
         }
         if let Some(stderr) = child.stderr.take() {
-            copiers.push(tokio::spawn(copy_lines(stderr, lines.clone())));
+            copiers.push(tokio::spawn(copy_lines(stderr, stderr_lines.clone())));
         }
-        Ok(Self { child, to, from, lines, copiers })
+        Ok(Self { child, to, from, lines: [stdout_lines, stderr_lines], copiers })
     }
 
     /// The next message; None once the process has closed its end, which is when it has ended or is about to.
@@ -133,7 +134,8 @@ impl TrainerProcess {
             // A grandchild could hold the pipe open.
             let _ = tokio::time::timeout(Duration::from_secs(1), copier).await;
         }
-        let last_lines: Vec<String> = lock(&self.lines).iter().cloned().collect();
+        let last_lines: Vec<String> =
+            self.lines.iter().flat_map(|ring| lock(ring).iter().cloned().collect::<Vec<_>>()).collect();
         let cause = match status {
             Ok(status) => describe(status, &last_lines),
             Err(error) => format!("its exit status cannot be read: {error}"),
@@ -142,12 +144,15 @@ impl TrainerProcess {
     }
 }
 
+/// The last [`LINES_MAX`] lines of one stream.
+type LastLines = Arc<Mutex<VecDeque<String>>>;
+
 fn lock(lines: &Mutex<VecDeque<String>>) -> MutexGuard<'_, VecDeque<String>> {
     lines.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Copies lines to our standard error with a prefix and keeps the last ones.
-async fn copy_lines(source: impl AsyncRead + Unpin, lines: Arc<Mutex<VecDeque<String>>>) {
+async fn copy_lines(source: impl AsyncRead + Unpin, lines: LastLines) {
     let mut source = BufReader::new(source);
     let mut out = tokio::io::stderr();
     let mut bytes = Vec::new();
@@ -201,7 +206,7 @@ mod tests {
     async fn an_exit_status_is_named_with_the_last_lines() {
         let death = death_of("i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); done; echo bad >&2; exit 3").await;
         assert_eq!(death.cause, "exit status 3");
-        assert_eq!(death.last_lines.len(), LINES_MAX);
+        assert_eq!(death.last_lines.len(), LINES_MAX + 1);
         assert!(death.last_lines.contains(&"bad".to_owned()) && death.last_lines.contains(&"line 59".to_owned()));
     }
 
