@@ -101,6 +101,7 @@ async fn from_submission_to_completion() {
     let (code, verified, complaint) = server.command(&["checkpoints", "verify", "small@3", "--json"]).await;
     assert_eq!(code, 1);
     assert!(verified.contains("model.safetensors") && complaint.contains("altered"), "{verified}{complaint}");
+    server.wait_until(&run, "the mark of it", |run| !run.checkpoints[0].verified).await;
     server.stop().await;
 }
 
@@ -215,5 +216,102 @@ async fn a_duplicated_segment_does_not_pass_the_ledger() {
     let report: Value = serde_json::from_str(&report).unwrap();
     assert_eq!((&report["ok"], &report["duplicates"]), (&Value::Bool(false), &serde_json::json!(4)));
     assert!(complaint.contains("again"), "{complaint}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_of_a_run_at_work_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let server = Server::start(&folder.path().join("data")).await;
+    const STEPS: u64 = 400;
+    let run = server.submit(&config(folder.path(), STEPS)).await;
+    let mut worker = FakeWorker::join(&server, "alpha", None).await;
+    let mut training = FakeTraining::new(worker.assigned().await);
+    let at_work = tokio::spawn(async move {
+        for _ in 0..STEPS {
+            worker.step(&mut training).await;
+        }
+        worker
+    });
+    let mut verified = Vec::new();
+    while verified.last() != Some(&STEPS) {
+        let request = v1::RunRequest { run: run.clone() };
+        let report = server.runs().await.verify_ledger(request).await.unwrap().into_inner();
+        assert!(report.ok, "{report:?}");
+        verified.push(report.steps);
+    }
+    assert!(verified.iter().any(|steps| (1..STEPS).contains(steps)), "it was looked at while at work: {verified:?}");
+    at_work.await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_superseded_state_measured_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let server = Server::start(&folder.path().join("data")).await;
+    let run = server.submit(&config(folder.path(), 6)).await;
+    let mut alpha = FakeWorker::join(&server, "alpha", None).await;
+    let mut training = FakeTraining::new(alpha.assigned().await);
+    for _ in 0..3 {
+        alpha.step(&mut training).await;
+    }
+    assert!(alpha.checkpoint(&server, &training).await);
+    drop(alpha);
+    server.wait_until(&run, "the loss of its worker", |run| run.status == "interrupted").await;
+
+    let mut beta = FakeWorker::join(&server, "beta", None).await;
+    let assign = beta.assigned().await;
+    assert_eq!((assign.attempt, assign.restore.as_ref().map(|at| at.step)), (2, Some(3)));
+    let mut training = FakeTraining::restored(assign, 3);
+    let segments = training.compute();
+    let late = v1::Metric { attempt: 0, step: 4, key: "loss".to_owned(), value: 99.0, time_ms: 1 };
+    beta.report(Report::Progress(v1::Progress {
+        run: run.clone(),
+        generation: 1,
+        step: 4,
+        segments: segments.iter().copied().map(v1::Segment::from).collect(),
+        samples_digest: training.digest.0.to_vec(),
+        metrics: vec![late],
+        tokens: 64,
+        seconds: 0.1,
+    }))
+    .await;
+    beta.progress(&training, segments).await;
+    server.wait_until(&run, "step 4", |run| run.step == 4).await;
+    let metrics = server.metrics(&run, false).await;
+    assert_eq!(metrics.last().map(|row| (row.attempt, row.step, row.value)), Some((2, 4, 2.5)), "{metrics:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_cannot_be_read_is_not_an_empty_one() {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let server = Server::start(&folder.path().join("data")).await;
+    let run = server.submit(&config(folder.path(), 6)).await;
+    let mut worker = FakeWorker::join(&server, "alpha", None).await;
+    let mut training = FakeTraining::new(worker.assigned().await);
+    for _ in 0..3 {
+        worker.step(&mut training).await;
+    }
+    assert!(worker.checkpoint(&server, &training).await);
+    let saved = server.wait_until(&run, "the checkpoint", |run| !run.checkpoints.is_empty()).await;
+    // Opening the manifest fails, which is another thing than that it is not there.
+    let manifest = std::path::Path::new(&saved.checkpoints[0].path).join("manifest.json");
+    let aside = manifest.with_extension("aside");
+    std::fs::rename(&manifest, &aside).unwrap();
+    std::os::unix::fs::symlink(&manifest, &manifest).unwrap();
+    drop(worker);
+    server.wait_until(&run, "the loss of its worker", |run| run.status == "interrupted").await;
+    let mut worker = FakeWorker::join(&server, "beta", None).await;
+    let told = |run: &v1::Run| run.events.iter().any(|event| event.text.contains("trying again"));
+    let waiting = server.wait_until(&run, "the note of it", told).await;
+    assert_eq!((waiting.status.as_str(), waiting.step, waiting.attempt), ("interrupted", 3, 1));
+
+    std::fs::rename(&aside, &manifest).unwrap();
+    let assign = worker.assigned().await;
+    assert_eq!((assign.attempt, assign.restore.as_ref().map(|at| at.step)), (2, Some(3)));
     server.stop().await;
 }

@@ -21,7 +21,7 @@ struct Follower {
     json: bool,
     last_line: Option<Instant>,
     last_status: String,
-    events_seen: usize,
+    last_event: Option<v1::RunEvent>,
     // The first step seen of this attempt, and when: what the pace is measured from.
     since: Option<(u32, u64, Instant)>,
 }
@@ -92,7 +92,7 @@ impl Follower {
             bar.set_style(ProgressStyle::with_template(template).expect("a fixed template"));
             bar
         });
-        Self { bar, json, last_line: None, last_status: String::new(), events_seen: 0, since: None }
+        Self { bar, json, last_line: None, last_status: String::new(), last_event: None, since: None }
     }
 
     fn close(&self) {
@@ -128,12 +128,10 @@ impl Follower {
     }
 
     fn show(&mut self, run: &v1::Run) -> Result<(), Problem> {
-        // The server keeps the newest events only, so that a long list no longer grows.
-        let fresh = run.events.iter().skip(self.events_seen);
-        for event in fresh {
+        for event in fresh(&run.events, self.last_event.as_ref()) {
             self.say(&format!("{}: {}", run.name, event.text));
         }
-        self.events_seen = run.events.len();
+        self.last_event = run.events.last().cloned().or(self.last_event.take());
         let described = self.describe(run);
         if let Some(bar) = &self.bar {
             bar.set_length(run.total_steps);
@@ -189,11 +187,32 @@ impl Follower {
     }
 }
 
+/// The events after the last one that was shown. A snapshot holds the newest only, so their number tells nothing.
+fn fresh<'a>(events: &'a [v1::RunEvent], last: Option<&v1::RunEvent>) -> &'a [v1::RunEvent] {
+    let seen = last.and_then(|last| events.iter().rposition(|event| event == last));
+    seen.map_or(events, |at| &events[at + 1..])
+}
+
 fn duration(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_shown_once_also_when_the_list_is_full() {
+        let event = |number: i64| v1::RunEvent { time_ms: number, text: format!("event {number}") };
+        let window = |range: std::ops::Range<i64>| range.map(event).collect::<Vec<_>>();
+        assert_eq!(fresh(&window(0..3), None), window(0..3));
+        assert_eq!(fresh(&window(0..3), Some(&event(2))), []);
+        assert_eq!(fresh(&window(5..205), Some(&event(202))), window(203..205), "the oldest made room");
+        assert_eq!(fresh(&window(300..302), Some(&event(9))), window(300..302));
     }
 }

@@ -152,17 +152,38 @@ impl Repository {
         Ok(())
     }
 
+    /// Notes what a look at every byte of a checkpoint showed.
+    async fn mark(&self, id: &CheckpointId, verified: bool) -> Result<(), Failure> {
+        // Not while retention works: what it deletes must not come back as a row.
+        let _one = self.tending.lock().await;
+        if matches!(self.store.manifest(id).await, Err(CheckpointError::NotFound(_))) {
+            return Ok(());
+        }
+        let run = id.run.clone();
+        let rows = self.reader.call(move |reader| reader.checkpoints(&run)).await.map_err(wire::database_failure)?;
+        if let Some(row) = rows.into_iter().find(|row| row.id == *id && row.verified != verified) {
+            let changes = vec![Change::Checkpoint(CheckpointRow { verified, ..row })];
+            self.send(Command::Write { changes }).await;
+        }
+        Ok(())
+    }
+
     async fn send(&self, command: Command) {
         // Only a coordinator that is ending no longer listens; what is not written now is found at the next start.
         let _ = self.commands.send(command).await;
     }
 
     /// The newest checkpoint of a run that stands, is whole and is not past `at_most`; and what people should know.
-    pub async fn find_restore(&self, run: &RunId, at_most: Step) -> (Option<CheckpointAt>, Vec<String>) {
-        match self.newest_good(run, at_most).await {
-            Ok((good, notes)) => (good.map(|id| CheckpointAt { generation: id.generation, step: id.step }), notes),
-            Err(failure) => (None, vec![format!("no checkpoint could be looked for: {failure}")]),
-        }
+    ///
+    /// # Errors
+    /// The store or the database cannot be read: that says nothing about what is in it.
+    pub async fn find_restore(
+        &self,
+        run: &RunId,
+        at_most: Step,
+    ) -> Result<(Option<CheckpointAt>, Vec<String>), Failure> {
+        let (good, notes) = self.newest_good(run, at_most).await?;
+        Ok((good.map(|id| CheckpointAt { generation: id.generation, step: id.step }), notes))
     }
 
     /// The same, as an id.

@@ -29,7 +29,8 @@ use types::{RunId, Step, WorkerId};
 pub const QUEUE: usize = 4096;
 /// So many commands share one transaction at most.
 const BATCH_MAX: usize = 1024;
-/// Between two tries to write to a database that cannot be written, e.g. on a full disk.
+/// Between two tries to write to a database that cannot be written, e.g. on a full disk, or to look into a checkpoint
+/// store that cannot be read.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What the services ask of the driver.
@@ -255,10 +256,20 @@ impl Driver {
                 if !self.sessions.is_present(session) {
                     return;
                 }
-                if let Event::Progress { run, step, .. } = &event {
-                    self.keep_metrics(run, *step, metrics);
-                }
+                let step = match &event {
+                    Event::Progress { run, step, .. } => Some((run.clone(), *step)),
+                    _ => None,
+                };
+                let refused = self.control.refused();
+                let committed = step.as_ref().and_then(|(run, _)| self.control.run(run)).map(|record| record.step);
                 self.control.handle(now, event);
+                // What a superseded state measured must not stand beside what the present one does.
+                if let (Some((run, step)), Some(committed)) = (step, committed)
+                    && step > committed
+                    && self.control.refused() == refused
+                {
+                    self.keep_metrics(run, step, metrics);
+                }
             }
             Command::Disconnect { worker, session } => {
                 self.sessions.remove(&worker, session);
@@ -307,10 +318,9 @@ impl Driver {
     }
 
     /// Metrics become rows with the commit of their step, whoever's report it is that commits it.
-    fn keep_metrics(&mut self, run: &RunId, step: Step, metrics: Vec<v1::Metric>) {
-        let committed = self.control.run(run).map_or(Step(0), |record| record.step);
-        if step > committed && !metrics.is_empty() {
-            self.early_metrics.entry((run.clone(), step)).or_insert(metrics);
+    fn keep_metrics(&mut self, run: RunId, step: Step, metrics: Vec<v1::Metric>) {
+        if !metrics.is_empty() {
+            self.early_metrics.entry((run, step)).or_insert(metrics);
         }
     }
 
@@ -320,6 +330,9 @@ impl Driver {
         while let Some(effect) = self.control.poll_effect() {
             match effect {
                 Effect::Persist(Record::Run(record)) => {
+                    if record.status.has_ended() {
+                        self.early_metrics.retain(|(of, _), _| *of != record.id);
+                    }
                     let details = self.details.get(&record.id).expect("every run came with its details");
                     batch.changes.push(Change::Run(batch::run_row(&record, details)));
                     batch.touched.insert(record.id.clone());
@@ -438,14 +451,42 @@ impl Driver {
         Some(v1::CoordinatorMessage { kind: Some(kind) })
     }
 
-    /// Reads and checks whole checkpoints: not on this task.
+    /// Reads and checks whole checkpoints: not on this task. A store that cannot be read is asked again for as long as
+    /// the run waits: to take it for an empty one would begin at step 0 and throw everything away.
     fn find_restore(&self, run: RunId, at_most: Step) {
         let repository = Arc::clone(&self.repository);
         let sender = self.sender.clone();
         tokio::spawn(async move {
-            let (at, notes) = repository.find_restore(&run, at_most).await;
+            let mut told = false;
+            let (at, notes) = loop {
+                let failure = match repository.find_restore(&run, at_most).await {
+                    Ok(found) => break found,
+                    Err(failure) => failure,
+                };
+                tracing::warn!(run = %run, step = at_most.0, error = %failure, "cannot look for a checkpoint; trying again");
+                if !told {
+                    told = true;
+                    let text = format!("no checkpoint could be looked for, trying again every second: {failure}");
+                    let row = store::EventRow { run: run.clone(), time_ms: Clock::wall_ms(), text };
+                    let _ = sender.send(Command::Write { changes: vec![Change::Event(row)] }).await;
+                }
+                tokio::time::sleep(RETRY).await;
+                if !still_waits(&sender, &run).await {
+                    return;
+                }
+            };
             // Only a coordinator that is ending no longer listens.
             let _ = sender.send(Command::RestoreFound { run, at, notes }).await;
         });
     }
+}
+
+/// Whether a run has not ended, and neither has the driver.
+async fn still_waits(sender: &mpsc::Sender<Command>, run: &RunId) -> bool {
+    let (answer, waits) = oneshot::channel();
+    let run = run.clone();
+    let question = Question(Box::new(move |control| {
+        let _ = answer.send(control.run(&run).is_some_and(|record| !record.status.has_ended()));
+    }));
+    sender.send(Command::Ask(question)).await.is_ok() && waits.await.unwrap_or(false)
 }

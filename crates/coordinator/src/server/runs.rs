@@ -1,6 +1,6 @@
 //! Runs, as people see them.
 
-use super::corpora::Corpora;
+use super::corpora::{Corpora, Opened};
 use super::driver::{Command, Question};
 use super::ledger::{self, Ledger};
 use super::on_thread::OnThread;
@@ -24,6 +24,8 @@ const EVENTS: usize = 200;
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(200);
 /// Commits read at once.
 const COMMITS: usize = 1024;
+/// A run that goes back to a checkpoint while its ledger is read is read so often at most.
+const LEDGER_TRIES: usize = 5;
 
 /// Serves `trireme.v1.Runs`.
 #[derive(Debug)]
@@ -113,6 +115,26 @@ impl RunsService {
     async fn verify(&self, wanted: &str) -> Result<v1::LedgerReport, Failure> {
         let row = find(&self.reader, wanted).await?;
         let opened = self.corpora.of(row.id.as_str()).await?;
+        for _ in 0..LEDGER_TRIES {
+            // The run may go on meanwhile: what is proved is what stands now, up to this step.
+            let Some(run) = self.run(&row.id).await? else { break };
+            let report = self.walk(&run, &opened).await?;
+            // A rewind in between has mixed two histories.
+            if self.run(&row.id).await?.is_some_and(|now| now.attempt == run.attempt) {
+                return Ok(report);
+            }
+        }
+        let message = format!("run {} went back to a checkpoint again and again while it was read; try again", row.id);
+        Err(Failure::new(FailureKind::Unavailable, message))
+    }
+
+    async fn run(&self, run: &RunId) -> Result<Option<RunRow>, Failure> {
+        let run = run.clone();
+        self.reader.call(move |reader| reader.run(&run)).await.map_err(wire::database_failure)
+    }
+
+    /// Proves the commits of a run up to the step that its row tells.
+    async fn walk(&self, row: &RunRow, opened: &Opened) -> Result<v1::LedgerReport, Failure> {
         let mut ledger = Ledger::new(opened.corpus.plan().clone());
         let mut after = Step(0);
         loop {
@@ -123,10 +145,10 @@ impl RunsService {
             if let Some(commit) = page.last() {
                 after = commit.step;
             }
-            for commit in &page {
+            for commit in page.iter().take_while(|commit| commit.step <= row.step) {
                 ledger.add(commit.step, &commit.segments, commit.samples_digest);
             }
-            if last {
+            if last || after >= row.step {
                 break;
             }
             tokio::task::yield_now().await;

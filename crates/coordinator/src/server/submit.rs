@@ -42,7 +42,7 @@ pub async fn check(
         move || open(&config)
     })
     .await?;
-    let budget = checkpoint_bytes(&shape) * (config.checkpoint.keep_latest + config.checkpoint.keep_best + 1) as u64;
+    let budget = checkpoint_bytes(&shape).saturating_mul(checkpoints_kept(&config));
     repository.store().check_space(budget).map_err(checkpoints::failure)?;
     let run: RunId = uuid::Uuid::now_v7().to_string().parse().expect("a UUID is an identifier");
     corpora.keep(run.clone(), opened);
@@ -64,13 +64,23 @@ fn open(config: &CheckedConfig) -> Result<(Arc<Opened>, ModelShape), Failure> {
     Ok((Arc::new(Opened { corpus, tokenizer }), shape))
 }
 
+/// How many checkpoints lie there at the same time: those that are kept and one that is being written, but never more
+/// than the run makes.
+fn checkpoints_kept(config: &CheckedConfig) -> u64 {
+    let checkpoint = &config.checkpoint;
+    let kept = (checkpoint.keep_latest as u64).saturating_add(checkpoint.keep_best as u64).saturating_add(1);
+    let made = config.run.steps.checked_div(checkpoint.every_steps).unwrap_or(0) + 1;
+    kept.min(made)
+}
+
 /// Weights and two moments in float32, roughly: biases and norms are small beside the rest.
 fn checkpoint_bytes(shape: &ModelShape) -> u64 {
-    let number = |value: i64| u64::try_from(value).unwrap_or(0);
+    let number = |value: i64| u128::from(value.unsigned_abs());
     let (hidden, intermediate) = (number(shape.hidden), number(shape.intermediate));
-    let embeddings = (number(shape.vocabulary) + number(shape.max_positions)) * hidden;
-    let layer = 4 * hidden * hidden + 3 * hidden * intermediate;
-    3 * 4 * (embeddings + number(shape.layers) * layer)
+    let embeddings = (number(shape.vocabulary) + number(shape.max_positions)).saturating_mul(hidden);
+    let layer = (4 * hidden + 3 * intermediate).saturating_mul(hidden);
+    let values = embeddings.saturating_add(number(shape.layers).saturating_mul(layer));
+    u64::try_from(values.saturating_mul(3 * 4)).unwrap_or(u64::MAX)
 }
 
 /// The checkpoint of another run that this one starts from, or a look at the folder that it does.
@@ -129,5 +139,34 @@ async fn parent(
             let message = format!("`init.from` = `{from}`: checkpoint {id} is damaged: {}", problems.join("; "));
             Err(Failure::new(FailureKind::Corrupt, message))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(checkpoint: &str) -> CheckedConfig {
+        let text = format!(
+            "[run]\nname = \"r\"\nkind = \"pretrain\"\nsteps = 10\n[data]\npaths = [\"/c\"]\n[tokenizer]\npath = \"/t\"\n\
+             [batch]\nslots = 1\nmicro_batch = 1\nsequence_length = 16\n[checkpoint]\n{checkpoint}"
+        );
+        config::parse("r", &text).unwrap().check("r").unwrap()
+    }
+
+    #[test]
+    fn to_keep_every_checkpoint_takes_no_more_room_than_they_do() {
+        assert_eq!(checkpoints_kept(&config("every_steps = 1\nkeep_latest = 2\nkeep_best = 1")), 4);
+        assert_eq!(checkpoints_kept(&config("every_steps = 5\nkeep_latest = 9223372036854775807")), 3);
+        assert_eq!(checkpoints_kept(&config("every_steps = 0\nkeep_latest = 5")), 1);
+    }
+
+    #[test]
+    fn a_model_beyond_all_numbers_needs_more_than_any_disk_has() {
+        let mut config = config("").model.clone();
+        assert!(checkpoint_bytes(&config.shape(30_522, 16)) > 100 << 20, "BERT-mini with its moments");
+        config.hidden = Some(i64::MAX);
+        config.layers = Some(i64::MAX);
+        assert_eq!(checkpoint_bytes(&config.shape(30_522, 16)), u64::MAX);
     }
 }

@@ -202,6 +202,7 @@ impl v1::checkpoints_server::Checkpoints for CheckpointsService {
     ) -> Result<Response<v1::VerifyCheckpointResponse>, Status> {
         let id = self.resolve(Some(request.into_inner())).await?;
         let problems = self.repository.store().verify(&id).await.map_err(failure)?;
+        self.repository.mark(&id, problems.is_empty()).await?;
         if !problems.is_empty() {
             // Control must not send anybody to it.
             let at = CheckpointAt { generation: id.generation, step: id.step };
