@@ -153,7 +153,9 @@ impl ModelConfig {
         };
         let hidden = self.hidden.unwrap_or(hidden);
         let modern = self.architecture == Architecture::Modern;
-        let round_up = |value: i64, multiple: i64| (value + multiple - 1) / multiple * multiple;
+        // Saturating: a senseless number is for the checks to refuse, not to panic at.
+        let round_up = |value: i64, multiple: i64| value.saturating_add(multiple - 1) / multiple * multiple;
+        let feed_forward = if modern { round_up(hidden.saturating_mul(8) / 3, 64) } else { hidden.saturating_mul(4) };
         let dropout = self.dropout.unwrap_or(if modern { 0.0 } else { 0.1 });
         ModelShape {
             architecture: self.architecture,
@@ -161,7 +163,7 @@ impl ModelConfig {
             hidden,
             layers: self.layers.unwrap_or(layers),
             heads: self.heads.unwrap_or(heads),
-            intermediate: self.intermediate.unwrap_or(if modern { round_up(hidden * 8 / 3, 64) } else { 4 * hidden }),
+            intermediate: self.intermediate.unwrap_or(feed_forward),
             max_positions: self.max_positions.unwrap_or(sequence_length.max(512)),
             segment_types: if modern { 0 } else { 2 },
             activation: self.activation.unwrap_or_default(),

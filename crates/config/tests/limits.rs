@@ -34,3 +34,12 @@ fn what_no_memory_holds_is_refused() {
         assert!(text.contains(&format!("`{key}`")) && text.contains(part), "{key} = {value}: {text}");
     }
 }
+
+#[test]
+fn a_width_beyond_all_numbers_is_refused_and_not_a_panic() {
+    for architecture in ["bert", "modern"] {
+        let architecture = format!("model.architecture=\"{architecture}\"");
+        let text = message(&[&architecture, "model.hidden=9223372036854775807"]);
+        assert!(text.contains("`model.heads`: 2 heads do not divide hidden = 9223372036854775807"), "{text}");
+    }
+}
