@@ -305,7 +305,8 @@ mod tests {
         .unwrap();
         assert_eq!((told.dropout, told.attention_dropout), (0.3, 0.3));
         assert_eq!((told.initializer, told.initializer_range), (Initializer::TruncatedNormal, 0.05));
-        let refused: [(&str, fn(&mut ModelConfig)); 5] = [
+        type Change = fn(&mut ModelConfig);
+        let refused: [(&str, Change); 5] = [
             ("architecture", |config| config.architecture = Architecture::Modern),
             ("heads", |config| config.heads = Some(1)),
             ("activation", |config| config.activation = Some(Activation::Relu)),
