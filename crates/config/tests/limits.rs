@@ -1,5 +1,7 @@
 //! Numbers that no machine could honour are refused before anybody allocates for them.
 
+#![allow(clippy::unwrap_used)]
+
 use config::{Override, load};
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! What a person reads when a config is wrong, and that the files in configs/ are right.
 
+#![allow(clippy::unwrap_used)]
+
 use config::{Override, load, parse, to_toml};
 use std::path::{Path, PathBuf};
 
