@@ -3,7 +3,8 @@
 #[test]
 fn the_reference_page_is_fresh() {
     let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/coordinator.md");
-    let wanted = clap_markdown::help_markdown::<super::Arguments>();
+    let options = clap_markdown::MarkdownOptions::new().show_footer(false);
+    let wanted = clap_markdown::help_markdown_custom::<super::Arguments>(&options);
     if std::env::var_os("TRIREME_WRITE_DOCS").is_some() {
         std::fs::write(&page, &wanted).unwrap();
     }
