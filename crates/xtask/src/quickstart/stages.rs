@@ -255,6 +255,11 @@ fn classify(cluster: &Cluster, corpora: &Corpora, scale: &Scale, out: &Path) -> 
         fs::write(&path, lines.join("\n"))?;
         Ok(path.display().to_string())
     };
+    // Where configs/finetune-sentiment.toml looks for it.
+    let link = out.join("minilm");
+    if !link.exists() {
+        std::os::unix::fs::symlink(&corpora.minilm, &link)?;
+    }
     let held_out = 512.min(scale.reviews * 2);
     let test = write("reviews-test.jsonl", &corpora.reviews[..held_out])?;
     let train = write("reviews-train.jsonl", &corpora.reviews[held_out..held_out + scale.reviews])?;
@@ -264,12 +269,12 @@ fn classify(cluster: &Cluster, corpora: &Corpora, scale: &Scale, out: &Path) -> 
             set("run.steps", scale.review_steps),
             set("data.paths", json!([train])),
             set("data.eval_paths", json!([test])),
-            set("tokenizer.path", corpora.minilm.join("tokenizer.json").display().to_string()),
+            set("tokenizer.path", link.join("tokenizer.json").display().to_string()),
             set("init.from", from),
         ];
         finetune(cluster, "finetune-sentiment", &settings)
     };
-    let checkpoint = accuracy("checkpoint", &format!("hf:{}", corpora.minilm.display()))?;
+    let checkpoint = accuracy("checkpoint", &format!("hf:{}", link.display()))?;
     let scratch = accuracy("scratch", "")?;
     println!("  {} reviews: from the checkpoint {checkpoint:.3}, from scratch {scratch:.3}", scale.reviews);
     Ok((checkpoint, scratch))
