@@ -45,7 +45,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         cache::run(&mut check).context("transformers does not load our export as it should")?;
     }
     println!("cargo xtask test: {} s", started.elapsed().as_secs());
+    let report = std::fs::read_to_string(target_folder()?.join("nextest/default/junit.xml")).unwrap_or_default();
+    if let Some((passed, failed)) = totals(&report) {
+        println!("{passed} passed, {failed} failed");
+    }
     passed
+}
+
+/// Tests that passed and that did not, from the first line of nextest's JUnit report.
+fn totals(report: &str) -> Option<(usize, usize)> {
+    let line = report.lines().find(|line| line.starts_with("<testsuites"))?;
+    let number = |name: &str| line.split(&format!(" {name}=\"")).nth(1)?.split('"').next()?.parse::<usize>().ok();
+    let failed = number("failures")? + number("errors")?;
+    Some((number("tests")?.checked_sub(failed)?, failed))
 }
 
 /// The test runner, installed on first use.
@@ -59,4 +71,16 @@ fn nextest() -> Result<()> {
         bail!("cargo-nextest was installed but does not start: is cargo's bin folder on the PATH?");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_totals_are_read_from_the_report() {
+        let report = "<?xml?>\n<testsuites name=\"n\" tests=\"7\" failures=\"1\" errors=\"1\" uuid=\"u\">\n";
+        assert_eq!(totals(report), Some((5, 2)));
+        assert_eq!(totals(""), None);
+    }
 }
