@@ -3,7 +3,17 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
+#include <cstdlib>
+
 namespace {
+
+// c10d's flight recorder keeps the last 2,000 collectives of all groups of the process for a dump that Trireme has no
+// use for, and its map of groups is changed without a lock: two groups whose first collectives coincide end the process
+// (libtorch 2.11.0, FlightRecorder::recordWithResetEnabled). It reads this once, at the first collective; who sets it
+// wins. Before main, because setenv races with every getenv of other threads.
+__attribute__((constructor)) void without_flight_recorder() {
+  setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/0);
+}
 
 // Collectives write into the storage behind autograd's back, as c10d does everywhere: parameters that require gradients
 // may be broadcast.

@@ -31,6 +31,15 @@ fn all_reduce_sums_every_kind_in_every_world() {
     }
 }
 
+/// libtorch's flight recorder ends the process now and then when groups of one process start together; it must be off.
+#[test]
+fn groups_of_one_process_may_start_together() {
+    assert!(std::env::var_os("TORCH_FR_BUFFER_SIZE").is_some(), "the flight recorder was not turned off");
+    for _ in 0..30 {
+        assert_eq!(cluster::run(3, |group| group.all_gather_i64(1).unwrap()), vec![vec![1; 3]; 3]);
+    }
+}
+
 #[test]
 fn int64_sums_are_exact_beyond_what_a_double_holds() {
     let results = cluster::run(2, |group| {
