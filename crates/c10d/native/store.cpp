@@ -1,7 +1,5 @@
 #include "store.h"
 
-#include <cstdlib>
-
 namespace trireme {
 namespace {
 
@@ -101,10 +99,6 @@ extern "C" {
 void tr_bytes_append(void* bytes, const uint8_t* data, size_t size) {
   auto* target = static_cast<std::vector<uint8_t>*>(bytes);
   target->insert(target->end(), data, data + size);
-}
-
-void tr_text_free(char* text) {
-  free(text);
 }
 
 } // extern "C"

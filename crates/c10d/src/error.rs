@@ -2,11 +2,6 @@
 
 use crate::store::StoreError;
 
-/// A message from libtorch: what its C++ exception said.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NativeError(pub String);
-
 /// Why a group could not be made, or why a collective failed. After any error but [`GroupError::Argument`] the group is
 /// of no more use: its members no longer agree on what comes next.
 #[derive(Debug, thiserror::Error)]

@@ -1,11 +1,10 @@
 //! The C++ shim's functions (native/*.cpp), exactly as they are. Safe wrappers are in the modules beside this one.
 
-use std::ffi::{CStr, c_char, c_double, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 
-use tch::Tensor;
 use torch_sys::C_tensor;
 
-use crate::error::NativeError;
+pub(crate) use kernels::native::{check, pointer, pointers};
 
 /// Borrowed bytes.
 #[repr(C)]
@@ -42,7 +41,6 @@ pub(crate) struct NativeReducer {
 }
 
 unsafe extern "C" {
-    pub(crate) fn tr_text_free(text: *mut c_char);
     pub(crate) fn tr_bytes_append(bytes: *mut c_void, data: *const u8, size: usize);
     pub(crate) fn tr_group_gloo(
         store: *mut c_void,
@@ -85,55 +83,5 @@ unsafe extern "C" {
         count: usize,
     ) -> *mut c_char;
     pub(crate) fn tr_reducer_free(reducer: *mut NativeReducer) -> *mut c_char;
-    pub(crate) fn tr_fixed_point_accumulate(
-        gradient: *mut C_tensor,
-        accumulator: *mut C_tensor,
-        offset: i64,
-        fraction_bits: c_int,
-        bad: *mut u64,
-    ) -> *mut c_char;
-    pub(crate) fn tr_fixed_point_to_float(
-        accumulator: *mut C_tensor,
-        offset: i64,
-        gradient: *mut C_tensor,
-        fraction_bits: c_int,
-    ) -> *mut c_char;
-    pub(crate) fn tr_fused_adamw(
-        parameters: *const *mut C_tensor,
-        gradients: *const *mut C_tensor,
-        averages: *const *mut C_tensor,
-        square_averages: *const *mut C_tensor,
-        count: usize,
-        step: c_double,
-        learning_rate: c_double,
-        beta1: c_double,
-        beta2: c_double,
-        weight_decay: c_double,
-        epsilon: c_double,
-    ) -> *mut c_char;
     pub(crate) fn tr_libtorch_version() -> *const c_char;
-}
-
-/// Turns the shim's answer into a result and frees the message.
-///
-/// # Safety
-/// `message` must be what a function of the shim just returned.
-pub(crate) unsafe fn check(message: *mut c_char) -> Result<(), NativeError> {
-    if message.is_null() {
-        return Ok(());
-    }
-    // SAFETY: the shim returns null or a terminated string that is ours to free.
-    let text = unsafe { CStr::from_ptr(message).to_string_lossy().into_owned() };
-    unsafe { tr_text_free(message) };
-    Err(NativeError(text.trim_end().to_owned()))
-}
-
-/// tch's tensors are `at::Tensor*`; the shim's functions write through them in place, as tch's own `f_*_` functions do.
-pub(crate) fn pointer(tensor: &Tensor) -> *mut C_tensor {
-    tensor.as_ptr().cast_mut()
-}
-
-/// The same for a list.
-pub(crate) fn pointers(tensors: &[Tensor]) -> Vec<*mut C_tensor> {
-    tensors.iter().map(pointer).collect()
 }

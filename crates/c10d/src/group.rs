@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kernels::NativeError;
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{GroupError, NativeError};
+use crate::error::GroupError;
 use crate::ffi::{self, pointer};
 use crate::store::KeyValueStore;
 use abort::AbortHandle;

@@ -4,7 +4,8 @@
 
 mod cluster;
 
-use c10d::{AdamW, Backend, Compression, MemoryStore, ProcessGroup, Reducer, fused_adamw};
+use c10d::{Backend, Compression, MemoryStore, ProcessGroup, Reducer};
+use kernels::{AdamW, fused_adamw};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 

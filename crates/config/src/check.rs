@@ -5,7 +5,7 @@ use crate::{ConfigError, ObjectiveKind, OptimizerKind, ReduceMode, RunConfig, Ru
 use std::ops::Deref;
 
 /// Exact mode adds at most so many gradients into one 64-bit sum, or it could overflow unseen: slots times forward
-/// passes of a slot. The same as `c10d::fixed_point::MAX_CONTRIBUTIONS`, which this room cannot see.
+/// passes of a slot. The same as `kernels::fixed_point::MAX_CONTRIBUTIONS`, which this room cannot see.
 pub const EXACT_CONTRIBUTIONS_MAX: u64 = 4096;
 /// Samples that one slot holds in memory for one step.
 const SLOT_SAMPLES_MAX: usize = 1 << 16;

@@ -44,7 +44,7 @@ impl Linear {
     }
 
     fn forward(&self, input: &Tensor) -> Tensor {
-        input.linear(&self.weight, Some(&self.bias))
+        kernels::linear(input, &self.weight, Some(&self.bias))
     }
 }
 
@@ -121,8 +121,7 @@ impl Layer {
         // Three parameters, one product: the copy of the weights is small beside it.
         let weight = Tensor::cat(&[&self.query.weight, &self.key.weight, &self.value.weight], 0);
         let offset = Tensor::cat(&[&self.query.bias, &self.key.bias, &self.value.bias], 0);
-        let heads = hidden
-            .linear(&weight, Some(&offset))
+        let heads = kernels::linear(hidden, &weight, Some(&offset))
             .view([size[0], size[1], 3, shape.heads, shape.hidden / shape.heads])
             .permute([2, 0, 3, 1, 4]);
         attend(&heads.get(0), &heads.get(1), &heads.get(2), bias, shape.attention_dropout, train)

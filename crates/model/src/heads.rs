@@ -3,7 +3,7 @@
 use crate::attention::activate;
 use config::{Activation, Architecture, ModelShape, Pooling};
 use std::collections::BTreeMap;
-use tch::{Kind, Reduction, Tensor};
+use tch::{Kind, Tensor};
 
 /// What the model predicts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Heads {
 
     fn linear(&self, input: &Tensor, prefix: &str) -> Tensor {
         let weight = self.parameter(&format!("{prefix}.weight"));
-        input.linear(weight, self.parameters.get(&format!("{prefix}.bias")))
+        kernels::linear(input, weight, self.parameters.get(&format!("{prefix}.bias")))
     }
 
     fn norm(&self, input: &Tensor, prefix: &str) -> Tensor {
@@ -96,27 +96,28 @@ impl Heads {
         self.linear(&hidden.select(1, 0), "bert.pooler.dense").tanh()
     }
 
-    /// `[positions, vocabulary]`. Only the chosen positions go through the head: with 15 % of the tokens predicted the
-    /// product with the vocabulary is most of a small model's work.
+    /// `[positions, vocabulary]`.
     pub fn mlm_logits(&self, hidden: &Tensor, positions: &Tensor) -> Tensor {
-        let width = hidden.size()[2];
-        let chosen = hidden.reshape([-1, width]).index_select(0, positions);
-        let bias = match self.architecture {
-            Architecture::Bert => "cls.predictions.bias",
-            Architecture::Modern => "decoder.bias",
-        };
-        self.transform(&chosen).linear(&self.embeddings, Some(self.parameter(bias)))
+        kernels::linear(&self.chosen(hidden, positions), &self.embeddings, Some(self.mlm_bias()))
     }
 
     /// The summed cross-entropy in nats, and how often the label's logit was the greatest (ties count).
     pub fn mlm_loss_sum(&self, hidden: &Tensor, positions: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
-        let logits = self.mlm_logits(hidden, positions);
-        let loss = logits.cross_entropy_loss::<&Tensor>(labels, None, Reduction::Sum, -100, 0.0);
-        // Not argmax: the vectorised maximum is several times faster over a vocabulary.
-        let logits = logits.detach();
-        let of_label = logits.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1);
-        let correct = of_label.ge_tensor(&logits.amax(1, false)).sum(Kind::Int64);
-        (loss, correct)
+        kernels::masked_loss(&self.chosen(hidden, positions), &self.embeddings, self.mlm_bias(), labels)
+    }
+
+    /// `[positions, hidden]`: what the product with the vocabulary starts from. Only the chosen positions go through the
+    /// head: with 15 % of the tokens predicted that product is most of a small model's work.
+    fn chosen(&self, hidden: &Tensor, positions: &Tensor) -> Tensor {
+        let width = hidden.size()[2];
+        self.transform(&hidden.reshape([-1, width]).index_select(0, positions))
+    }
+
+    fn mlm_bias(&self) -> &Tensor {
+        self.parameter(match self.architecture {
+            Architecture::Bert => "cls.predictions.bias",
+            Architecture::Modern => "decoder.bias",
+        })
     }
 
     /// `[batch, 2]`: 0 = the second segment follows the first, 1 = it is random.
@@ -158,5 +159,5 @@ fn mean(hidden: &Tensor, mask: Option<&Tensor>) -> Tensor {
 
 /// Dropout that costs nothing where it does nothing.
 pub(crate) fn dropout(input: &Tensor, probability: f64, train: bool) -> Tensor {
-    if train && probability > 0.0 { input.dropout(probability, true) } else { input.shallow_clone() }
+    if train && probability > 0.0 { kernels::dropout(input, probability) } else { input.shallow_clone() }
 }

@@ -137,7 +137,7 @@ impl Rotary {
 }
 
 fn linear(input: &Tensor, weight: &Tensor) -> Tensor {
-    input.linear::<&Tensor>(weight, None)
+    kernels::linear(input, weight, None)
 }
 
 fn norm(input: &Tensor, weight: &Tensor, shape: &ModelShape) -> Tensor {

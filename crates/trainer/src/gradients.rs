@@ -7,9 +7,10 @@
 use crate::objective::{Sums, Targets, forward, loss_to_fixed};
 use crate::seeds::dropout_seed;
 use crate::state::State;
-use c10d::{GroupError, ProcessGroup, Reducer, fixed_point};
+use c10d::{GroupError, ProcessGroup, Reducer};
 use config::{CheckedConfig, ReduceMode};
 use corpus::{Batch, SlotStep};
+use kernels::fixed_point;
 use tch::{Device, TchError, Tensor};
 use types::{SlotId, Step};
 

@@ -6,7 +6,7 @@ use crate::capture::{FORMAT, StateHeader};
 use crate::host::{CheckpointFiles, Host};
 use crate::objective;
 use crate::state::{State, optimizer_key};
-use c10d::fixed_point;
+use kernels::fixed_point;
 use config::{
     Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ModelSize, ObjectiveKind, ReduceMode, TagScheme,
 };

@@ -6,7 +6,7 @@
 mod lamb;
 mod muon;
 
-use c10d::{AdamW, NativeError, fused_adamw};
+use kernels::{AdamW, NativeError, fused_adamw};
 use config::{OptimizerConfig, OptimizerKind};
 use model::Parameter;
 use tch::Tensor;

@@ -16,13 +16,14 @@ pub struct Arguments {
 }
 
 /// The layers of docs/ARCHITECTURE.md: a crate may depend only on crates of a lower layer.
-const LAYERS: [(&str, u32); 16] = [
+const LAYERS: [(&str, u32); 17] = [
     ("types", 0),
     ("config", 1),
     ("proto", 2),
     ("control", 2),
     ("corpus", 2),
     ("store", 2),
+    ("kernels", 1),
     ("c10d", 2),
     ("model", 2),
     ("trainer", 3),
@@ -41,7 +42,7 @@ const BANS: [(&str, &[&str], &str); 7] = [
     ("control", &["tokio", "tonic", "tch", "rusqlite", "rand"], "it is a pure state machine"),
     ("corpus", &["tch", "torch-sys", "tonic"], "the coordinator reads corpora without libtorch"),
     ("store", &["tch", "torch-sys", "tonic"], "it keeps bytes and rows"),
-    ("coordinator", &["tch", "torch-sys", "c10d", "model", "trainer"], "its host needs no libtorch"),
+    ("coordinator", &["tch", "torch-sys", "kernels", "c10d", "model", "trainer"], "its host needs no libtorch"),
     ("model", &["c10d", "tonic", "tokio"], "it is single-device code"),
     ("trainer", &["tonic", "proto", "tokio-stream"], "it knows no gRPC"),
 ];

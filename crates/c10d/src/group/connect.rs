@@ -5,11 +5,12 @@ use std::ptr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use kernels::NativeError;
 use tch::Device;
 
 use super::sockets::{self, Socket};
 use super::{GroupOptions, Native, WayOut};
-use crate::error::{GroupError, NativeError};
+use crate::error::GroupError;
 use crate::ffi;
 use crate::store::KeyValueStore;
 use crate::store::bridge::{Bridge, Published, TABLE};

@@ -13,8 +13,8 @@
 
 use tch::Tensor;
 
-use crate::error::NativeError;
-use crate::ffi::{self, pointer};
+use crate::ffi;
+use crate::native::{self, NativeError, pointer};
 
 /// How many gradients may be added into one accumulator, over all workers, without a chance of overflow.
 pub const MAX_CONTRIBUTIONS: u64 = 4096;
@@ -30,7 +30,7 @@ pub fn accumulate(gradient: &Tensor, accumulator: &Tensor, offset: usize, fracti
     let mut bad = 0;
     // SAFETY: the tensors are live for the length of the call; the shim checks bounds and kinds.
     let outcome = unsafe {
-        ffi::check(ffi::tr_fixed_point_accumulate(
+        native::check(ffi::tr_fixed_point_accumulate(
             pointer(gradient),
             pointer(accumulator),
             offset as i64,
@@ -50,7 +50,7 @@ pub fn accumulate(gradient: &Tensor, accumulator: &Tensor, offset: usize, fracti
 pub fn to_float(accumulator: &Tensor, offset: usize, gradient: &Tensor, fraction_bits: u32) {
     // SAFETY: as in `accumulate`.
     let outcome = unsafe {
-        ffi::check(ffi::tr_fixed_point_to_float(
+        native::check(ffi::tr_fixed_point_to_float(
             pointer(accumulator),
             offset as i64,
             pointer(gradient),

@@ -1,5 +1,6 @@
 // The fused passes of exact mode: float32 to 64-bit fixed point and back. See src/fixed_point.rs for the contract.
 #include "shim.h"
+#include "versions.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
@@ -8,14 +9,6 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
-
-// One body, compiled for each instruction set and chosen when the program is loaded. Only exact operations and
-// correctly rounded ones are used, so every version gives the same bits.
-#if defined(__x86_64__) && defined(__GNUC__) && defined(__gnu_linux__)
-#define TR_VERSIONS __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define TR_VERSIONS
-#endif
 
 namespace {
 

@@ -2,8 +2,8 @@
 
 use tch::Tensor;
 
-use crate::error::NativeError;
-use crate::ffi::{self, pointers};
+use crate::ffi;
+use crate::native::{self, NativeError, pointers};
 
 /// The numbers of one AdamW step (Loshchilov & Hutter, "Decoupled Weight Decay Regularization", Algorithm 2).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,7 +45,7 @@ pub fn fused_adamw(
     let step = if numbers.bias_correction { numbers.step as f64 } else { 1e30 };
     // SAFETY: four lists of `count` live tensors; torch checks shapes, kinds and devices.
     unsafe {
-        ffi::check(ffi::tr_fused_adamw(
+        native::check(ffi::tr_fused_adamw(
             pointers(parameters).as_ptr(),
             pointers(gradients).as_ptr(),
             pointers(averages).as_ptr(),

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // also in the helpers beside the tests
 
-use c10d::fixed_point::{accumulate, to_float};
+use kernels::fixed_point::{accumulate, to_float};
 use tch::{Device, Kind, Tensor};
 
 const BITS: u32 = 32;

@@ -1,0 +1,56 @@
+//! Compiles the C++ kernels against libtorch's headers and tells the linker where libtorch is.
+//!
+//! Environment: `LIBTORCH` (a folder with `include/` and `lib/`, set by .cargo/config.toml) and `LIBTORCH_CXX11_ABI` (as
+//! torch-sys reads it).
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+fn main() {
+    let library_dir = PathBuf::from(variable("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells where libtorch is"));
+    let library_dir = std::fs::canonicalize(&library_dir).unwrap_or(library_dir);
+    let include_dir = match variable("LIBTORCH_INCLUDE").or_else(|| variable("LIBTORCH")) {
+        Some(root) => PathBuf::from(root).join("include"),
+        None => library_dir.join("../include"),
+    };
+    assert!(
+        include_dir.join("torch/csrc/autograd/custom_function.h").is_file(),
+        "{} has no libtorch headers: set LIBTORCH to the torch folder of an unpacked torch 2.11.0 wheel",
+        include_dir.display()
+    );
+    let abi = variable("LIBTORCH_CXX11_ABI").unwrap_or_else(|| "1".to_owned());
+
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++17")
+        .opt_level(3) // the hot loops, also in a debug build
+        .debug(false)
+        .pic(true)
+        .warnings(false) // libtorch's headers are not warning-free
+        .flag("-fopenmp") // at::parallel_for is serial without it
+        .flag("-ffp-contract=off") // the same bits on every instruction set
+        .flag("-fno-math-errno") // a root is one instruction
+        .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
+        .include("native")
+        .include(&include_dir)
+        .include(include_dir.join("torch/csrc/api/include"));
+    for file in ["adamw.cpp", "dropout.cpp", "fixed_point.cpp", "linear.cpp", "masked_loss.cpp", "shim.cpp"] {
+        build.file(Path::new("native").join(file));
+    }
+    println!("cargo:rerun-if-changed=native");
+    build.compile("trireme_kernels");
+
+    println!("cargo:rustc-link-search=native={}", library_dir.display());
+    println!("cargo:rustc-link-lib=dylib=torch_cpu");
+    println!("cargo:rustc-link-lib=dylib=c10");
+    println!("cargo:rustc-link-lib=dylib=gomp");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library_dir.display());
+    let native = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("set by cargo")).join("native");
+    println!("cargo:include={}", native.display());
+}
+
+fn variable(name: &str) -> Option<String> {
+    println!("cargo:rerun-if-env-changed={name}");
+    env::var(name).ok().filter(|value| !value.is_empty())
+}

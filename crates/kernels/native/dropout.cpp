@@ -1,0 +1,94 @@
+// Dropout whose mask is a function of (key, position) and is computed again in the backward pass instead of stored.
+#include "shim.h"
+#include "versions.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/types.h>
+
+#include <mutex>
+
+namespace {
+
+constexpr int64_t kGrain = 1 << 14;
+
+// Wellons' lowbias32, a 32-bit integer hash with next to no bias (nullprogram.com/blog/2018/07/31).
+inline uint32_t mixed(uint32_t x) {
+  x ^= x >> 16;
+  x *= 0x7feb352du;
+  x ^= x >> 15;
+  x *= 0x846ca68bu;
+  x ^= x >> 16;
+  return x;
+}
+
+// One bit decision for each position: the two halves of the key enter before and between two rounds of the hash.
+TR_VERSIONS
+void apply_range(
+    const float* from,
+    float* into,
+    int64_t begin,
+    int64_t end,
+    uint32_t first,
+    uint32_t second,
+    uint32_t threshold,
+    float factor) {
+  for (int64_t i = begin; i < end; ++i) {
+    const uint32_t random = mixed(mixed(static_cast<uint32_t>(i) + first) ^ second);
+    into[i] = random >= threshold ? from[i] * factor : 0.0f;
+  }
+}
+
+at::Tensor masked(const at::Tensor& input, double probability, int64_t key) {
+  const at::Tensor source = input.contiguous();
+  TORCH_CHECK(source.numel() < (int64_t{1} << 32), "dropout of more than 2^32 elements");
+  at::Tensor result = at::empty_like(source);
+  const auto threshold = static_cast<uint32_t>(probability * 4294967296.0);
+  const auto factor = static_cast<float>(1.0 / (1.0 - probability));
+  const auto first = static_cast<uint32_t>(key);
+  const auto second = static_cast<uint32_t>(static_cast<uint64_t>(key) >> 32);
+  const float* from = source.const_data_ptr<float>();
+  float* into = result.data_ptr<float>();
+  at::parallel_for(0, source.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    apply_range(from, into, begin, end, first, second, threshold, factor);
+  });
+  return result;
+}
+
+class Dropout final : public torch::autograd::Function<Dropout> {
+ public:
+  static at::Tensor forward(
+      torch::autograd::AutogradContext* context,
+      const at::Tensor& input,
+      double probability,
+      int64_t key) {
+    context->saved_data["probability"] = probability;
+    context->saved_data["key"] = key;
+    return masked(input, probability, key);
+  }
+
+  static torch::autograd::variable_list backward(
+      torch::autograd::AutogradContext* context,
+      const torch::autograd::variable_list& gradients) {
+    const double probability = context->saved_data["probability"].toDouble();
+    const int64_t key = context->saved_data["key"].toInt();
+    return {masked(gradients[0], probability, key), at::Tensor(), at::Tensor()};
+  }
+};
+
+// From torch's own generator, so that a manual seed governs this mask too.
+int64_t next_key() {
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  return static_cast<int64_t>(at::check_generator<at::CPUGeneratorImpl>(generator)->random64());
+}
+
+} // namespace
+
+extern "C" char* tr_dropout(at::Tensor* input, double probability, at::Tensor** result) {
+  return trireme::guarded([&] {
+    TORCH_CHECK(probability >= 0.0 && probability < 1.0, "a dropout probability of ", probability);
+    *result = new at::Tensor(Dropout::apply(*input, probability, next_key()));
+  });
+}

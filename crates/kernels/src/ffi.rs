@@ -1,0 +1,49 @@
+//! The C++ functions (native/*.cpp), exactly as they are. Safe wrappers are in the modules beside this one.
+
+use std::ffi::{c_char, c_double, c_int};
+
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    pub(crate) fn tr_linear(
+        input: *mut C_tensor,
+        weight: *mut C_tensor,
+        bias: *mut C_tensor,
+        result: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn tr_masked_loss(
+        rows: *mut C_tensor,
+        weight: *mut C_tensor,
+        bias: *mut C_tensor,
+        labels: *mut C_tensor,
+        loss: *mut *mut C_tensor,
+        correct: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn tr_dropout(input: *mut C_tensor, probability: c_double, result: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn tr_fixed_point_accumulate(
+        gradient: *mut C_tensor,
+        accumulator: *mut C_tensor,
+        offset: i64,
+        fraction_bits: c_int,
+        bad: *mut u64,
+    ) -> *mut c_char;
+    pub(crate) fn tr_fixed_point_to_float(
+        accumulator: *mut C_tensor,
+        offset: i64,
+        gradient: *mut C_tensor,
+        fraction_bits: c_int,
+    ) -> *mut c_char;
+    pub(crate) fn tr_fused_adamw(
+        parameters: *const *mut C_tensor,
+        gradients: *const *mut C_tensor,
+        averages: *const *mut C_tensor,
+        square_averages: *const *mut C_tensor,
+        count: usize,
+        step: c_double,
+        learning_rate: c_double,
+        beta1: c_double,
+        beta2: c_double,
+        weight_decay: c_double,
+        epsilon: c_double,
+    ) -> *mut c_char;
+}

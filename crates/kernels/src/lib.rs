@@ -1,0 +1,20 @@
+//! What libtorch has no fast operator for, or tch no binding: a few operators in C++, each with a safe function.
+//!
+//! - [`linear`], [`masked_loss`] and [`dropout`] are differentiable and do what libtorch's own operators do, faster on
+//!   the CPU; on other devices and kinds they are libtorch's.
+//! - [`fixed_point`] turns gradients into integers and back: what exact reduction is made of.
+//! - [`fused_adamw`] is torch's fused optimizer step.
+//!
+//! The crate knows no models and no workers. All of the project's `unsafe` and C++ is here and in `c10d`.
+
+#![allow(unsafe_code)]
+
+mod adamw;
+mod ffi;
+pub mod fixed_point;
+pub mod native;
+mod operators;
+
+pub use adamw::{AdamW, fused_adamw};
+pub use native::NativeError;
+pub use operators::{dropout, linear, masked_loss};

@@ -1,0 +1,68 @@
+//! Differentiable operators.
+
+use std::ptr;
+
+use tch::{Device, Kind, Reduction, Tensor};
+
+use crate::ffi;
+use crate::native::{made, pointer};
+
+/// `input · weightᵀ + bias`: `[…, in]`, `[out, in]` and `[out]` give `[…, out]`.
+///
+/// # Panics
+/// If the shapes do not fit.
+#[track_caller]
+pub fn linear(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    if !is_fast(input) {
+        return input.linear(weight, bias);
+    }
+    let bias = bias.map_or(ptr::null_mut(), pointer);
+    // SAFETY: the tensors are live for the length of the call.
+    let [result] =
+        unsafe { made("linear", |[result]| ffi::tr_linear(pointer(input), pointer(weight), bias, result)) };
+    result
+}
+
+/// The summed cross-entropy in nats of `rows · weightᵀ + bias` against `labels`, and how often the label's logit was the
+/// greatest (ties count): `[n, width]`, `[vocabulary, width]`, `[vocabulary]` and int64 `[n]` give two scalars, float32
+/// and int64.
+///
+/// # Panics
+/// If the shapes do not fit, or a label is outside of the vocabulary.
+#[track_caller]
+pub fn masked_loss(rows: &Tensor, weight: &Tensor, bias: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
+    if !is_fast(rows) {
+        let logits = rows.linear(weight, Some(bias));
+        let loss = logits.cross_entropy_loss::<&Tensor>(labels, None, Reduction::Sum, -100, 0.0);
+        let logits = logits.detach();
+        let of_label = logits.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1);
+        let correct = of_label.ge_tensor(&logits.amax(1, false)).sum(Kind::Int64);
+        return (loss, correct);
+    }
+    // SAFETY: the tensors are live for the length of the call.
+    let [loss, correct] = unsafe {
+        made("masked_loss", |[loss, correct]| {
+            ffi::tr_masked_loss(pointer(rows), pointer(weight), pointer(bias), pointer(labels), loss, correct)
+        })
+    };
+    (loss, correct)
+}
+
+/// Sets each element to zero with the given probability and scales the others so that the mean stays. What is dropped
+/// follows torch's seed (`tch::manual_seed`) and does not depend on the number of threads.
+///
+/// # Panics
+/// If the probability is not in `0..1`.
+#[track_caller]
+pub fn dropout(input: &Tensor, probability: f64) -> Tensor {
+    if !is_fast(input) {
+        return input.dropout(probability, true);
+    }
+    // SAFETY: the tensor is live for the length of the call.
+    let [result] = unsafe { made("dropout", |[result]| ffi::tr_dropout(pointer(input), probability, result)) };
+    result
+}
+
+fn is_fast(input: &Tensor) -> bool {
+    input.device() == Device::Cpu && input.kind() == Kind::Float
+}

@@ -1,0 +1,146 @@
+//! Each operator beside libtorch's own.
+
+use kernels::{dropout, linear, masked_loss};
+use tch::{Device, Kind, Reduction, Tensor};
+
+const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+fn random(shape: &[i64]) -> Tensor {
+    Tensor::randn(shape, FLOAT)
+}
+
+fn leaf(tensor: &Tensor) -> Tensor {
+    tensor.copy().set_requires_grad(true)
+}
+
+/// Relative to the largest expected element.
+#[track_caller]
+fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
+    assert_eq!(found.size(), expected.size(), "{what}");
+    let scale = expected.abs().max().double_value(&[]).max(1e-6);
+    let error = (found - expected).abs().max().double_value(&[]) / scale;
+    assert!(error < 2e-6, "{what} differs by {error:e} of its largest element");
+}
+
+#[test]
+fn linear_and_its_gradients_are_libtorchs() {
+    tch::manual_seed(1);
+    for (shape, outputs) in [(vec![3, 5, 16], 24), (vec![7, 256], 1), (vec![1, 1, 8], 300), (vec![64, 33], 31)] {
+        for with_bias in [true, false] {
+            let (input, weight, bias) =
+                (random(&shape), random(&[outputs, *shape.last().unwrap_or(&1)]), random(&[outputs]));
+            let run = |ours: bool| {
+                let [input, weight, bias] = [&input, &weight, &bias].map(leaf);
+                let bias = with_bias.then_some(bias);
+                let result = if ours {
+                    linear(&input, &weight, bias.as_ref())
+                } else {
+                    input.linear(&weight, bias.as_ref())
+                };
+                // A gradient that is not the same everywhere, and comes transposed.
+                let gradient = Tensor::arange(result.numel() as i64, FLOAT).reshape(result.size()).sin();
+                let leaves: Vec<&Tensor> = [Some(&input), Some(&weight), bias.as_ref()].into_iter().flatten().collect();
+                let gradients = Tensor::run_backward(&[(&result * gradient).sum(Kind::Float)], &leaves, false, false);
+                (result.detach(), gradients)
+            };
+            let ((ours, our_gradients), (theirs, their_gradients)) = (run(true), run(false));
+            assert_close(&ours, &theirs, "the result");
+            for (found, expected) in our_gradients.iter().zip(&their_gradients) {
+                assert_close(found, expected, "a gradient");
+            }
+        }
+    }
+}
+
+#[test]
+fn views_that_are_not_contiguous_go_through() {
+    tch::manual_seed(2);
+    let (input, weight) = (random(&[12, 6]).transpose(0, 1), random(&[12, 5]).transpose(0, 1));
+    assert_close(&linear(&input, &weight, None), &input.linear::<&Tensor>(&weight, None), "the result");
+}
+
+#[test]
+fn the_masked_loss_and_its_gradients_are_libtorchs() {
+    tch::manual_seed(3);
+    for (count, width, vocabulary) in [(5_i64, 8, 7), (76, 32, 1000), (1, 16, 33)] {
+        // Logits up to a hundred: what a softmax without its maximum would not survive.
+        let (rows, weight, bias) = (random(&[count, width]) * 8.0, random(&[vocabulary, width]), random(&[vocabulary]));
+        let labels = Tensor::randint(vocabulary, [count], (Kind::Int64, Device::Cpu));
+        let run = |ours: bool| {
+            let [rows, weight, bias] = [&rows, &weight, &bias].map(leaf);
+            let (loss, correct) = if ours {
+                masked_loss(&rows, &weight, &bias, &labels)
+            } else {
+                let logits = rows.linear(&weight, Some(&bias));
+                let correct = logits.argmax(-1, false).eq_tensor(&labels).sum(Kind::Int64);
+                (logits.cross_entropy_loss::<&Tensor>(&labels, None, Reduction::Sum, -100, 0.0), correct)
+            };
+            let gradients = Tensor::run_backward(&[&loss * 0.37], &[&rows, &weight, &bias], false, false);
+            (loss.detach(), correct.int64_value(&[]), gradients)
+        };
+        let ((ours, our_hits, our_gradients), (theirs, their_hits, their_gradients)) = (run(true), run(false));
+        assert_close(&ours, &theirs, "the loss");
+        assert_eq!(our_hits, their_hits);
+        for (found, expected) in our_gradients.iter().zip(&their_gradients) {
+            assert_close(found, expected, "a gradient");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "label 9 is outside of a vocabulary of 9")]
+fn a_label_outside_of_the_vocabulary_is_refused() {
+    let _ = masked_loss(&random(&[1, 4]), &random(&[9, 4]), &random(&[9]), &Tensor::from_slice(&[9_i64]));
+}
+
+#[test]
+fn what_is_not_finite_stays_visible_in_the_loss() {
+    let rows = Tensor::full([2, 4], f64::NAN, FLOAT);
+    let (loss, _) = masked_loss(&rows, &random(&[9, 4]), &random(&[9]), &Tensor::from_slice(&[1_i64, 2]));
+    assert!(!loss.double_value(&[]).is_finite());
+}
+
+#[test]
+fn dropout_follows_the_seed_and_not_the_threads() {
+    let input = random(&[1 << 16]);
+    let run = |seed, threads| {
+        tch::set_num_threads(threads);
+        tch::manual_seed(seed);
+        (dropout(&input, 0.1), dropout(&input, 0.1))
+    };
+    let ((first, second), (again, _), (other, _)) = (run(4, 1), run(4, 2), run(5, 1));
+    assert_eq!(first, again);
+    assert_ne!(first, second, "two calls share their mask");
+    assert_ne!(first, other, "two seeds share their mask");
+}
+
+#[test]
+fn dropout_drops_its_share_everywhere_and_keeps_the_mean() {
+    const COUNT: i64 = 1 << 20;
+    tch::manual_seed(6);
+    let input = Tensor::ones([COUNT], FLOAT).set_requires_grad(true);
+    for probability in [0.1, 0.5, 0.9] {
+        let result = dropout(&input, probability);
+        let dropped = result.eq(0.0).to_kind(Kind::Float).detach();
+        // Five standard deviations of a binomial share, over all, and over each position modulo 256.
+        let bound = |count: i64| 5.0 * (probability * (1.0 - probability) / count as f64).sqrt();
+        let share = dropped.mean(Kind::Float).double_value(&[]);
+        assert!((share - probability).abs() < bound(COUNT), "{share} instead of {probability}");
+        let columns = dropped.view([-1, 256]).mean_dim(0, false, Kind::Float);
+        let worst = (columns - probability).abs().max().double_value(&[]);
+        assert!(worst < bound(COUNT / 256), "a column is off by {worst}");
+        // Neighbours are independent: both dropped with the square of the probability.
+        let both = (dropped.narrow(0, 0, COUNT - 1) * dropped.narrow(0, 1, COUNT - 1)).mean(Kind::Float);
+        assert!((both.double_value(&[]) - probability * probability).abs() < 2.0 * bound(COUNT));
+        // What is kept is scaled, and the gradient meets the same mask.
+        let gradient = Tensor::run_backward(&[result.sum(Kind::Float)], &[&input], false, false).remove(0);
+        assert_eq!(gradient, result.detach());
+        assert!((result.max().double_value(&[]) - 1.0 / (1.0 - probability)).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn dropout_of_nothing_is_the_identity() {
+    let input = random(&[100]);
+    assert_eq!(dropout(&input, 0.0), input);
+}
