@@ -74,10 +74,16 @@ impl Control {
 
     pub(crate) fn checkpoint_committed(&mut self, id: &RunId, at: CheckpointAt) {
         let Some(run) = self.runs.get_mut(id) else { return };
-        if run.record.restore.is_some_and(|known| known >= at) {
+        if at.generation < run.lineage || run.record.restore.is_some_and(|known| known >= at) {
             return;
         }
+        // The manifest may come before the report of its step. Until that is committed a rewind can supersede it.
+        if at.step > run.record.step {
+            run.early_checkpoint = run.early_checkpoint.max(Some(at));
+            return self.persist(id);
+        }
         run.record.restore = Some(at);
+        run.diverged_at.take_if(|step| *step < at.step);
         if !run.asked.pause {
             run.asked.checkpoint = false;
         }
