@@ -107,7 +107,8 @@ impl Control {
     /// When [`Control::handle_timeout`] has to be called at the latest.
     pub fn poll_timeout(&self) -> Option<Millis> {
         let looks = self.runs.keys().filter_map(|id| self.look_due(id));
-        self.runs.values().filter_map(Run::deadline).chain(looks).min()
+        let rests = self.workers.values().filter_map(|worker| worker.rests_until).filter(|until| *until > self.now);
+        self.runs.values().filter_map(Run::deadline).chain(looks).chain(rests).min()
     }
 
     /// The next thing to do.

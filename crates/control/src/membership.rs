@@ -27,6 +27,8 @@ impl Control {
             leaving: false,
             run: None,
             heard: self.now,
+            rests_until: None,
+            suspected: 0,
         });
         if !worker.is_same_process(&facts) {
             worker.leaving = false;

@@ -96,7 +96,8 @@ impl Control {
         run.record.begin_attempt(attempt, from_step);
         run.record.restore = at;
         run.digests.clear();
-        (run.ahead, run.early_checkpoint, run.trusted) = (Ahead::default(), None, None);
+        (run.ahead, run.trusted) = (Ahead::default(), None);
+        (run.early_checkpoint, run.older_checkpoint) = (None, None);
         run.lineage = run.record.generation.next();
         self.emit(Effect::Persist(Record::Attempt { run: id.clone(), attempt, from_step }));
         self.note(
@@ -152,7 +153,10 @@ impl Control {
     }
 
     fn idle(&self) -> Vec<WorkerId> {
-        let idle = |(id, worker): (&WorkerId, &Worker)| worker.is_idle().then(|| id.clone());
+        let idle = |(id, worker): (&WorkerId, &Worker)| {
+            let rests = worker.rests_until.is_some_and(|until| self.now < until);
+            (worker.is_idle() && !rests).then(|| id.clone())
+        };
         self.workers.iter().filter_map(idle).collect()
     }
 

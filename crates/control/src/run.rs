@@ -28,6 +28,8 @@ pub(crate) struct Run {
     pub lineage: Generation,
     /// A durable checkpoint of a step that is not committed yet. It is kept in the record's place for the present one.
     pub early_checkpoint: Option<CheckpointAt>,
+    /// The checkpoint before the present one: retention keeps it until that has been verified.
+    pub older_checkpoint: Option<CheckpointAt>,
     /// The step at which it diverged and went back; none once a checkpoint is past it.
     pub diverged_at: Option<Step>,
     /// Until the next attempt begins: later states are not to be trusted.
@@ -139,6 +141,7 @@ impl Run {
             ahead: Ahead::default(),
             lineage,
             early_checkpoint,
+            older_checkpoint: None,
             diverged_at: None,
             trusted: None,
             crashed_in: None,

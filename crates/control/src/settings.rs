@@ -35,6 +35,10 @@ pub struct Settings {
     pub restarts: u32,
     /// So many generations may end in a failed step, with no member lost and no new commit; the last fails the run.
     pub fruitless_generations: u32,
+    /// After so many of them one member after the other is left out, if the run can do without it.
+    pub suspect_after: u32,
+    /// For so long, and twice as long every further time.
+    pub rest: Millis,
 }
 
 impl Default for Settings {
@@ -53,6 +57,8 @@ impl Default for Settings {
             join_interval: Millis(5_000),
             restarts: 3,
             fruitless_generations: 10,
+            suspect_after: 3,
+            rest: Millis(60_000),
         }
     }
 }

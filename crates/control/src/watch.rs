@@ -12,6 +12,14 @@ use types::{Generation, RunId, Step, WorkerId};
 const LOOK_EVERY: Millis = Millis(250);
 /// The shell called so late that what workers said meanwhile may be on its way: nobody is to blame for silence.
 const LATE: Millis = Millis(500);
+/// The longest step counts for a thousandth less with every step.
+const FORGET: f64 = 0.999;
+/// A stall is longer than this many times the longest step of late.
+const LONGEST_FACTOR: f64 = 3.0;
+/// The first step of a generation waits for state, memory and samples: this long at least, in milliseconds.
+const FIRST_MS: f64 = 5_000.0;
+/// Waiting for samples depends on disks and networks: nobody is blamed for less.
+const DATA_MIN: Millis = Millis(10_000);
 /// A stall with everybody computing and nobody waiting is given so much more time.
 const NOBODY_WAITS: u64 = 3;
 
@@ -20,6 +28,12 @@ const NOBODY_WAITS: u64 = 3;
 pub(crate) struct Pace {
     /// The usual time from step to step, in milliseconds; none before the second commit.
     usual_ms: Option<f64>,
+    /// The longest of late, slowly forgotten: reading the next unit may take far longer than a step.
+    longest_ms: f64,
+    /// The longest of late from the beginning of a generation to its first commit.
+    longest_first_ms: f64,
+    /// Since the last commit somebody did what is no part of a step.
+    aside: bool,
     /// The last commit of this generation.
     last: Option<Millis>,
     /// The last sign of movement: a commit, or the beginning of the generation.
@@ -50,17 +64,29 @@ impl Beat {
 impl Pace {
     /// A generation begins.
     pub fn begin(&mut self, now: Millis) {
-        (self.last, self.moved, self.look_at) = (None, now, now);
+        (self.last, self.moved, self.look_at, self.aside) = (None, now, now, false);
     }
 
     /// A step was committed. `computed_ms`: how long its computation took by the worker's own clock, since reports that
     /// were held up come all at once.
     pub fn committed(&mut self, now: Millis, computed_ms: f64) {
-        if let Some(last) = self.last {
-            let took = ((now - last).0 as f64).max(computed_ms);
-            self.usual_ms = Some(self.usual_ms.map_or(took, |usual| usual + (took - usual) / 8.0));
+        let took = ((now - self.last.unwrap_or(self.moved)).0 as f64).max(computed_ms);
+        match self.last {
+            None => self.longest_first_ms = took.max(self.longest_first_ms / 2.0),
+            Some(_) if self.aside => {}
+            Some(_) => {
+                self.usual_ms = Some(self.usual_ms.map_or(took, |usual| usual + (took - usual) / 8.0));
+                self.longest_ms = took.max(self.longest_ms * FORGET);
+            }
         }
-        (self.last, self.moved) = (Some(now), now);
+        (self.last, self.moved, self.aside) = (Some(now), now, false);
+    }
+
+    /// How long the run may stand still, if `factor` usual steps are too long; none before anything was learned.
+    fn patience_ms(&self, factor: f64) -> Option<f64> {
+        let patience = (factor * self.usual_ms?).max(LONGEST_FACTOR * self.longest_ms);
+        let first = if self.last.is_none() { (LONGEST_FACTOR * self.longest_first_ms).max(FIRST_MS) } else { 0.0 };
+        Some(patience.max(first))
     }
 
     /// The usual time from step to step.
@@ -101,6 +127,7 @@ impl Control {
         let Some(seat) = run.seats.get_mut(worker) else { return };
         if generation == present {
             (seat.seen, seat.beat) = (true, Some(beat));
+            run.pace.aside |= !is_of_a_step(&beat);
         }
         // One that is stuck in an earlier generation never saw its new assignment.
         let one_of_ours = generation <= present && since.is_some_and(|since| generation >= since);
@@ -116,7 +143,7 @@ impl Control {
     fn patience(&self, id: &RunId) -> Option<Millis> {
         let run = &self.runs[id];
         let factor = f64::from(run.record.spec.recovery.hang_factor);
-        let learned = Millis((run.pace.usual_ms? * factor) as u64);
+        let learned = Millis(run.pace.patience_ms(factor)? as u64);
         Some(learned.clamp(self.settings.stall_min, self.settings.hang))
     }
 
@@ -150,9 +177,10 @@ impl Control {
         let training = run.seats.iter().filter(|(_, seat)| seat.state == SeatState::Training);
         let beats: Option<Vec<(&WorkerId, Beat)>> =
             training.map(|(worker, seat)| seat.beat.map(|beat| (worker, beat))).collect();
-        let Some(beats) = beats.filter(|beats| beats.iter().all(|(_, beat)| beat.quiet(now) >= patience)) else {
-            return;
+        let quiet = |(_, beat): &(&WorkerId, Beat)| {
+            beat.quiet(now) >= if beat.phase == Phase::Data { patience.max(DATA_MIN) } else { patience }
         };
+        let Some(beats) = beats.filter(|beats| beats.iter().all(quiet)) else { return };
         match judge(&beats) {
             Verdict::One(worker, beat) => {
                 let worker = worker.clone();
@@ -204,7 +232,6 @@ enum Verdict<'a> {
 
 /// Whom the others wait for: the one that is furthest behind, or the only one that is not in the collective.
 fn judge<'a>(beats: &[(&'a WorkerId, Beat)]) -> Verdict<'a> {
-    let of_a_step = |beat: &Beat| matches!(beat.phase, Phase::Data | Phase::Compute | Phase::Reduce | Phase::Update);
     let place = |beat: &Beat| (beat.step, beat.collective);
     let Some(last) = beats.iter().map(|(_, beat)| place(beat)).min() else { return Verdict::Wait };
     let waits = |beat: &Beat| beat.phase == Phase::Reduce;
@@ -214,9 +241,14 @@ fn judge<'a>(beats: &[(&'a WorkerId, Beat)]) -> Verdict<'a> {
     }
     let waited_for = beats.iter().any(|(_, beat)| waits(beat));
     match behind[..] {
-        _ if !beats.iter().all(|(_, beat)| of_a_step(beat)) => Verdict::Wait,
+        _ if !beats.iter().all(|(_, beat)| is_of_a_step(beat)) => Verdict::Wait,
         [(worker, beat)] if beats.len() > 1 && waited_for => Verdict::One(worker, *beat),
         _ if waited_for || beats.iter().all(|(_, beat)| beat.phase == Phase::Compute) => Verdict::Anyone { waited_for },
         _ => Verdict::Wait,
     }
+}
+
+/// Other things may take long: nobody is blamed for them.
+fn is_of_a_step(beat: &Beat) -> bool {
+    matches!(beat.phase, Phase::Data | Phase::Compute | Phase::Reduce | Phase::Update)
 }

@@ -18,12 +18,25 @@ pub struct Worker {
     pub run: Option<RunId>,
     /// When it last said something.
     pub heard: Millis,
+    /// It may be the cause why generations failed: no work until then.
+    pub rests_until: Option<Millis>,
+    /// How often that was so.
+    pub suspected: u32,
 }
 
 impl Worker {
     /// A member that a former coordinator process knew.
     pub(crate) fn remembered(run: RunId, now: Millis) -> Self {
-        Self { session: None, facts: None, ready: true, leaving: false, run: Some(run), heard: now }
+        Self {
+            session: None,
+            facts: None,
+            ready: true,
+            leaving: false,
+            run: Some(run),
+            heard: now,
+            rests_until: None,
+            suspected: 0,
+        }
     }
 
     /// Free to work.

@@ -12,7 +12,7 @@ mod growth;
 #[path = "histories/watch.rs"]
 mod watch;
 
-use control::{Directive, Effect, Event, Millis, Phase, Record, Refusal, RunRecord, RunStatus};
+use control::{CheckpointAt, Directive, Effect, Event, Millis, Phase, Record, Refusal, RunRecord, RunStatus};
 use desk::{Desk, assigned, digest, run, sent, worker};
 use types::{Attempt, Generation, RunId, Step};
 
@@ -390,5 +390,39 @@ fn a_checkpoint_may_be_there_before_the_report_of_its_step() {
     assert_eq!(desk.restore(), None);
     desk.connect("a", 1, Some((1, 2)));
     desk.progress("a", 1, 2);
+    assert_eq!(desk.restore(), Some((1, 2)));
+}
+
+#[test]
+fn a_member_that_may_be_why_generations_fail_rests_for_a_while() {
+    let mut desk = Desk::with_run(1, 2);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    desk.paused("a", 1, 0);
+    for generation in 2..=4 {
+        assert_eq!(desk.generation(), generation);
+        desk.step_failed("a", generation, 0);
+        desk.step_failed("b", generation, 0);
+    }
+    assert_eq!(desk.generation(), 5);
+    // One of the two is enough: the other goes on alone.
+    assert_eq!(desk.control.run(&run()).unwrap().members.len(), 1);
+    desk.progress("b", 5, 1);
+    assert_eq!(desk.step(), 1);
+    // It does not join again at once.
+    assert_eq!(desk.control.poll_timeout(), Some(Millis(60_000)));
+    desk.wait(60_000);
+    assert!(sent(&desk.wait(500), "b").iter().any(|directive| matches!(directive, Directive::Request { .. })));
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_the_one_before() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    (1..=4).for_each(|step| drop(desk.progress("a", 1, step)));
+    desk.saved(1, 2);
+    desk.saved(1, 4);
+    let at = CheckpointAt { generation: Generation(1), step: Step(4) };
+    desk.tell(Event::CheckpointLost { run: run(), at });
     assert_eq!(desk.restore(), Some((1, 2)));
 }
