@@ -11,6 +11,8 @@ pub const EXACT_CONTRIBUTIONS_MAX: u64 = 4096;
 const SLOT_SAMPLES_MAX: usize = 1 << 16;
 /// Longer than any BERT; a unit's blocks are made in memory.
 const SEQUENCE_LENGTH_MAX: usize = 1 << 16;
+/// With less, a step that takes a little longer than the others would look like a hanging worker.
+const HANG_FACTOR: std::ops::RangeInclusive<u32> = 3..=10_000;
 /// Units that wait in memory, for each slot.
 const PREFETCH_UNITS_MAX: usize = 64;
 
@@ -310,5 +312,18 @@ impl RunConfig {
         );
         rule(self.checkpoint.keep_latest > 0, "checkpoint.keep_latest", "is 0".into(), "keep at least one");
         rule(self.eval.samples > 0, "eval.samples", "is 0".into(), "leave it out for the default");
+        let recovery = &self.recovery;
+        rule(
+            recovery.max_skipped_steps > 0,
+            "recovery.max_skipped_steps",
+            "is 0".into(),
+            "1 gives up at the first step that is skipped",
+        );
+        rule(
+            HANG_FACTOR.contains(&recovery.hang_factor),
+            "recovery.hang_factor",
+            format!("{} is outside {} to {}", recovery.hang_factor, HANG_FACTOR.start(), HANG_FACTOR.end()),
+            "10 is usual",
+        );
     }
 }

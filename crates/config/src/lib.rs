@@ -15,6 +15,7 @@ mod load;
 mod model;
 mod objective;
 mod optimizer;
+mod recovery;
 mod reduce;
 mod run;
 mod schedule;
@@ -31,6 +32,7 @@ pub use load::{Override, json_schema, load, parse, to_toml};
 pub use model::{Activation, Architecture, Initializer, ModelConfig, ModelShape, ModelSize};
 pub use objective::{ObjectiveConfig, ObjectiveKind, Pooling, TagScheme};
 pub use optimizer::{OptimizerConfig, OptimizerKind};
+pub use recovery::{OnDivergence, RecoveryConfig};
 pub use reduce::{Compression, ReduceConfig, ReduceMode};
 pub use run::{RunKind, RunSection};
 pub use schedule::{Decay, ScheduleConfig};
@@ -75,4 +77,7 @@ pub struct RunConfig {
     /// Measuring on held-out data.
     #[serde(default)]
     pub eval: EvalConfig,
+    /// What counts as going wrong, and what is done about it.
+    #[serde(default)]
+    pub recovery: RecoveryConfig,
 }

@@ -190,6 +190,7 @@ fn section_error(section: &str, value: &Value) -> Option<String> {
         "schedule" => check::<crate::ScheduleConfig>(value),
         "checkpoint" => check::<crate::CheckpointConfig>(value),
         "eval" => check::<crate::EvalConfig>(value),
+        "recovery" => check::<crate::RecoveryConfig>(value),
         _ => None,
     }
 }

@@ -45,3 +45,16 @@ fn a_width_beyond_all_numbers_is_refused_and_not_a_panic() {
         assert!(text.contains("`model.heads`: 2 heads do not divide hidden = 9223372036854775807"), "{text}");
     }
 }
+
+#[test]
+fn recovery_has_sensible_limits() {
+    assert_eq!(message(&["recovery.on_divergence=\"stop\"", "recovery.verify_every=0"]), "");
+    for (key, value, part) in [
+        ("recovery.max_skipped_steps", "0", "is 0"),
+        ("recovery.hang_factor", "2", "outside 3 to 10000"),
+        ("recovery.hang_factor", "10001", "outside 3 to 10000"),
+    ] {
+        let text = message(&[&format!("{key}={value}")]);
+        assert!(text.contains(&format!("`{key}`")) && text.contains(part), "{key} = {value}: {text}");
+    }
+}

@@ -3,7 +3,7 @@
 
 use crate::run::Report;
 use crate::{Control, Effect, Record, RunStatus};
-use types::{Digest, Generation, RunId, Segment, Step, WorkerId};
+use types::{Generation, RunId, Step, WorkerId};
 
 /// So many reports past a missing step are kept; later ones come again from their worker or another.
 const AHEAD_KEPT: usize = 4096;
@@ -15,8 +15,8 @@ impl Control {
         id: &RunId,
         generation: Generation,
         step: Step,
-        segments: Vec<Segment>,
-        samples_digest: Digest,
+        report: Report,
+        tokens: u64,
     ) {
         if !self.counts(worker, id, generation) {
             self.refused += 1;
@@ -25,27 +25,31 @@ impl Control {
         let run = self.run_mut(id);
         if let Some(seat) = run.seats.get_mut(worker).filter(|_| generation == run.record.generation) {
             seat.seen = true;
+            run.balance.measured(worker, tokens, report.computed_ms / 1000.0);
         }
         if step > run.record.spec.total_steps {
             return self.fail(id, format!("{worker} reports step {step}, past the last one"));
         }
         if step <= run.record.step {
-            if let Some(known) = run.digests.get(&step).copied().filter(|known| *known != samples_digest) {
-                let text = format!(
-                    "replicas disagree: for step {step} {worker} reports samples {samples_digest}, committed is {known}"
-                );
+            let said = report.samples_digest;
+            if let Some(known) = run.digests.get(&step).copied().filter(|known| *known != said) {
+                let text =
+                    format!("replicas disagree: for step {step} {worker} reports samples {said}, committed is {known}");
                 self.fail(id, text);
             }
             return;
         }
         if run.ahead.reports.len() < AHEAD_KEPT || step == run.record.step.next() {
-            run.ahead.reports.entry(step).or_insert(Report { segments, samples_digest });
+            run.ahead.reports.entry(step).or_insert(report);
         }
         while let Some(report) = self.next_report(id) {
             self.commit(id, generation, report);
             self.run_mut(id).ahead.until = None;
+            self.still_there(id, worker);
+            self.promote_checkpoint(id);
         }
         self.claim(id, step);
+        self.weigh(id);
     }
 
     /// A member has done `step`. If it is not committed yet, its report is awaited for a while.
@@ -73,10 +77,35 @@ impl Control {
         run.ahead.reports.remove(&run.record.step.next())
     }
 
-    fn commit(&mut self, id: &RunId, generation: Generation, report: Report) {
+    /// A step takes all members: one whose session ended works on.
+    fn still_there(&mut self, id: &RunId, speaker: &WorkerId) {
+        let until = self.now + self.settings.grace;
+        for (_, seat) in self.run_mut(id).seats.iter_mut().filter(|(worker, _)| *worker != speaker) {
+            seat.away = seat.away.map(|away| away.max(until));
+        }
+    }
+
+    /// The step of a checkpoint that came early may be committed now.
+    fn promote_checkpoint(&mut self, id: &RunId) {
         let run = self.run_mut(id);
-        let Report { segments, samples_digest } = report;
+        if let Some(at) = run.early_checkpoint.take_if(|at| at.step <= run.record.step) {
+            self.checkpoint_committed(id, at);
+        }
+    }
+
+    fn commit(&mut self, id: &RunId, generation: Generation, report: Report) {
+        let now = self.now;
+        let run = self.run_mut(id);
+        let Report { segments, samples_digest, computed_ms } = report;
         let step = run.record.step.next();
+        if generation == run.record.generation {
+            run.pace.committed(now, computed_ms);
+            if let Some(before) = run.paused_since.take() {
+                let took = (now - before).0 as f64;
+                let cost = run.balance.cost_ms.map_or(took, |cost| (cost + took) / 2.0);
+                run.balance.cost_ms = Some(cost);
+            }
+        }
         run.record.advance(step, samples_digest);
         run.remember(step, samples_digest);
         run.fruitless = 0;

@@ -1,6 +1,7 @@
 //! The state machine's surface: what comes in, what goes out, and the order in which things are looked at.
 
-use crate::run::{Run, Stage};
+use crate::run::{Report, Run, Stage};
+use crate::watch::Beat;
 use crate::worker::Worker;
 use crate::{Directive, Effect, Event, Millis, Record, RunRecord, RunStatus, Settings};
 use std::collections::{BTreeMap, VecDeque};
@@ -51,7 +52,10 @@ impl Control {
 
     /// Something happened at `now`. Time that goes back is taken to stand still.
     pub fn handle(&mut self, now: Millis, event: Event) {
-        self.now = self.now.max(now);
+        self.advance(now);
+        if let Some(worker) = event.speaker() {
+            self.hear(worker);
+        }
         match event {
             Event::Submit { run, spec } => self.submit(run, spec),
             Event::Cancel { run } => self.cancel(&run),
@@ -63,11 +67,13 @@ impl Control {
             Event::WorkerDisconnected { worker, session } => self.disconnected(&worker, session),
             Event::WorkerLeaving { worker } => self.leaving(&worker),
             Event::TrainerReady { worker } => self.trainer_ready(&worker),
-            Event::Heartbeat { worker, run, generation, since_progress_ms } => {
-                self.heartbeat(&worker, &run, generation, Millis(since_progress_ms));
+            Event::Heartbeat { worker, run, generation, step, phase, collective, since_progress_ms } => {
+                let beat = Beat { step, phase, collective, quiet: Millis(since_progress_ms), at: self.now };
+                self.heartbeat(&worker, &run, generation, beat);
             }
-            Event::Progress { worker, run, generation, step, segments, samples_digest } => {
-                self.progress(&worker, &run, generation, step, segments, samples_digest);
+            Event::Progress { worker, run, generation, step, segments, samples_digest, tokens, seconds } => {
+                let report = Report { segments, samples_digest, computed_ms: 1000.0 * seconds };
+                self.progress(&worker, &run, generation, step, report, tokens);
             }
             Event::StepFailed { worker, run, generation, step, error } => {
                 self.step_failed(&worker, &run, generation, step, &error);
@@ -76,11 +82,14 @@ impl Control {
             Event::Finished { worker, run, generation, step, weights_digest } => {
                 self.finished(&worker, &run, generation, step, weights_digest);
             }
-            Event::TrainerExited { worker, run, cause, last_lines } => {
-                self.trainer_exited(&worker, run.as_ref(), &cause, &last_lines);
+            Event::TrainerExited { worker, run, generation, cause, last_lines } => {
+                self.trainer_exited(&worker, run.as_ref(), generation, &cause, &last_lines);
             }
             Event::RunFailed { worker, run, generation, reason } => {
                 self.run_failed(&worker, &run, generation, &reason);
+            }
+            Event::Diverged { worker, run, generation, step, reason } => {
+                self.diverged(&worker, &run, generation, step, &reason);
             }
             Event::CheckpointCommitted { run, at } => self.checkpoint_committed(&run, at),
             Event::CheckpointLost { run, at } => self.checkpoint_lost(&run, at),
@@ -91,13 +100,15 @@ impl Control {
 
     /// Nothing happened, but [`Control::poll_timeout`] is due.
     pub fn handle_timeout(&mut self, now: Millis) {
-        self.now = self.now.max(now);
+        self.advance(now);
         self.settle();
     }
 
     /// When [`Control::handle_timeout`] has to be called at the latest.
     pub fn poll_timeout(&self) -> Option<Millis> {
-        self.runs.values().filter_map(Run::deadline).min()
+        let looks = self.runs.keys().filter_map(|id| self.look_due(id));
+        let rests = self.workers.values().filter_map(|worker| worker.rests_until).filter(|until| *until > self.now);
+        self.runs.values().filter_map(Run::deadline).chain(looks).chain(rests).min()
     }
 
     /// The next thing to do.
@@ -135,6 +146,7 @@ impl Control {
         let under_way = self.runs.iter().filter(|(_, run)| run.stage != Stage::Ended);
         for id in under_way.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             self.expire(&id);
+            self.look(&id);
             self.conclude(&id);
         }
         self.admit();
@@ -154,7 +166,9 @@ impl Control {
     }
 
     pub(crate) fn persist(&mut self, id: &RunId) {
-        let record = self.runs[id].record.clone();
+        let run = &self.runs[id];
+        let restore = run.early_checkpoint.or(run.record.restore);
+        let record = RunRecord { restore, ..run.record.clone() };
         self.emit(Effect::Persist(Record::Run(record)));
     }
 

@@ -1,7 +1,7 @@
 //! How a generation ends: all members stopped, or those who are left have gathered; and how a run ends.
 
 use crate::run::{Ahead, SeatState, Stage};
-use crate::{CheckpointAt, Control, Refusal, RunStatus};
+use crate::{CheckpointAt, Control, Millis, Refusal, RunStatus};
 use types::{Digest, Generation, RunId, Step, WorkerId};
 
 impl Control {
@@ -74,10 +74,16 @@ impl Control {
 
     pub(crate) fn checkpoint_committed(&mut self, id: &RunId, at: CheckpointAt) {
         let Some(run) = self.runs.get_mut(id) else { return };
-        if run.record.restore.is_some_and(|known| known >= at) {
+        if at.generation < run.lineage || run.record.restore.is_some_and(|known| known >= at) {
             return;
         }
-        run.record.restore = Some(at);
+        // The manifest may come before the report of its step. Until that is committed a rewind can supersede it.
+        if at.step > run.record.step {
+            run.early_checkpoint = run.early_checkpoint.max(Some(at));
+            return self.persist(id);
+        }
+        run.older_checkpoint = run.record.restore.replace(at);
+        run.diverged_at.take_if(|step| *step < at.step);
         if !run.asked.pause {
             run.asked.checkpoint = false;
         }
@@ -88,7 +94,7 @@ impl Control {
     pub(crate) fn checkpoint_lost(&mut self, id: &RunId, at: CheckpointAt) {
         let Some(run) = self.runs.get_mut(id) else { return };
         if run.record.restore == Some(at) {
-            run.record.restore = None;
+            run.record.restore = run.older_checkpoint.take();
             self.persist(id);
         }
         self.note(id, format!("the checkpoint at step {} is damaged or gone", at.step));
@@ -170,8 +176,29 @@ impl Control {
             if run.fruitless >= limit {
                 let text = format!("{limit} generations failed with no step between them; {}", run.last_error);
                 self.fail(id, text);
+            } else {
+                self.suspect(id);
             }
         }
+    }
+
+    /// When generations fail and nobody is lost, one member may be cut off from the others while all reach the
+    /// coordinator: one after the other is left out for a while, where the run can do without.
+    fn suspect(&mut self, id: &RunId) {
+        let run = &self.runs[id];
+        let Some(turn) = run.fruitless.checked_sub(self.settings.suspect_after) else { return };
+        if run.seats.len() <= run.need() {
+            return;
+        }
+        let place = turn as usize % run.seats.len();
+        let worker = run.seats.keys().nth(place).expect("it is less than there are").clone();
+        self.note(id, format!("{worker} is left out for a while: it may be why generations fail"));
+        let now = self.now;
+        let rest = self.settings.rest;
+        let known = self.workers.get_mut(&worker).expect("members are connected");
+        known.rests_until = Some(now + Millis(rest.0 << known.suspected.min(6)));
+        known.suspected += 1;
+        self.release_seat(id, &worker);
     }
 
     /// Nothing more is done for the run.

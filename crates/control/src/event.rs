@@ -32,6 +32,29 @@ pub struct Holding {
     pub step: Step,
 }
 
+/// What a member is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Nothing of a step.
+    Idle,
+    /// Meets the other members.
+    Rendezvous,
+    /// Gets the state.
+    Restore,
+    /// Waits for samples.
+    Data,
+    /// Forward and backward passes.
+    Compute,
+    /// In a collective: needs all others to go on.
+    Reduce,
+    /// Applies the step.
+    Update,
+    /// Measures on held-out data.
+    Evaluate,
+    /// Hands over a checkpoint.
+    Checkpoint,
+}
+
 /// Something that happened. Anything that does not fit the present state is ignored; reports of a generation that is
 /// over are counted as refused.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,6 +119,12 @@ pub enum Event {
         run: RunId,
         /// In which generation.
         generation: Generation,
+        /// Steps done.
+        step: Step,
+        /// What it is doing.
+        phase: Phase,
+        /// How many collectives its group has begun, as it sees it.
+        collective: u64,
         /// For how long nothing has moved, in milliseconds.
         since_progress_ms: u64,
     },
@@ -113,6 +142,10 @@ pub enum Event {
         segments: Vec<Segment>,
         /// The chain up to and with this step.
         samples_digest: Digest,
+        /// Tokens that this member alone computed; 0 if it does not say.
+        tokens: u64,
+        /// The seconds it computed for, without waiting for others.
+        seconds: f64,
     },
     /// A collective failed; nothing of the step after `step` was applied.
     StepFailed {
@@ -157,6 +190,8 @@ pub enum Event {
         worker: WorkerId,
         /// The run it worked on, if any.
         run: Option<RunId>,
+        /// In which generation; 0 without a run.
+        generation: Generation,
         /// "exit status 1", "killed by signal 9 (SIGKILL)".
         cause: String,
         /// The end of what it printed.
@@ -171,6 +206,20 @@ pub enum Event {
         /// In which generation.
         generation: Generation,
         /// Why.
+        reason: String,
+    },
+    /// The state that the members hold is not to be trusted: too many steps in a row were skipped, or the replicas
+    /// differ and no majority tells whose is right.
+    Diverged {
+        /// Who says so.
+        worker: WorkerId,
+        /// Of which run.
+        run: RunId,
+        /// In which generation.
+        generation: Generation,
+        /// Steps done.
+        step: Step,
+        /// What was seen.
         reason: String,
     },
     /// A checkpoint's manifest is durable.
@@ -194,4 +243,31 @@ pub enum Event {
         /// The newest good checkpoint; none if there is none.
         at: Option<CheckpointAt>,
     },
+}
+
+impl Event {
+    /// The worker that must be alive to have said this.
+    pub(crate) fn speaker(&self) -> Option<&WorkerId> {
+        match self {
+            Event::WorkerConnected { worker, .. }
+            | Event::WorkerLeaving { worker }
+            | Event::TrainerReady { worker }
+            | Event::Heartbeat { worker, .. }
+            | Event::Progress { worker, .. }
+            | Event::StepFailed { worker, .. }
+            | Event::Paused { worker, .. }
+            | Event::Finished { worker, .. }
+            | Event::TrainerExited { worker, .. }
+            | Event::RunFailed { worker, .. }
+            | Event::Diverged { worker, .. } => Some(worker),
+            Event::Submit { .. }
+            | Event::Cancel { .. }
+            | Event::Resume { .. }
+            | Event::CheckpointWanted { .. }
+            | Event::WorkerDisconnected { .. }
+            | Event::CheckpointCommitted { .. }
+            | Event::CheckpointLost { .. }
+            | Event::RestoreFound { .. } => None,
+        }
+    }
 }

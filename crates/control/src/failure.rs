@@ -50,6 +50,7 @@ impl Control {
         &mut self,
         worker: &WorkerId,
         run: Option<&RunId>,
+        generation: Generation,
         cause: &str,
         last_lines: &[String],
     ) {
@@ -57,16 +58,24 @@ impl Control {
         known.ready = false;
         let Some(id) = known.run.clone().filter(|seated| run.is_none_or(|run| run == seated)) else { return };
         let limit = self.settings.restarts;
-        let record = &mut self.run_mut(&id).record;
-        record.restarts += 1;
-        let restarts = record.restarts;
-        self.persist(&id);
+        let run = self.run_mut(&id);
+        // What kills one trainer of a generation often kills the others too: one incident.
+        let known = run.crashed_in.is_some_and(|known| generation <= known);
+        if !known {
+            run.crashed_in = Some(generation);
+            run.record.restarts += 1;
+        }
+        let restarts = run.record.restarts;
+        if !known {
+            self.persist(&id);
+        }
         let mut text = format!("the trainer of {worker} ended: {cause}");
         if !last_lines.is_empty() {
             text = format!("{text}\n{}", last_lines.join("\n"));
         }
         if restarts >= limit {
-            return self.fail(&id, format!("{restarts} trainers ended with no step between them; the last: {text}"));
+            return self
+                .fail(&id, format!("trainers ended {restarts} times with no step between them; the last: {text}"));
         }
         self.note(&id, text);
         self.lose(&id, worker);
@@ -78,25 +87,11 @@ impl Control {
         }
     }
 
-    pub(crate) fn heartbeat(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, silent: Millis) {
-        let (hang, since) = (self.settings.hang, self.since(id, worker));
-        let Some(run) = self.runs.get_mut(id) else { return };
-        let present = run.record.generation;
-        let Some(seat) = run.seats.get_mut(worker) else { return };
-        seat.seen |= generation == present;
-        // One that is stuck in an earlier generation never saw its new assignment.
-        let one_of_ours = generation <= present && since.is_some_and(|since| generation >= since);
-        let hangs = one_of_ours && seat.state == SeatState::Training && silent > hang;
-        if hangs && run.stage == Stage::Training {
-            self.note(id, format!("{worker} has made no progress for {} s", silent.0 / 1000));
-            self.run_mut(id).last_error = format!("{worker} made no progress");
-            self.stop(id, false, true);
-        }
-    }
-
     /// The generation is broken: everybody gives up and says where it stopped.
     pub(crate) fn stop(&mut self, id: &RunId, lost: bool, hung: bool) {
-        let wait = if hung { self.settings.hang_gather } else { self.settings.gather };
+        // Who computes answers the abort after that: a usual step is waited for.
+        let usual = Millis(self.runs[id].pace.usual_ms().unwrap_or_default() as u64);
+        let wait = if hung { self.settings.hang_gather.max(usual) } else { self.settings.gather };
         let until = self.now + wait;
         let run = self.run_mut(id);
         let generation = run.record.generation;
@@ -139,10 +134,10 @@ impl Control {
 
     /// Gives up the state that the members hold and waits for a restore. The generation is over, so nobody can bring
     /// that state back.
-    fn rewind(&mut self, id: &RunId, reason: String) {
+    pub(crate) fn rewind(&mut self, id: &RunId, reason: String) {
         self.release_all(id);
         let run = self.run_mut(id);
-        run.ahead = Ahead::default();
+        (run.ahead, run.early_checkpoint) = (Ahead::default(), None);
         run.record.generation = run.record.generation.next();
         run.record.members.clear();
         self.interrupt(id, reason);

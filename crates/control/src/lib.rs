@@ -6,12 +6,15 @@
 //! know a runtime, a network, a clock, a random source or a file, or depend on the order of a hash map: so a simulator
 //! can replay any history from a seed.
 
+mod balance;
 mod commit;
 mod control;
+mod divergence;
 mod effect;
 mod ending;
 mod event;
 mod failure;
+mod growth;
 mod membership;
 mod queue;
 mod record;
@@ -20,11 +23,12 @@ mod run;
 mod settings;
 mod slots;
 mod time;
+mod watch;
 mod worker;
 
 pub use control::Control;
 pub use effect::{Assignment, Directive, Effect};
-pub use event::{Event, Holding, WorkerFacts};
+pub use event::{Event, Holding, Phase, WorkerFacts};
 pub use record::{CheckpointAt, Member, Record, RunRecord, RunSpec, RunStatus};
 pub use refusal::Refusal;
 pub use settings::Settings;

@@ -1,5 +1,6 @@
 //! Who works on what: workers that come, go and come back, and the making of a new generation.
 
+use crate::balance::shares;
 use crate::run::{Asked, Run, Seat, SeatState, Stage};
 use crate::slots::deal;
 use crate::worker::{Return, Worker};
@@ -25,6 +26,9 @@ impl Control {
             ready: true,
             leaving: false,
             run: None,
+            heard: self.now,
+            rests_until: None,
+            suspected: 0,
         });
         if !worker.is_same_process(&facts) {
             worker.leaving = false;
@@ -217,15 +221,24 @@ impl Control {
             .map(|member| (member.worker.clone(), member.since))
             .chain(joiners.iter().map(|worker| (worker.clone(), generation)))
             .collect();
-        let world = u32::try_from(workers.len()).expect("at most as many as slots");
-        let dealt = deal(run.record.spec.slots, world);
+        let names: Vec<&WorkerId> = workers.iter().map(|(worker, _)| worker).collect();
+        let dealt = deal(&shares(run.record.spec.slots, &run.balance.speeds(&names)));
         let members = workers.into_iter().zip(dealt);
+        let grows = !joiners.is_empty() && !run.seats.is_empty();
+        let went_on = run.record.status == RunStatus::Running;
         let record = &mut run.record;
         record.members = members.map(|((worker, since), slots)| Member { worker, slots, since }).collect();
         (record.generation, record.status, record.reason) = (generation, RunStatus::Running, None);
         let names: Vec<WorkerId> = record.members.iter().map(|member| member.worker.clone()).collect();
         run.seats = names.iter().map(|worker| (worker.clone(), Seat::assigned())).collect();
         (run.stage, run.asked, run.finished) = (Stage::Training, Asked::default(), None);
+        if grows {
+            run.growth.last = Some(self.now);
+        }
+        run.growth.due = None;
+        run.paused_since = run.pace.last_commit().filter(|_| went_on);
+        run.pace.begin(self.now);
+        run.balance.begin();
         for worker in &names {
             self.workers.get_mut(worker).expect("members are connected").run = Some(id.clone());
         }
@@ -257,8 +270,7 @@ impl Control {
             rank: Rank(u32::try_from(place).expect("at most as many as slots")),
             world: record.world_size(),
             slots: record.members[place].slots.clone(),
-            // One past the last commit would leave steps without a commit.
-            restore: record.restore.filter(|at| at.step <= record.step),
+            restore: record.restore,
         };
         self.send(worker, Directive::Assign(assignment));
     }

@@ -3,8 +3,8 @@
 //! First come, first served, and strictly: the head of the queue is never overtaken by a run that needs fewer workers,
 //! so that a large run gets its turn. Interrupted runs come first.
 
-use crate::run::{Asked, Run, Seat, SeatState, Stage};
-use crate::{CheckpointAt, Directive, Effect, Record, Refusal, RunRecord, RunSpec, RunStatus};
+use crate::run::{Ahead, Run, Seat, Stage};
+use crate::{CheckpointAt, Effect, Record, Refusal, RunRecord, RunSpec, RunStatus};
 use crate::{Control, worker::Worker};
 use types::{RunId, Step, WorkerId};
 
@@ -42,7 +42,7 @@ impl Control {
         let run = self.run_mut(id);
         let record = &mut run.record;
         (record.status, record.reason, record.place, record.restarts) = (RunStatus::Queued, None, place, 0);
-        (run.stage, run.fruitless, run.finished) = (Stage::Waiting, 0, None);
+        (run.stage, run.fruitless, run.finished, run.diverged_at) = (Stage::Waiting, 0, None, None);
         self.persist(id);
         self.note(id, "resumed: waits for workers".to_owned());
     }
@@ -70,7 +70,7 @@ impl Control {
                 let joiners = self.joiners(&id);
                 self.form(&id, &joiners);
             } else {
-                let at_most = run.record.step;
+                let at_most = run.restorable();
                 self.run_mut(&id).stage = Stage::Restoring;
                 self.emit(Effect::FindRestore { run: id, at_most });
                 return;
@@ -82,8 +82,9 @@ impl Control {
     pub(crate) fn restore_found(&mut self, id: &RunId, at: Option<CheckpointAt>) {
         let Some(run) = self.runs.get_mut(id).filter(|run| run.stage == Stage::Restoring) else { return };
         run.stage = Stage::Waiting;
-        if at.is_some_and(|at| at.step > run.record.step) {
-            return self.fail(id, "the checkpoint to restore is later than the last committed step".to_owned());
+        if at.is_some_and(|at| at.step > run.restorable()) {
+            return self
+                .fail(id, "the checkpoint to restore is later than the last step that is to be trusted".to_owned());
         }
         // A member that came back with the state is better than any checkpoint; too few workers, and it waits again.
         if !run.seats.is_empty() || !self.gather_for(id) {
@@ -95,7 +96,9 @@ impl Control {
         run.record.begin_attempt(attempt, from_step);
         run.record.restore = at;
         run.digests.clear();
-        run.ahead = Default::default();
+        (run.ahead, run.trusted) = (Ahead::default(), None);
+        (run.early_checkpoint, run.older_checkpoint) = (None, None);
+        run.lineage = run.record.generation.next();
         self.emit(Effect::Persist(Record::Attempt { run: id.clone(), attempt, from_step }));
         self.note(
             id,
@@ -108,43 +111,6 @@ impl Control {
         self.form(id, &joiners);
     }
 
-    /// Asks the members of running runs to pause where somebody waits to join or to leave, or the run is cancelled.
-    pub(crate) fn ask_members(&mut self) {
-        let training = self.runs.iter().filter(|(_, run)| run.stage == Stage::Training);
-        for id in training.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
-            let run = &self.runs[&id];
-            let leaving = |worker: &WorkerId| self.workers.get(worker).is_some_and(|worker| worker.leaving);
-            let cancelling = run.record.cancelling;
-            // The last one to leave must not take the state along.
-            let all_leave = run.seats.keys().all(leaving);
-            let wanted = Asked {
-                pause: cancelling || run.seats.keys().any(leaving) || !self.may_join(&id).is_empty(),
-                checkpoint: cancelling || all_leave,
-            };
-            let asked = run.asked;
-            let both = Asked { pause: asked.pause || wanted.pause, checkpoint: asked.checkpoint || wanted.checkpoint };
-            if both != asked {
-                self.run_mut(&id).asked = both;
-                self.request(&id);
-            }
-        }
-    }
-
-    /// Sends what was asked for to all members that still train.
-    pub(crate) fn request(&mut self, id: &RunId) {
-        let training = self.runs[id].seats.iter().filter(|(_, seat)| seat.state == SeatState::Training);
-        for worker in training.map(|(worker, _)| worker.clone()).collect::<Vec<_>>() {
-            self.request_one(id, &worker);
-        }
-    }
-
-    pub(crate) fn request_one(&mut self, id: &RunId, worker: &WorkerId) {
-        let run = &self.runs[id];
-        let Asked { checkpoint, pause } = run.asked;
-        let directive = Directive::Request { run: id.clone(), generation: run.record.generation, checkpoint, pause };
-        self.send(worker, directive);
-    }
-
     /// Idle workers that may join a run which has workers already. The queue goes first.
     pub(crate) fn may_join(&self, id: &RunId) -> Vec<WorkerId> {
         if self.queue().is_empty() { self.joiners(id) } else { Vec::new() }
@@ -153,7 +119,8 @@ impl Control {
     /// Idle workers that a run has room for.
     fn joiners(&self, id: &RunId) -> Vec<WorkerId> {
         let run = &self.runs[id];
-        self.idle().into_iter().take(run.capacity().saturating_sub(run.seats.len())).collect()
+        let room = run.capacity().saturating_sub(run.seats.len());
+        if room == 0 { Vec::new() } else { self.idle().into_iter().take(room).collect() }
     }
 
     /// Whether there are enough workers for this waiting run, after taking those that later waiting runs hold back.
@@ -186,7 +153,10 @@ impl Control {
     }
 
     fn idle(&self) -> Vec<WorkerId> {
-        let idle = |(id, worker): (&WorkerId, &Worker)| worker.is_idle().then(|| id.clone());
+        let idle = |(id, worker): (&WorkerId, &Worker)| {
+            let rests = worker.rests_until.is_some_and(|until| self.now < until);
+            (worker.is_idle() && !rests).then(|| id.clone())
+        };
         self.workers.iter().filter_map(idle).collect()
     }
 
@@ -200,9 +170,10 @@ impl Control {
         let until = self.now + self.settings.restart_grace;
         let run = self.runs.get_mut(id).expect("just inserted");
         run.stage = Stage::Training;
+        run.pace.begin(self.now);
         for member in &run.record.members {
             run.seats.insert(member.worker.clone(), Seat { away: Some(until), ..Seat::holding() });
-            self.workers.insert(member.worker.clone(), Worker::remembered(id.clone()));
+            self.workers.insert(member.worker.clone(), Worker::remembered(id.clone(), self.now));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What outlives the coordinator process.
 
-use config::RunKind;
+use config::{RecoveryConfig, RunKind};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use types::{Attempt, Digest, Generation, RunId, Segment, SlotId, Step, WorkerId, WorldSize};
@@ -20,6 +20,8 @@ pub struct RunSpec {
     pub min_workers: u32,
     /// More than this are left to others. At most `slots`.
     pub max_workers: u32,
+    /// What counts as going wrong, and what is done about it.
+    pub recovery: RecoveryConfig,
 }
 
 impl RunSpec {
@@ -32,6 +34,7 @@ impl RunSpec {
             slots: config.batch.slots,
             min_workers: config.run.min_workers,
             max_workers: config.max_workers(),
+            recovery: config.recovery.clone(),
         }
     }
 }
@@ -129,7 +132,7 @@ pub struct RunRecord {
     pub weights_digest: Option<Digest>,
     /// The newest checkpoint.
     pub restore: Option<CheckpointAt>,
-    /// How many trainers ended by themselves since the last commit.
+    /// In how many generations trainers ended by themselves since the last commit.
     pub restarts: u32,
 }
 

@@ -1,9 +1,12 @@
 //! What the core keeps of a run beside its record: who sits where and what is under way. Nothing of it outlives the
 //! process.
 
-use crate::{Millis, RunRecord};
+use crate::balance::Balance;
+use crate::growth::Growth;
+use crate::watch::{Beat, Pace};
+use crate::{CheckpointAt, Millis, RunRecord};
 use std::collections::BTreeMap;
-use types::{Digest, Segment, Step, WorkerId};
+use types::{Attempt, Digest, Generation, Segment, Step, WorkerId};
 
 /// So many recent samples digests are kept to compare late reports with.
 const DIGESTS_KEPT: usize = 4096;
@@ -21,6 +24,28 @@ pub(crate) struct Run {
     pub digests: BTreeMap<Step, Digest>,
     /// Reports of steps past the next one.
     pub ahead: Ahead,
+    /// The first generation whose checkpoints are of this attempt's states.
+    pub lineage: Generation,
+    /// A durable checkpoint of a step that is not committed yet. It is kept in the record's place for the present one.
+    pub early_checkpoint: Option<CheckpointAt>,
+    /// The checkpoint before the present one: retention keeps it until that has been verified.
+    pub older_checkpoint: Option<CheckpointAt>,
+    /// The step at which it diverged and went back; none once a checkpoint is past it.
+    pub diverged_at: Option<Step>,
+    /// Until the next attempt begins: later states are not to be trusted.
+    pub trusted: Option<Step>,
+    /// The last generation in which a trainer ended by itself.
+    pub crashed_in: Option<Generation>,
+    /// How fast its steps come.
+    pub pace: Pace,
+    /// Who waits to join.
+    pub growth: Growth,
+    /// How fast its workers are.
+    pub balance: Balance,
+    /// The last commit before the present generation; none once it has one of its own.
+    pub paused_since: Option<Millis>,
+    /// When slots last moved for the sake of speed.
+    pub balanced_at: Option<Millis>,
     /// How many generations in a row ended in a failed step with nobody lost and nothing committed.
     pub fruitless: u32,
     /// What the last failed step said.
@@ -66,6 +91,8 @@ pub(crate) struct Seat {
     pub away: Option<Millis>,
     /// It has been heard of in this generation, so the assignment did arrive.
     pub seen: bool,
+    /// What its last heartbeat of this generation said.
+    pub beat: Option<Beat>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,10 +119,18 @@ pub(crate) struct Ahead {
 pub(crate) struct Report {
     pub segments: Vec<Segment>,
     pub samples_digest: Digest,
+    /// How long the worker computed.
+    pub computed_ms: f64,
 }
 
 impl Run {
-    pub fn new(record: RunRecord) -> Self {
+    pub fn new(mut record: RunRecord) -> Self {
+        let early_checkpoint = record.restore.take_if(|at| at.step > record.step);
+        // Members joined in this attempt, so the first of them tells when it began, or later.
+        let lineage = match record.attempt {
+            Attempt(..=1) => Generation(0),
+            _ => record.members.iter().map(|member| member.since).min().unwrap_or(record.generation.next()),
+        };
         let digests = record.samples_digest.map(|digest| (record.step, digest)).into_iter().collect();
         Self {
             record,
@@ -104,6 +139,17 @@ impl Run {
             asked: Asked::default(),
             digests,
             ahead: Ahead::default(),
+            lineage,
+            early_checkpoint,
+            older_checkpoint: None,
+            diverged_at: None,
+            trusted: None,
+            crashed_in: None,
+            pace: Pace::default(),
+            growth: Growth::default(),
+            balance: Balance::default(),
+            paused_since: None,
+            balanced_at: None,
             fruitless: 0,
             last_error: String::new(),
             finished: None,
@@ -123,6 +169,17 @@ impl Run {
     /// Workers it needs at least.
     pub fn need(&self) -> usize {
         self.record.spec.min_workers.max(1) as usize
+    }
+
+    /// The last step whose state may be restored: a later one would leave steps without a commit.
+    pub fn restorable(&self) -> Step {
+        self.trusted.map_or(self.record.step, |trusted| trusted.min(self.record.step))
+    }
+
+    /// Members that have not said that they stopped.
+    pub fn training(&self) -> Vec<WorkerId> {
+        let training = self.seats.iter().filter(|(_, seat)| seat.state == SeatState::Training);
+        training.map(|(worker, _)| worker.clone()).collect()
     }
 
     /// The highest step at which a member paused.
@@ -163,18 +220,19 @@ impl Run {
             Stage::Stopping { until, .. } | Stage::Saving { until } => Some(until),
             _ => None,
         };
-        self.seats.values().filter_map(|seat| seat.away).chain(stage).chain(self.ahead.until).min()
+        let growth = self.growth.due.filter(|_| self.stage == Stage::Training && !self.asked.pause);
+        self.seats.values().filter_map(|seat| seat.away).chain(stage).chain(self.ahead.until).chain(growth).min()
     }
 }
 
 impl Seat {
     /// A member that was just assigned.
     pub fn assigned() -> Self {
-        Self { state: SeatState::Training, away: None, seen: false }
+        Self { state: SeatState::Training, away: None, seen: false, beat: None }
     }
 
     /// A member that came back and says it works in this generation; where it stands it will say.
     pub fn holding() -> Self {
-        Self { state: SeatState::Training, away: None, seen: true }
+        Self { state: SeatState::Training, away: None, seen: true, beat: None }
     }
 }

@@ -1,6 +1,6 @@
 //! The workers the coordinator knows.
 
-use crate::{Holding, WorkerFacts};
+use crate::{Holding, Millis, WorkerFacts};
 use types::RunId;
 
 /// A worker that is connected, or sits in a run and may come back.
@@ -16,12 +16,27 @@ pub struct Worker {
     pub leaving: bool,
     /// The run it works on.
     pub run: Option<RunId>,
+    /// When it last said something.
+    pub heard: Millis,
+    /// It may be the cause why generations failed: no work until then.
+    pub rests_until: Option<Millis>,
+    /// How often that was so.
+    pub suspected: u32,
 }
 
 impl Worker {
     /// A member that a former coordinator process knew.
-    pub(crate) fn remembered(run: RunId) -> Self {
-        Self { session: None, facts: None, ready: true, leaving: false, run: Some(run) }
+    pub(crate) fn remembered(run: RunId, now: Millis) -> Self {
+        Self {
+            session: None,
+            facts: None,
+            ready: true,
+            leaving: false,
+            run: Some(run),
+            heard: now,
+            rests_until: None,
+            suspected: 0,
+        }
     }
 
     /// Free to work.

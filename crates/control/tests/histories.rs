@@ -1,181 +1,20 @@
 //! Histories that are told step by step, each with the decision that must follow.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use control::{
-    Assignment, CheckpointAt, Control, Directive, Effect, Event, Holding, Millis, Record, Refusal, RunSpec, RunStatus,
-    Settings, WorkerFacts,
-};
-use types::{Attempt, Digest, Generation, RunId, Step, WorkerId};
+#[path = "histories/balance.rs"]
+mod balance;
+#[path = "histories/desk.rs"]
+mod desk;
+#[path = "histories/divergence.rs"]
+mod divergence;
+#[path = "histories/growth.rs"]
+mod growth;
+#[path = "histories/watch.rs"]
+mod watch;
 
-/// A core and what came out of it.
-struct Desk {
-    control: Control,
-    now: Millis,
-    effects: Vec<Effect>,
-}
-
-fn run() -> RunId {
-    "run".parse().unwrap()
-}
-
-fn worker(name: &str) -> WorkerId {
-    name.parse().unwrap()
-}
-
-fn digest(step: u64) -> Digest {
-    Digest::blake3(&step.to_le_bytes())
-}
-
-impl Desk {
-    fn new() -> Self {
-        Self { control: Control::new(Settings::default()), now: Millis(0), effects: Vec::new() }
-    }
-
-    /// Submits `run` with 4 slots and 5 steps.
-    fn with_run(min_workers: u32, max_workers: u32) -> Self {
-        let mut desk = Self::new();
-        desk.submit(&run(), min_workers, max_workers);
-        desk
-    }
-
-    fn submit(&mut self, run: &RunId, min_workers: u32, max_workers: u32) {
-        let (name, kind) = (run.to_string(), config::RunKind::Pretrain);
-        let spec = RunSpec { name, kind, total_steps: Step(5), slots: 4, min_workers, max_workers };
-        self.tell(Event::Submit { run: run.clone(), spec });
-    }
-
-    /// Tells it and answers what came out.
-    fn tell(&mut self, event: Event) -> Vec<Effect> {
-        self.control.handle(self.now, event);
-        self.take()
-    }
-
-    fn take(&mut self) -> Vec<Effect> {
-        let new: Vec<Effect> = std::iter::from_fn(|| self.control.poll_effect()).collect();
-        self.effects.extend(new.clone());
-        new
-    }
-
-    fn wait(&mut self, millis: u64) -> Vec<Effect> {
-        self.now = self.now + Millis(millis);
-        self.control.handle_timeout(self.now);
-        self.take()
-    }
-
-    fn connect(&mut self, name: &str, session: u64, holding: Option<(u64, u64)>) -> Vec<Effect> {
-        let holding = holding.map(|(generation, step)| Holding {
-            run: run(),
-            generation: Generation(generation),
-            step: Step(step),
-        });
-        self.connect_as(name, session, 1, holding)
-    }
-
-    fn connect_as(&mut self, name: &str, session: u64, pid: u32, holding: Option<Holding>) -> Vec<Effect> {
-        let facts = WorkerFacts {
-            host: "here".into(),
-            pid,
-            device: "cpu".into(),
-            threads: 1,
-            version: "0".into(),
-            address: "127.0.0.1".into(),
-        };
-        self.tell(Event::WorkerConnected { worker: worker(name), session, facts, holding })
-    }
-
-    fn disconnect(&mut self, name: &str, session: u64) -> Vec<Effect> {
-        self.tell(Event::WorkerDisconnected { worker: worker(name), session })
-    }
-
-    fn progress(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
-        self.progress_with(name, generation, step, digest(step))
-    }
-
-    fn progress_with(&mut self, name: &str, generation: u64, step: u64, samples_digest: Digest) -> Vec<Effect> {
-        self.tell(Event::Progress {
-            worker: worker(name),
-            run: run(),
-            generation: Generation(generation),
-            step: Step(step),
-            segments: Vec::new(),
-            samples_digest,
-        })
-    }
-
-    fn step_failed(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
-        let (generation, step) = (Generation(generation), Step(step));
-        self.tell(Event::StepFailed { worker: worker(name), run: run(), generation, step, error: "reset".into() })
-    }
-
-    fn paused(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
-        let (generation, step) = (Generation(generation), Step(step));
-        self.tell(Event::Paused { worker: worker(name), run: run(), generation, step })
-    }
-
-    fn finished(&mut self, name: &str, generation: u64, weights: u64) -> Vec<Effect> {
-        self.tell(Event::Finished {
-            worker: worker(name),
-            run: run(),
-            generation: Generation(generation),
-            step: Step(5),
-            weights_digest: digest(weights),
-        })
-    }
-
-    fn exited(&mut self, name: &str) -> Vec<Effect> {
-        self.tell(Event::TrainerExited {
-            worker: worker(name),
-            run: Some(run()),
-            cause: "killed by signal 9 (SIGKILL)".into(),
-            last_lines: vec!["out of memory".into()],
-        })
-    }
-
-    fn saved(&mut self, generation: u64, step: u64) -> Vec<Effect> {
-        let at = CheckpointAt { generation: Generation(generation), step: Step(step) };
-        self.tell(Event::CheckpointCommitted { run: run(), at })
-    }
-
-    fn found(&mut self, at: Option<(u64, u64)>) -> Vec<Effect> {
-        let at = at.map(|(generation, step)| CheckpointAt { generation: Generation(generation), step: Step(step) });
-        self.tell(Event::RestoreFound { run: run(), at })
-    }
-
-    fn status(&self) -> RunStatus {
-        self.control.run(&run()).unwrap().status
-    }
-
-    fn reason(&self) -> String {
-        self.control.run(&run()).unwrap().reason.clone().unwrap_or_default()
-    }
-
-    fn step(&self) -> u64 {
-        self.control.run(&run()).unwrap().step.0
-    }
-
-    fn generation(&self) -> u64 {
-        self.control.run(&run()).unwrap().generation.0
-    }
-}
-
-/// (worker, rank, slots) of what was assigned.
-fn assigned(effects: &[Effect]) -> Vec<(String, u32, Vec<u32>)> {
-    let assigned = |effect: &Effect| match effect {
-        Effect::Send { worker, directive: Directive::Assign(Assignment { rank, slots, .. }) } => {
-            Some((worker.to_string(), rank.0, slots.iter().map(|slot| slot.0).collect()))
-        }
-        _ => None,
-    };
-    effects.iter().filter_map(assigned).collect()
-}
-
-fn sent(effects: &[Effect], name: &str) -> Vec<Directive> {
-    let to = |effect: &Effect| match effect {
-        Effect::Send { worker, directive } if worker.as_str() == name => Some(directive.clone()),
-        _ => None,
-    };
-    effects.iter().filter_map(to).collect()
-}
+use control::{CheckpointAt, Directive, Effect, Event, Millis, Phase, Record, Refusal, RunRecord, RunStatus};
+use desk::{Desk, assigned, digest, run, sent, worker};
+use types::{Attempt, Generation, RunId, Step};
 
 #[test]
 fn a_run_starts_when_there_are_enough_workers_and_completes() {
@@ -236,7 +75,7 @@ fn a_lost_worker_is_replaced_by_its_peers_after_the_grace() {
     assert_eq!(desk.generation(), 2);
     desk.progress("a", 2, 1);
     desk.disconnect("b", 2);
-    assert_eq!(desk.wait(1999), []);
+    assert_eq!(desk.wait(799), []);
     assert!(sent(&desk.wait(1), "a").contains(&Directive::Abort { run: run(), generation: Generation(2) }));
     let effects = desk.step_failed("a", 2, 1);
     assert_eq!(assigned(&effects), [("a".into(), 0, vec![0, 1, 2, 3])]);
@@ -336,11 +175,11 @@ fn three_ended_trainers_without_a_step_fail_the_run_with_the_cause() {
     desk.connect("a", 1, None);
     for generation in 1..=2 {
         assert_eq!(desk.generation(), generation);
-        desk.exited("a");
+        desk.exited("a", generation);
         assert_eq!(desk.status(), RunStatus::Interrupted);
         desk.tell(Event::TrainerReady { worker: worker("a") });
     }
-    desk.exited("a");
+    desk.exited("a", 3);
     assert_eq!(desk.status(), RunStatus::Failed);
     assert!(desk.reason().contains("SIGKILL") && desk.reason().contains("out of memory"), "{}", desk.reason());
 }
@@ -351,7 +190,7 @@ fn a_step_in_between_forgives_ended_trainers() {
     desk.connect("a", 1, None);
     for generation in 1..=5 {
         desk.progress("a", generation, 1);
-        desk.exited("a");
+        desk.exited("a", generation);
         desk.tell(Event::TrainerReady { worker: worker("a") });
         desk.found(None);
     }
@@ -457,16 +296,11 @@ fn a_hanging_member_is_left_out() {
     desk.connect("a", 1, None);
     desk.connect("b", 2, None);
     desk.paused("a", 1, 0);
-    let beat = |since_progress_ms| Event::Heartbeat {
-        worker: worker("b"),
-        run: run(),
-        generation: Generation(2),
-        since_progress_ms,
-    };
-    assert_eq!(desk.tell(beat(299_000)), []);
-    assert_eq!(sent(&desk.tell(beat(301_000)), "b").len(), 1);
+    let at = (0, Phase::Restore, 0);
+    assert_eq!(desk.beat("b", 2, at, 299_000), []);
+    assert_eq!(sent(&desk.beat("b", 2, at, 301_000), "b").len(), 1);
     desk.step_failed("a", 2, 0);
-    assert_eq!(assigned(&desk.wait(5_000)), [("a".into(), 0, vec![0, 1, 2, 3])]);
+    assert_eq!(assigned(&desk.wait(1_000)), [("a".into(), 0, vec![0, 1, 2, 3])]);
 }
 
 #[test]
@@ -490,4 +324,105 @@ fn only_the_last_generation_is_current() {
     desk.step_failed("a", 1, 0);
     assert!(!desk.control.is_current(&run(), Generation(1)));
     assert!(desk.control.is_current(&run(), Generation(2)));
+}
+
+#[test]
+fn trainers_that_end_in_one_incident_count_as_one() {
+    let mut desk = Desk::with_run(1, 3);
+    for (session, name) in ["a", "b", "c"].into_iter().enumerate() {
+        desk.connect(name, session as u64, None);
+    }
+    desk.paused("a", 1, 0);
+    for incident in 0..3 {
+        assert_ne!(desk.status(), RunStatus::Failed, "incident {incident}: {}", desk.reason());
+        let generation = desk.generation();
+        for name in ["a", "b", "c"] {
+            desk.exited(name, generation);
+        }
+        for name in ["a", "b", "c"] {
+            desk.tell(Event::TrainerReady { worker: worker(name) });
+        }
+    }
+    assert_eq!(desk.status(), RunStatus::Failed);
+    assert!(desk.reason().starts_with("trainers ended 3 times"), "{}", desk.reason());
+    assert!(desk.reason().ends_with("out of memory"), "{}", desk.reason());
+}
+
+#[test]
+fn a_checkpoint_of_a_superseded_state_is_not_restored() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    (1..=3).for_each(|step| drop(desk.progress("a", 1, step)));
+    desk.saved(1, 2);
+    // Step 4 is done and saved, but its report is lost with the worker.
+    desk.saved(1, 4);
+    assert_eq!(desk.restore(), Some((1, 2)));
+    desk.disconnect("a", 1);
+    desk.connect("a", 2, None);
+    desk.found(Some((1, 2)));
+    // And a manifest that comes only now.
+    desk.saved(1, 3);
+    assert_eq!((desk.step(), desk.restore()), (2, Some((1, 2))));
+    for step in 3..=4 {
+        desk.progress("a", 2, step);
+    }
+    assert_eq!(desk.restore(), Some((1, 2)));
+    desk.saved(2, 4);
+    assert_eq!(desk.restore(), Some((2, 4)));
+}
+
+#[test]
+fn a_checkpoint_may_be_there_before_the_report_of_its_step() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    desk.saved(1, 2);
+    desk.progress("a", 1, 1);
+    assert_eq!(desk.restore(), None);
+    let kept = desk.effects.iter().rev().find_map(|effect| match effect {
+        Effect::Persist(Record::Run(record)) => Some(record.clone()),
+        _ => None,
+    });
+    desk.progress("a", 1, 2);
+    assert_eq!(desk.restore(), Some((1, 2)));
+    // Also when the coordinator is started again in between.
+    let mut desk = Desk::new();
+    desk.control.restore(desk.now, vec![RunRecord { step: Step(1), ..kept.unwrap() }]);
+    assert_eq!(desk.restore(), None);
+    desk.connect("a", 1, Some((1, 2)));
+    desk.progress("a", 1, 2);
+    assert_eq!(desk.restore(), Some((1, 2)));
+}
+
+#[test]
+fn a_member_that_may_be_why_generations_fail_rests_for_a_while() {
+    let mut desk = Desk::with_run(1, 2);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    desk.paused("a", 1, 0);
+    for generation in 2..=4 {
+        assert_eq!(desk.generation(), generation);
+        desk.step_failed("a", generation, 0);
+        desk.step_failed("b", generation, 0);
+    }
+    assert_eq!(desk.generation(), 5);
+    // One of the two is enough: the other goes on alone.
+    assert_eq!(desk.control.run(&run()).unwrap().members.len(), 1);
+    desk.progress("b", 5, 1);
+    assert_eq!(desk.step(), 1);
+    // It does not join again at once.
+    assert_eq!(desk.control.poll_timeout(), Some(Millis(60_000)));
+    desk.wait(60_000);
+    assert!(sent(&desk.wait(500), "b").iter().any(|directive| matches!(directive, Directive::Request { .. })));
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_the_one_before() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    (1..=4).for_each(|step| drop(desk.progress("a", 1, step)));
+    desk.saved(1, 2);
+    desk.saved(1, 4);
+    let at = CheckpointAt { generation: Generation(1), step: Step(4) };
+    desk.tell(Event::CheckpointLost { run: run(), at });
+    assert_eq!(desk.restore(), Some((1, 2)));
 }

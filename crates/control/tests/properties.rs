@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use control::{
-    CheckpointAt, Control, Directive, Effect, Event, Holding, Millis, Record, RunSpec, Settings, WorkerFacts,
+    CheckpointAt, Control, Directive, Effect, Event, Holding, Millis, Phase, Record, RunSpec, Settings, WorkerFacts,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +36,18 @@ fn submits() -> impl Strategy<Value = Event> {
     (runs(), 1u32..5, 1u32..4, 0u32..3).prop_map(|(run, slots, min, more)| {
         let (min_workers, max_workers) = (min.min(slots), (min + more).min(slots));
         let (name, kind) = (run.to_string(), config::RunKind::Pretrain);
-        Event::Submit { run, spec: RunSpec { name, kind, total_steps: Step(6), slots, min_workers, max_workers } }
+        Event::Submit {
+            run,
+            spec: RunSpec {
+                name,
+                kind,
+                total_steps: Step(6),
+                slots,
+                min_workers,
+                max_workers,
+                recovery: Default::default(),
+            },
+        }
     })
 }
 
@@ -51,16 +62,26 @@ fn connects() -> impl Strategy<Value = Event> {
 }
 
 fn reports() -> impl Strategy<Value = Event> {
-    (0u32..8, workers(), runs(), generations(), steps(), 0u8..2).prop_map(
+    (0u32..9, workers(), runs(), generations(), steps(), 0u8..2).prop_map(
         |(kind, worker, run, generation, step, byte)| match kind {
             0..=2 => {
                 let (segments, samples_digest) = (Vec::new(), digest(step.0 as u8));
-                Event::Progress { worker, run, generation, step, segments, samples_digest }
+                let (tokens, seconds) = (100 + 900 * u64::from(byte), 0.05);
+                Event::Progress { worker, run, generation, step, segments, samples_digest, tokens, seconds }
             }
             3 => Event::StepFailed { worker, run, generation, step, error: "x".into() },
             4 => Event::Paused { worker, run, generation, step },
             5 => Event::Finished { worker, run, generation, step, weights_digest: digest(byte) },
-            6 => Event::Heartbeat { worker, run, generation, since_progress_ms: u64::from(byte) * 1_000_000 },
+            6 => Event::Heartbeat {
+                worker,
+                run,
+                generation,
+                step,
+                phase: [Phase::Compute, Phase::Reduce][usize::from(byte)],
+                collective: step.0 % 3,
+                since_progress_ms: 400 << (2 * generation.0),
+            },
+            7 => Event::Diverged { worker, run, generation, step, reason: "x".into() },
             _ => Event::RunFailed { worker, run, generation, reason: "x".into() },
         },
     )
@@ -77,8 +98,8 @@ fn events() -> impl Strategy<Value = Event> {
         1 => workers().prop_map(|worker| Event::WorkerLeaving { worker }),
         2 => workers().prop_map(|worker| Event::TrainerReady { worker }),
         12 => reports(),
-        1 => (workers(), prop::option::of(runs())).prop_map(|(worker, run)| {
-            Event::TrainerExited { worker, run, cause: "x".into(), last_lines: Vec::new() }
+        1 => (workers(), prop::option::of(runs()), generations()).prop_map(|(worker, run, generation)| {
+            Event::TrainerExited { worker, run, generation, cause: "x".into(), last_lines: Vec::new() }
         }),
         2 => (runs(), ats()).prop_map(|(run, at)| Event::CheckpointCommitted { run, at }),
         1 => (runs(), ats()).prop_map(|(run, at)| Event::CheckpointLost { run, at }),

@@ -74,12 +74,8 @@ impl Disk {
         self.runs.get_mut(run).ok_or_else(|| format!("{run} was never persisted"))
     }
 
-    /// What a starting coordinator reads: the records, with the newest checkpoint filled in.
+    /// What a starting coordinator reads.
     pub fn records(&self) -> Vec<RunRecord> {
-        let record = |kept: &Kept| {
-            let restore = kept.checkpoints.keys().next_back().copied();
-            RunRecord { restore, ..kept.record.clone() }
-        };
-        self.runs.values().map(record).collect()
+        self.runs.values().map(|kept| kept.record.clone()).collect()
     }
 }

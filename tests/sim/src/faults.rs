@@ -34,6 +34,7 @@ impl World {
             slots,
             min_workers: least,
             max_workers: self.rng.random_range(least..=slots),
+            recovery: Default::default(),
         };
         let seed = self.rng.random();
         let data = Data::new(seed, self.rng.random_range(1..20), slots, self.rng.random_range(1..7));

@@ -156,7 +156,16 @@ impl World {
         let (run, generation) = key.clone();
         self.report(
             worker,
-            Event::Progress { worker: worker.clone(), run, generation, step, segments, samples_digest },
+            Event::Progress {
+                worker: worker.clone(),
+                run,
+                generation,
+                step,
+                segments,
+                samples_digest,
+                tokens: 0,
+                seconds: 0.0,
+            },
         );
     }
 
@@ -187,8 +196,14 @@ impl World {
         let kept = self.disk.runs.get_mut(&key.0).expect("it trains");
         let shards = kept.shards.entry(at).or_default();
         shards.insert(rank);
-        if shards.len() == world && kept.checkpoints.insert(at, (*state).clone()).is_none() {
-            self.shell_event(Event::CheckpointCommitted { run: key.0.clone(), at });
+        if shards.len() == world {
+            kept.checkpoints.insert(at, (*state).clone());
+            self.tell(Event::CheckpointCommitted { run: key.0.clone(), at });
+            if self.control.is_none() {
+                // The answer never came: the member says again that it is complete.
+                let (worker, key) = (worker.clone(), key.clone());
+                return self.after(400..600, Item::Upload { worker, process, key, rank, state, tries: tries - 1 });
+            }
         }
         if state.step == self.kept(key).total
             && self.nodes[worker].part.as_ref().is_some_and(|part| part.key() == *key && part.status.is_none())

@@ -156,11 +156,16 @@ impl World {
         self.log(|| format!("{worker}'s trainer crashes"));
         self.leave_group(worker);
         let node = self.nodes.get_mut(worker).expect("known");
-        let run = node.part.take().map(|part| part.assignment.run);
+        let part = node.part.take().map(|part| part.key());
+        let generation = part.as_ref().map_or(Generation(0), |(_, generation)| *generation);
+        let run = part.map(|(run, _)| run);
         (node.trainer_up, node.stuck, node.state) = (false, false, None);
         let process = node.process;
         let (cause, last_lines) = ("killed by signal 9 (SIGKILL)".to_owned(), vec!["...".to_owned()]);
-        self.tell_coordinator(worker, Event::TrainerExited { worker: worker.clone(), run, cause, last_lines });
+        self.tell_coordinator(
+            worker,
+            Event::TrainerExited { worker: worker.clone(), run, generation, cause, last_lines },
+        );
         self.after(50..900, Item::TrainerUp { worker: worker.clone(), process });
     }
 
@@ -173,8 +178,11 @@ impl World {
         if let Some(part) = node.part.as_ref().filter(|part| part.status.is_none()) {
             let since_progress_ms = now.0 - part.moved.0;
             let (run, generation) = part.key();
-            let beat = Event::Heartbeat { worker: worker.clone(), run, generation, since_progress_ms };
-            self.tell_coordinator(worker, beat);
+            let (phase, collective) = (control::Phase::Restore, 0);
+            let step = node.state.as_ref().map(|state| state.step).unwrap_or_default();
+            let (name, worker) = (worker.clone(), worker.clone());
+            let beat = Event::Heartbeat { worker, run, generation, step, phase, collective, since_progress_ms };
+            self.tell_coordinator(&name, beat);
         }
         self.after(1000..1001, Item::Beat { worker: worker.clone(), process });
     }

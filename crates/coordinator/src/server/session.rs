@@ -2,7 +2,7 @@
 
 use super::driver::{Command, SESSION_QUEUE, SessionHandle};
 use super::request;
-use control::{Event, Holding, WorkerFacts};
+use control::{Event, Holding, Phase, WorkerFacts};
 use proto::v1::worker_message::Kind;
 use proto::{Failure, FailureKind, v1};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -133,9 +133,11 @@ fn event(worker: &WorkerId, kind: Kind) -> Result<(Event, Vec<v1::Metric>), Fail
     };
     let event = match kind {
         Kind::Register(_) => return Err(invalid("a session registers once")),
-        Kind::Heartbeat(v1::Heartbeat { run, generation, step, since_progress_ms, .. }) => {
-            let (run, generation, _) = place(&run, generation, step)?;
-            Event::Heartbeat { worker, run, generation, since_progress_ms }
+        Kind::Heartbeat(beat) => {
+            let (run, generation, step) = place(&beat.run, beat.generation, beat.step)?;
+            let v1::Heartbeat { collective, since_progress_ms, .. } = beat;
+            let phase = phase(beat.phase());
+            Event::Heartbeat { worker, run, generation, step, phase, collective, since_progress_ms }
         }
         Kind::Progress(progress) => return self::progress(worker, progress),
         Kind::StepFailed(v1::StepFailed { run, generation, step, error }) => {
@@ -151,23 +153,37 @@ fn event(worker: &WorkerId, kind: Kind) -> Result<(Event, Vec<v1::Metric>), Fail
             let weights_digest = digest("weights_digest", &weights_digest)?;
             Event::Finished { worker, run, generation, step, weights_digest }
         }
-        Kind::TrainerExited(v1::TrainerExited { run, cause, last_lines, .. }) => {
+        Kind::TrainerExited(v1::TrainerExited { run, generation, cause, last_lines }) => {
             let run = if run.is_empty() { None } else { Some(request::run_id(&run)?) };
-            Event::TrainerExited { worker, run, cause, last_lines }
+            let generation = Generation(number("generation", generation)?);
+            Event::TrainerExited { worker, run, generation, cause, last_lines }
         }
         Kind::RunFailed(v1::RunFailed { run, generation, reason }) => {
             let (run, generation, _) = place(&run, generation, 0)?;
             Event::RunFailed { worker, run, generation, reason }
         }
-        // Until there is a policy for going back, a state that is not to be trusted ends the run.
-        Kind::Diverged(v1::Diverged { run, generation, reason, .. }) => {
-            let (run, generation, _) = place(&run, generation, 0)?;
-            Event::RunFailed { worker, run, generation, reason }
+        Kind::Diverged(v1::Diverged { run, generation, step, reason }) => {
+            let (run, generation, step) = place(&run, generation, step)?;
+            Event::Diverged { worker, run, generation, step, reason }
         }
         Kind::Leaving(v1::Leaving {}) => Event::WorkerLeaving { worker },
         Kind::TrainerReady(v1::TrainerReady {}) => Event::TrainerReady { worker },
     };
     Ok((event, Vec::new()))
+}
+
+fn phase(phase: v1::Phase) -> Phase {
+    match phase {
+        v1::Phase::Unspecified | v1::Phase::Idle => Phase::Idle,
+        v1::Phase::Rendezvous => Phase::Rendezvous,
+        v1::Phase::Restore => Phase::Restore,
+        v1::Phase::Data => Phase::Data,
+        v1::Phase::Compute => Phase::Compute,
+        v1::Phase::Reduce => Phase::Reduce,
+        v1::Phase::Update => Phase::Update,
+        v1::Phase::Evaluate => Phase::Evaluate,
+        v1::Phase::Checkpoint => Phase::Checkpoint,
+    }
 }
 
 fn digest(what: &str, bytes: &[u8]) -> Result<Digest, Failure> {
@@ -191,7 +207,6 @@ fn progress(worker: WorkerId, progress: v1::Progress) -> Result<(Event, Vec<v1::
             return Err(invalid(format!("step {step}: `{}` is no metric's name", metric.key)));
         }
     }
-    tracing::trace!(worker = %worker, run = %run, step = step.0, tokens, seconds, "progress");
     let samples_digest = digest("samples_digest", &samples_digest)?;
-    Ok((Event::Progress { worker, run, generation, step, segments, samples_digest }, metrics))
+    Ok((Event::Progress { worker, run, generation, step, segments, samples_digest, tokens, seconds }, metrics))
 }

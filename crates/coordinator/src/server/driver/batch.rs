@@ -84,6 +84,7 @@ pub fn run_record(row: RunRow) -> Result<(RunRecord, RunDetails), String> {
     let (Some(status), Some(kind)) = (status, kind) else {
         return Err(format!("run {}: status `{}`, kind `{}`", row.id, row.status, row.kind));
     };
+    let config = config::parse(row.id.as_str(), &row.config).map_err(|error| error.to_string())?;
     let spec = RunSpec {
         name: row.name,
         kind,
@@ -91,6 +92,7 @@ pub fn run_record(row: RunRow) -> Result<(RunRecord, RunDetails), String> {
         slots: row.slots,
         min_workers: row.min_workers,
         max_workers: row.max_workers,
+        recovery: config.recovery,
     };
     let record = RunRecord {
         id: row.id,

@@ -28,7 +28,7 @@ pub struct Sessions {
 }
 
 /// How often a worker says that it lives.
-const HEARTBEAT_MS: u32 = 1_000;
+const HEARTBEAT_MS: u32 = 250;
 
 impl Sessions {
     /// A session that control has yet to judge.

@@ -1,0 +1,38 @@
+//! A run whose state is not to be trusted: back to a checkpoint from before, or the end.
+
+use crate::run::SeatState;
+use crate::{Control, RunRecord};
+use config::OnDivergence;
+use types::{Generation, RunId, Step, WorkerId};
+
+impl Control {
+    pub(crate) fn diverged(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, step: Step, reason: &str) {
+        if !self.set_state(worker, id, generation, SeatState::Failed) {
+            return;
+        }
+        let run = self.run_mut(id);
+        let text = format!("diverged at step {step}: {reason} ({worker})");
+        if run.record.spec.recovery.on_divergence == OnDivergence::Stop {
+            return self.fail(id, text);
+        }
+        if let Some(before) = run.diverged_at {
+            let text = format!("{text}; it had gone back to a checkpoint when it diverged at step {before} already");
+            return self.fail(id, text);
+        }
+        run.diverged_at = Some(step);
+        run.trusted = Some(trusted(&run.record, step));
+        self.rewind(id, format!("{text}: back to a checkpoint"));
+    }
+}
+
+/// Up to which step the state of a run that diverged at `step` was good: nothing was skipped yet, and if replicas are
+/// compared, they were found to be equal.
+fn trusted(record: &RunRecord, step: Step) -> Step {
+    let recovery = &record.spec.recovery;
+    let unskipped = step.0.saturating_sub(recovery.max_skipped_steps);
+    let compared = match recovery.verify_every {
+        0 => u64::MAX,
+        every => step.0.saturating_sub(1) / every * every,
+    };
+    record.step.min(Step(unskipped.min(compared)))
+}

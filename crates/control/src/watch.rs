@@ -1,0 +1,254 @@
+//! Who hangs: told by progress, not by being alive.
+//!
+//! How long a step of a run takes is learned from its commits. A run with no new step for several times as long is
+//! looked into: a member that is not heard any more while others are, or the one that all others wait for in a
+//! collective, is left out, and the run's events say so. While nobody waits for anybody, nothing is done for long.
+
+use crate::run::{SeatState, Stage};
+use crate::{Control, Millis, Phase};
+use types::{Generation, RunId, Step, WorkerId};
+
+/// A run that stands still is looked at so often.
+const LOOK_EVERY: Millis = Millis(250);
+/// The shell called so late that what workers said meanwhile may be on its way: nobody is to blame for silence.
+const LATE: Millis = Millis(500);
+/// The longest step counts for a thousandth less with every step.
+const FORGET: f64 = 0.999;
+/// A stall is longer than this many times the longest step of late.
+const LONGEST_FACTOR: f64 = 3.0;
+/// The first step of a generation waits for state, memory and samples: this long at least, in milliseconds.
+const FIRST_MS: f64 = 5_000.0;
+/// Waiting for samples depends on disks and networks: nobody is blamed for less.
+const DATA_MIN: Millis = Millis(10_000);
+/// A stall with everybody computing and nobody waiting is given so much more time.
+const NOBODY_WAITS: u64 = 3;
+
+/// How fast a run's steps come.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    /// The usual time from step to step, in milliseconds; none before the second commit.
+    usual_ms: Option<f64>,
+    /// The longest of late, slowly forgotten: reading the next unit may take far longer than a step.
+    longest_ms: f64,
+    /// The longest of late from the beginning of a generation to its first commit.
+    longest_first_ms: f64,
+    /// Since the last commit somebody did what is no part of a step.
+    aside: bool,
+    /// The last commit of this generation.
+    last: Option<Millis>,
+    /// The last sign of movement: a commit, or the beginning of the generation.
+    moved: Millis,
+    /// When to look next.
+    look_at: Millis,
+}
+
+/// What a member's last heartbeat said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beat {
+    pub step: Step,
+    pub phase: Phase,
+    pub collective: u64,
+    /// For how long nothing had moved then.
+    pub quiet: Millis,
+    /// When it came.
+    pub at: Millis,
+}
+
+impl Beat {
+    /// For how long nothing has moved.
+    fn quiet(&self, now: Millis) -> Millis {
+        self.quiet + (now - self.at)
+    }
+}
+
+impl Pace {
+    /// A generation begins.
+    pub fn begin(&mut self, now: Millis) {
+        (self.last, self.moved, self.look_at, self.aside) = (None, now, now, false);
+    }
+
+    /// A step was committed. `computed_ms`: how long its computation took by the worker's own clock, since reports that
+    /// were held up come all at once.
+    pub fn committed(&mut self, now: Millis, computed_ms: f64) {
+        let took = ((now - self.last.unwrap_or(self.moved)).0 as f64).max(computed_ms);
+        match self.last {
+            None => self.longest_first_ms = took.max(self.longest_first_ms / 2.0),
+            Some(_) if self.aside => {}
+            Some(_) => {
+                self.usual_ms = Some(self.usual_ms.map_or(took, |usual| usual + (took - usual) / 8.0));
+                self.longest_ms = took.max(self.longest_ms * FORGET);
+            }
+        }
+        (self.last, self.moved, self.aside) = (Some(now), now, false);
+    }
+
+    /// How long the run may stand still, if `factor` usual steps are too long; none before anything was learned.
+    fn patience_ms(&self, factor: f64) -> Option<f64> {
+        let patience = (factor * self.usual_ms?).max(LONGEST_FACTOR * self.longest_ms);
+        let first = if self.last.is_none() { (LONGEST_FACTOR * self.longest_first_ms).max(FIRST_MS) } else { 0.0 };
+        Some(patience.max(first))
+    }
+
+    /// The usual time from step to step.
+    pub fn usual_ms(&self) -> Option<f64> {
+        self.usual_ms
+    }
+
+    pub fn last_commit(&self) -> Option<Millis> {
+        self.last
+    }
+}
+
+impl Control {
+    /// Time goes on. If the shell slept past what was due, nothing could be heard meanwhile.
+    pub(crate) fn advance(&mut self, now: Millis) {
+        if self.poll_timeout().is_some_and(|due| due + LATE < now) {
+            for worker in self.workers.values_mut() {
+                worker.heard = now;
+            }
+            for run in self.runs.values_mut() {
+                run.pace.moved = now;
+            }
+        }
+        self.now = self.now.max(now);
+    }
+
+    /// A worker said something.
+    pub(crate) fn hear(&mut self, worker: &WorkerId) {
+        if let Some(known) = self.workers.get_mut(worker) {
+            known.heard = self.now;
+        }
+    }
+
+    pub(crate) fn heartbeat(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, beat: Beat) {
+        let (hang, since) = (self.settings.hang, self.since(id, worker));
+        let Some(run) = self.runs.get_mut(id) else { return };
+        let present = run.record.generation;
+        let Some(seat) = run.seats.get_mut(worker) else { return };
+        if generation == present {
+            (seat.seen, seat.beat) = (true, Some(beat));
+            run.pace.aside |= !is_of_a_step(&beat);
+        }
+        // One that is stuck in an earlier generation never saw its new assignment.
+        let one_of_ours = generation <= present && since.is_some_and(|since| generation >= since);
+        let hangs = one_of_ours && seat.state == SeatState::Training && beat.quiet > hang;
+        if hangs && run.stage == Stage::Training {
+            self.note(id, format!("{worker} has made no progress for {} s", beat.quiet.0 / 1000));
+            self.run_mut(id).last_error = format!("{worker} made no progress");
+            self.stop(id, false, true);
+        }
+    }
+
+    /// How long a run may stand still before it is looked into.
+    fn patience(&self, id: &RunId) -> Option<Millis> {
+        let run = &self.runs[id];
+        let factor = f64::from(run.record.spec.recovery.hang_factor);
+        let learned = Millis(run.pace.patience_ms(factor)? as u64);
+        Some(learned.clamp(self.settings.stall_min, self.settings.hang))
+    }
+
+    /// When a run that trains is looked at next.
+    pub(crate) fn look_due(&self, id: &RunId) -> Option<Millis> {
+        let run = &self.runs[id];
+        let patience = self.patience(id).filter(|_| run.stage == Stage::Training && run.seats.len() > 1)?;
+        Some(run.pace.look_at.max(run.pace.moved + patience))
+    }
+
+    /// Looks for the one that everyone waits for.
+    pub(crate) fn look(&mut self, id: &RunId) {
+        let now = self.now;
+        let Some(patience) = self.patience(id).filter(|_| self.look_due(id).is_some_and(|due| due <= now)) else {
+            return;
+        };
+        let run = self.run_mut(id);
+        run.pace.look_at = now + LOOK_EVERY;
+        let stalled = now - run.pace.moved;
+        let silent = self.silent(id);
+        if !silent.is_empty() {
+            if silent.len() < self.runs[id].seats.len() {
+                for worker in &silent {
+                    let text = format!("was not heard while the run stood still for {} ms", stalled.0);
+                    self.evict(id, worker, &text);
+                }
+            }
+            return;
+        }
+        let run = &self.runs[id];
+        let training = run.seats.iter().filter(|(_, seat)| seat.state == SeatState::Training);
+        let beats: Option<Vec<(&WorkerId, Beat)>> =
+            training.map(|(worker, seat)| seat.beat.map(|beat| (worker, beat))).collect();
+        let quiet = |(_, beat): &(&WorkerId, Beat)| {
+            beat.quiet(now) >= if beat.phase == Phase::Data { patience.max(DATA_MIN) } else { patience }
+        };
+        let Some(beats) = beats.filter(|beats| beats.iter().all(quiet)) else { return };
+        match judge(&beats) {
+            Verdict::One(worker, beat) => {
+                let worker = worker.clone();
+                let text = format!(
+                    "was waited for by all others in step {}, phase {:?}, collective {}, for {} ms",
+                    beat.step.next(),
+                    beat.phase,
+                    beat.collective,
+                    stalled.0
+                );
+                self.evict(id, &worker, &text);
+            }
+            Verdict::Anyone { waited_for } if waited_for || stalled.0 >= NOBODY_WAITS * patience.0 => {
+                let text = format!("no step for {} ms, and no telling who holds up the others", stalled.0);
+                self.run_mut(id).last_error.clone_from(&text);
+                self.note(id, text);
+                self.stop(id, false, true);
+            }
+            Verdict::Anyone { .. } | Verdict::Wait => {}
+        }
+    }
+
+    /// Members that still train and are not heard, though their sessions are open.
+    fn silent(&self, id: &RunId) -> Vec<WorkerId> {
+        let (now, silence) = (self.now, self.settings.silence);
+        let seats = self.runs[id].seats.iter();
+        let silent = seats.filter(|(worker, seat)| {
+            seat.away.is_none() && seat.state == SeatState::Training && now - self.workers[*worker].heard >= silence
+        });
+        silent.map(|(worker, _)| worker.clone()).collect()
+    }
+
+    /// The run goes on without this member; it is given no work until its trainer answers.
+    fn evict(&mut self, id: &RunId, worker: &WorkerId, why: &str) {
+        self.note(id, format!("{worker} {why}: it is left out"));
+        self.workers.get_mut(worker).expect("members are connected").ready = false;
+        self.lose(id, worker);
+    }
+}
+
+enum Verdict<'a> {
+    /// All others wait for this one.
+    One(&'a WorkerId, Beat),
+    /// It cannot be told whom; `waited_for`: somebody is in a collective.
+    Anyone { waited_for: bool },
+    /// What they do may well take this long.
+    Wait,
+}
+
+/// Whom the others wait for: the one that is furthest behind, or the only one that is not in the collective.
+fn judge<'a>(beats: &[(&'a WorkerId, Beat)]) -> Verdict<'a> {
+    let place = |beat: &Beat| (beat.step, beat.collective);
+    let Some(last) = beats.iter().map(|(_, beat)| place(beat)).min() else { return Verdict::Wait };
+    let waits = |beat: &Beat| beat.phase == Phase::Reduce;
+    let mut behind: Vec<_> = beats.iter().filter(|(_, beat)| place(beat) == last).collect();
+    if behind.len() == beats.len() {
+        behind.retain(|(_, beat)| !waits(beat));
+    }
+    let waited_for = beats.iter().any(|(_, beat)| waits(beat));
+    match behind[..] {
+        _ if !beats.iter().all(|(_, beat)| is_of_a_step(beat)) => Verdict::Wait,
+        [(worker, beat)] if beats.len() > 1 && waited_for => Verdict::One(worker, *beat),
+        _ if waited_for || beats.iter().all(|(_, beat)| beat.phase == Phase::Compute) => Verdict::Anyone { waited_for },
+        _ => Verdict::Wait,
+    }
+}
+
+/// Other things may take long: nobody is blamed for them.
+fn is_of_a_step(beat: &Beat) -> bool {
+    matches!(beat.phase, Phase::Data | Phase::Compute | Phase::Reduce | Phase::Update)
+}

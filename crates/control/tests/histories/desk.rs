@@ -1,0 +1,256 @@
+//! A core that is told what happens, and what came out of it.
+
+use control::{
+    Assignment, CheckpointAt, Control, Directive, Effect, Event, Holding, Millis, Phase, Record, RunSpec, RunStatus,
+    Settings, WorkerFacts,
+};
+use types::{Digest, Generation, RunId, Step, WorkerId};
+
+/// A core and what came out of it.
+pub struct Desk {
+    pub control: Control,
+    pub now: Millis,
+    pub effects: Vec<Effect>,
+    pub recovery: config::RecoveryConfig,
+}
+
+pub fn run() -> RunId {
+    "run".parse().unwrap()
+}
+
+pub fn worker(name: &str) -> WorkerId {
+    name.parse().unwrap()
+}
+
+pub fn digest(step: u64) -> Digest {
+    Digest::blake3(&step.to_le_bytes())
+}
+
+impl Desk {
+    pub fn new() -> Self {
+        Self {
+            control: Control::new(Settings::default()),
+            now: Millis(0),
+            effects: Vec::new(),
+            recovery: Default::default(),
+        }
+    }
+
+    /// Submits `run` with 4 slots and 5 steps.
+    pub fn with_run(min_workers: u32, max_workers: u32) -> Self {
+        let mut desk = Self::new();
+        desk.submit(&run(), min_workers, max_workers);
+        desk
+    }
+
+    /// The same with more steps.
+    pub fn with_long_run(min_workers: u32, max_workers: u32, slots: u32, steps: u64) -> Self {
+        let mut desk = Self::new();
+        let kind = config::RunKind::Pretrain;
+        let (total_steps, recovery) = (Step(steps), desk.recovery.clone());
+        let spec = RunSpec { name: "run".into(), kind, total_steps, slots, min_workers, max_workers, recovery };
+        desk.tell(Event::Submit { run: run(), spec });
+        desk
+    }
+
+    /// What the run's events say since `from` effects.
+    pub fn notes(&self, from: usize) -> Vec<String> {
+        let note = |effect: &Effect| match effect {
+            Effect::Persist(Record::Note { text, .. }) => Some(text.clone()),
+            _ => None,
+        };
+        self.effects[from..].iter().filter_map(note).collect()
+    }
+
+    pub fn submit(&mut self, run: &RunId, min_workers: u32, max_workers: u32) {
+        let (name, kind) = (run.to_string(), config::RunKind::Pretrain);
+        let spec = RunSpec {
+            name,
+            kind,
+            total_steps: Step(5),
+            slots: 4,
+            min_workers,
+            max_workers,
+            recovery: self.recovery.clone(),
+        };
+        self.tell(Event::Submit { run: run.clone(), spec });
+    }
+
+    /// Tells it and answers what came out.
+    pub fn tell(&mut self, event: Event) -> Vec<Effect> {
+        self.control.handle(self.now, event);
+        self.take()
+    }
+
+    pub fn take(&mut self) -> Vec<Effect> {
+        let new: Vec<Effect> = std::iter::from_fn(|| self.control.poll_effect()).collect();
+        self.effects.extend(new.clone());
+        new
+    }
+
+    pub fn wait(&mut self, millis: u64) -> Vec<Effect> {
+        self.now = self.now + Millis(millis);
+        self.control.handle_timeout(self.now);
+        self.take()
+    }
+
+    pub fn connect(&mut self, name: &str, session: u64, holding: Option<(u64, u64)>) -> Vec<Effect> {
+        let holding = holding.map(|(generation, step)| Holding {
+            run: run(),
+            generation: Generation(generation),
+            step: Step(step),
+        });
+        self.connect_as(name, session, 1, holding)
+    }
+
+    pub fn connect_as(&mut self, name: &str, session: u64, pid: u32, holding: Option<Holding>) -> Vec<Effect> {
+        let facts = WorkerFacts {
+            host: "here".into(),
+            pid,
+            device: "cpu".into(),
+            threads: 1,
+            version: "0".into(),
+            address: "127.0.0.1".into(),
+        };
+        self.tell(Event::WorkerConnected { worker: worker(name), session, facts, holding })
+    }
+
+    pub fn disconnect(&mut self, name: &str, session: u64) -> Vec<Effect> {
+        self.tell(Event::WorkerDisconnected { worker: worker(name), session })
+    }
+
+    pub fn progress(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+        self.progress_with(name, generation, step, digest(step))
+    }
+
+    /// With what the member computed, and for how long.
+    pub fn worked(&mut self, name: &str, generation: u64, step: u64, tokens: u64, seconds: f64) -> Vec<Effect> {
+        self.tell(Event::Progress {
+            worker: worker(name),
+            run: run(),
+            generation: Generation(generation),
+            step: Step(step),
+            segments: Vec::new(),
+            samples_digest: digest(step),
+            tokens,
+            seconds,
+        })
+    }
+
+    pub fn beat(&mut self, name: &str, generation: u64, at: (u64, Phase, u64), since_progress_ms: u64) -> Vec<Effect> {
+        let (step, phase, collective) = at;
+        let (run, generation, step) = (run(), Generation(generation), Step(step));
+        self.tell(Event::Heartbeat {
+            worker: worker(name),
+            run,
+            generation,
+            step,
+            phase,
+            collective,
+            since_progress_ms,
+        })
+    }
+
+    pub fn diverged(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+        let (run, generation, step) = (run(), Generation(generation), Step(step));
+        self.tell(Event::Diverged {
+            worker: worker(name),
+            run,
+            generation,
+            step,
+            reason: "10 steps were skipped".into(),
+        })
+    }
+
+    pub fn progress_with(&mut self, name: &str, generation: u64, step: u64, samples_digest: Digest) -> Vec<Effect> {
+        self.tell(Event::Progress {
+            worker: worker(name),
+            run: run(),
+            generation: Generation(generation),
+            step: Step(step),
+            segments: Vec::new(),
+            samples_digest,
+            tokens: 0,
+            seconds: 0.0,
+        })
+    }
+
+    pub fn step_failed(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+        let (generation, step) = (Generation(generation), Step(step));
+        self.tell(Event::StepFailed { worker: worker(name), run: run(), generation, step, error: "reset".into() })
+    }
+
+    pub fn paused(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+        let (generation, step) = (Generation(generation), Step(step));
+        self.tell(Event::Paused { worker: worker(name), run: run(), generation, step })
+    }
+
+    pub fn finished(&mut self, name: &str, generation: u64, weights: u64) -> Vec<Effect> {
+        self.tell(Event::Finished {
+            worker: worker(name),
+            run: run(),
+            generation: Generation(generation),
+            step: Step(5),
+            weights_digest: digest(weights),
+        })
+    }
+
+    pub fn exited(&mut self, name: &str, generation: u64) -> Vec<Effect> {
+        self.tell(Event::TrainerExited {
+            worker: worker(name),
+            run: Some(run()),
+            generation: Generation(generation),
+            cause: "killed by signal 9 (SIGKILL)".into(),
+            last_lines: vec!["out of memory".into()],
+        })
+    }
+
+    pub fn saved(&mut self, generation: u64, step: u64) -> Vec<Effect> {
+        let at = CheckpointAt { generation: Generation(generation), step: Step(step) };
+        self.tell(Event::CheckpointCommitted { run: run(), at })
+    }
+
+    pub fn found(&mut self, at: Option<(u64, u64)>) -> Vec<Effect> {
+        let at = at.map(|(generation, step)| CheckpointAt { generation: Generation(generation), step: Step(step) });
+        self.tell(Event::RestoreFound { run: run(), at })
+    }
+
+    pub fn restore(&self) -> Option<(u64, u64)> {
+        self.control.run(&run()).unwrap().restore.map(|at| (at.generation.0, at.step.0))
+    }
+
+    pub fn status(&self) -> RunStatus {
+        self.control.run(&run()).unwrap().status
+    }
+
+    pub fn reason(&self) -> String {
+        self.control.run(&run()).unwrap().reason.clone().unwrap_or_default()
+    }
+
+    pub fn step(&self) -> u64 {
+        self.control.run(&run()).unwrap().step.0
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.control.run(&run()).unwrap().generation.0
+    }
+}
+
+/// (worker, rank, slots) of what was assigned.
+pub fn assigned(effects: &[Effect]) -> Vec<(String, u32, Vec<u32>)> {
+    let assigned = |effect: &Effect| match effect {
+        Effect::Send { worker, directive: Directive::Assign(Assignment { rank, slots, .. }) } => {
+            Some((worker.to_string(), rank.0, slots.iter().map(|slot| slot.0).collect()))
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(assigned).collect()
+}
+
+pub fn sent(effects: &[Effect], name: &str) -> Vec<Directive> {
+    let to = |effect: &Effect| match effect {
+        Effect::Send { worker, directive } if worker.as_str() == name => Some(directive.clone()),
+        _ => None,
+    };
+    effects.iter().filter_map(to).collect()
+}

@@ -1,0 +1,168 @@
+//! Members that hang, and who is named.
+
+use crate::desk::{Desk, assigned, run, sent, worker};
+use control::{Directive, Effect, Event, Phase, RunStatus};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// Three members whose steps take 50 ms.
+fn desk() -> Desk {
+    let mut desk = Desk::with_long_run(3, 3, 6, 1000);
+    for (session, name) in NAMES.into_iter().enumerate() {
+        desk.connect(name, session as u64, None);
+    }
+    for step in 1..=10 {
+        desk.wait(50);
+        for name in NAMES {
+            desk.progress(name, 1, step);
+        }
+    }
+    desk
+}
+
+/// Everybody says where it is, four times a second; `places` in the order of NAMES, none: it is not heard. Answers when
+/// the run was first stopped, and what it was told.
+fn beats(desk: &mut Desk, places: [Option<(u64, Phase, u64)>; 3], millis: u64) -> Option<(u64, Vec<Effect>)> {
+    let began = desk.now.0;
+    while desk.now.0 < began + millis {
+        let mut effects = desk.wait(50);
+        if (desk.now.0 - began).is_multiple_of(250) {
+            let since = desk.now.0 - began;
+            for (name, place) in NAMES.into_iter().zip(places) {
+                effects.extend(place.map(|place| desk.beat(name, 1, place, since)).unwrap_or_default());
+            }
+        }
+        if NAMES.iter().any(|name| !sent(&effects, name).is_empty()) {
+            return Some((desk.now.0 - began, effects));
+        }
+    }
+    None
+}
+
+#[test]
+fn the_one_that_everyone_waits_for_is_named_and_left_out() {
+    let (waits, computes) = ((10, Phase::Reduce, 7), (10, Phase::Compute, 7));
+    for places in
+        [[waits, computes, waits], [waits, (10, Phase::Reduce, 6), waits], [waits, (9, Phase::Update, 9), waits]]
+    {
+        let mut desk = desk();
+        let from = desk.effects.len();
+        let (when, effects) = beats(&mut desk, places.map(Some), 5_000).unwrap();
+        assert!((1_000..=1_500).contains(&when), "after {when} ms");
+        let notes = desk.notes(from);
+        assert!(notes[0].starts_with("b was waited for by all others in step "), "{notes:?}");
+        assert!(sent(&effects, "b").contains(&Directive::Release { run: Some(run()) }));
+        desk.step_failed("a", 1, 10);
+        let effects = desk.step_failed("c", 1, 10);
+        // It needs three; the one that was left out comes back once its trainer answers.
+        assert_eq!((assigned(&effects).len(), desk.status()), (0, RunStatus::Interrupted));
+        assert_eq!(assigned(&desk.tell(Event::TrainerReady { worker: worker("b") })).len(), 3);
+    }
+}
+
+#[test]
+fn the_one_that_is_not_heard_is_left_out() {
+    let mut desk = desk();
+    let from = desk.effects.len();
+    let (when, _) =
+        beats(&mut desk, [Some((10, Phase::Reduce, 7)), Some((10, Phase::Reduce, 7)), None], 5_000).unwrap();
+    assert!((1_000..=1_500).contains(&when), "after {when} ms");
+    assert!(desk.notes(from)[0].starts_with("c was not heard while the run stood still"), "{:?}", desk.notes(from));
+}
+
+#[test]
+fn one_that_is_not_heard_may_stay_while_steps_are_done() {
+    let mut desk = desk();
+    for step in 11..=100 {
+        assert!(beats(&mut desk, [Some((step, Phase::Reduce, 7)), Some((step, Phase::Reduce, 7)), None], 50).is_none());
+        desk.progress("a", 1, step);
+    }
+    assert_eq!(desk.generation(), 1);
+}
+
+#[test]
+fn nobody_is_blamed_for_long_work() {
+    for phase in [Phase::Rendezvous, Phase::Restore, Phase::Evaluate, Phase::Checkpoint, Phase::Data] {
+        let mut desk = desk();
+        assert!(beats(&mut desk, [Some((10, phase, 7)); 3], 20_000).is_none(), "{phase:?}");
+        let mixed = [Some((10, phase, 7)), Some((10, Phase::Reduce, 7)), Some((10, phase, 7))];
+        if phase != Phase::Data {
+            assert!(beats(&mut desk, mixed, 20_000).is_none(), "{phase:?}");
+        }
+    }
+}
+
+#[test]
+fn if_none_can_be_named_those_who_do_not_answer_are_left_out() {
+    let mut desk = Desk::with_long_run(2, 3, 6, 1000);
+    for (session, name) in NAMES.into_iter().enumerate() {
+        desk.connect(name, session as u64, None);
+    }
+    desk.wait(500);
+    for name in NAMES {
+        desk.paused(name, 1, 0);
+    }
+    for step in 1..=10 {
+        desk.wait(50);
+        for name in NAMES {
+            desk.progress(name, 2, step);
+        }
+    }
+    let mut stopped = false;
+    for beat in 1..=6 {
+        let mut effects = desk.wait(250);
+        effects.extend(NAMES.map(|name| desk.beat(name, 2, (10, Phase::Reduce, 7), 250 * beat)).concat());
+        stopped |= !sent(&effects, "a").is_empty();
+    }
+    assert!(stopped);
+    desk.step_failed("a", 2, 10);
+    desk.step_failed("c", 2, 10);
+    let from = desk.effects.len();
+    let effects = desk.wait(1_000);
+    assert_eq!(assigned(&effects).iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(desk.notes(from)[0], "b does not answer and is left out");
+}
+
+#[test]
+fn patience_grows_with_the_steps_of_the_run() {
+    let mut desk = Desk::with_long_run(3, 3, 6, 1000);
+    for (session, name) in NAMES.into_iter().enumerate() {
+        desk.connect(name, session as u64, None);
+    }
+    for step in 1..=4 {
+        desk.wait(2_000);
+        // Held up, and then all at once: by the workers' own clocks a step took two seconds.
+        for name in NAMES {
+            desk.worked(name, 1, 2 * step - 1, 10, 2.0);
+        }
+        for name in NAMES {
+            desk.worked(name, 1, 2 * step, 10, 2.0);
+        }
+    }
+    let places = [(8, Phase::Reduce, 7), (8, Phase::Compute, 7), (8, Phase::Reduce, 7)].map(Some);
+    let (when, _) = beats(&mut desk, places, 40_000).unwrap();
+    assert!((20_000..=21_000).contains(&when), "after {when} ms");
+}
+
+#[test]
+fn nobody_is_blamed_for_silence_while_the_coordinator_slept() {
+    let mut desk = desk();
+    assert_eq!(sent(&desk.wait(30_000), "a"), []);
+    for name in NAMES {
+        assert_eq!(desk.beat(name, 1, (600, Phase::Compute, 7), 10), []);
+    }
+    assert_eq!(desk.generation(), 1);
+}
+
+#[test]
+fn a_member_whose_session_ended_stays_while_steps_are_done() {
+    let mut desk = desk();
+    desk.disconnect("c", 2);
+    for step in 11..=60 {
+        desk.wait(50);
+        desk.progress("a", 1, step);
+    }
+    assert_eq!(desk.generation(), 1);
+    assert_eq!(sent(&desk.wait(799), "a"), []);
+    assert_eq!(sent(&desk.wait(1), "a").len(), 1);
+}
