@@ -3,7 +3,7 @@
 
 use crate::{Millis, RunRecord};
 use std::collections::BTreeMap;
-use types::{Digest, Segment, Step, WorkerId};
+use types::{Digest, Generation, Segment, Step, WorkerId};
 
 /// So many recent samples digests are kept to compare late reports with.
 const DIGESTS_KEPT: usize = 4096;
@@ -21,6 +21,8 @@ pub(crate) struct Run {
     pub digests: BTreeMap<Step, Digest>,
     /// Reports of steps past the next one.
     pub ahead: Ahead,
+    /// The generation of the last commit that this process saw.
+    pub committed_by: Generation,
     /// How many generations in a row ended in a failed step with nobody lost and nothing committed.
     pub fruitless: u32,
     /// What the last failed step said.
@@ -90,6 +92,8 @@ pub(crate) struct Ahead {
 /// A step that a member applied.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
+    /// Which generation did it.
+    pub generation: Generation,
     pub segments: Vec<Segment>,
     pub samples_digest: Digest,
 }
@@ -104,6 +108,7 @@ impl Run {
             asked: Asked::default(),
             digests,
             ahead: Ahead::default(),
+            committed_by: Generation(0),
             fruitless: 0,
             last_error: String::new(),
             finished: None,
