@@ -159,6 +159,11 @@ fn event(worker: &WorkerId, kind: Kind) -> Result<(Event, Vec<v1::Metric>), Fail
             let (run, generation, _) = place(&run, generation, 0)?;
             Event::RunFailed { worker, run, generation, reason }
         }
+        // Until there is a policy for going back, a state that is not to be trusted ends the run.
+        Kind::Diverged(v1::Diverged { run, generation, reason, .. }) => {
+            let (run, generation, _) = place(&run, generation, 0)?;
+            Event::RunFailed { worker, run, generation, reason }
+        }
         Kind::Leaving(v1::Leaving {}) => Event::WorkerLeaving { worker },
         Kind::TrainerReady(v1::TrainerReady {}) => Event::TrainerReady { worker },
     };
