@@ -40,10 +40,14 @@ impl Control {
             return;
         }
         if run.ahead.reports.len() < AHEAD_KEPT || step == run.record.step.next() {
-            run.ahead.reports.entry(step).or_insert(report);
+            let kept = run.ahead.reports.entry(step).or_insert_with(|| report.clone());
+            // A later generation did the step again: who reported it first is not believed any more.
+            if kept.generation < generation {
+                *kept = report;
+            }
         }
         while let Some(report) = self.next_report(id) {
-            self.commit(id, generation, report);
+            self.commit(id, report);
             self.run_mut(id).ahead.until = None;
             self.still_there(id, worker);
             self.promote_checkpoint(id);
@@ -72,9 +76,12 @@ impl Control {
         active && generation <= record.generation && since.is_some_and(|since| generation >= since)
     }
 
+    /// The report of the next step, unless the generation it comes from is older than that of the step before: then
+    /// the step was done again from there, and its own report is on the way.
     fn next_report(&mut self, id: &RunId) -> Option<Report> {
         let run = self.run_mut(id);
-        run.ahead.reports.remove(&run.record.step.next())
+        let report = run.ahead.reports.remove(&run.record.step.next())?;
+        (report.generation >= run.committed_by).then_some(report)
     }
 
     /// A step takes all members: one whose session ended works on.
@@ -93,10 +100,11 @@ impl Control {
         }
     }
 
-    fn commit(&mut self, id: &RunId, generation: Generation, report: Report) {
+    fn commit(&mut self, id: &RunId, report: Report) {
         let now = self.now;
         let run = self.run_mut(id);
-        let Report { segments, samples_digest, computed_ms } = report;
+        let Report { generation, segments, samples_digest, computed_ms } = report;
+        run.committed_by = generation;
         let step = run.record.step.next();
         if generation == run.record.generation {
             run.pace.committed(now, computed_ms);

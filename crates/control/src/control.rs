@@ -72,7 +72,7 @@ impl Control {
                 self.heartbeat(&worker, &run, generation, beat);
             }
             Event::Progress { worker, run, generation, step, segments, samples_digest, tokens, seconds } => {
-                let report = Report { segments, samples_digest, computed_ms: 1000.0 * seconds };
+                let report = Report { generation, segments, samples_digest, computed_ms: 1000.0 * seconds };
                 self.progress(&worker, &run, generation, step, report, tokens);
             }
             Event::StepFailed { worker, run, generation, step, error } => {

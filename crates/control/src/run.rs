@@ -46,6 +46,8 @@ pub(crate) struct Run {
     pub paused_since: Option<Millis>,
     /// When slots last moved for the sake of speed.
     pub balanced_at: Option<Millis>,
+    /// The generation of the last commit that this process saw.
+    pub committed_by: Generation,
     /// How many generations in a row ended in a failed step with nobody lost and nothing committed.
     pub fruitless: u32,
     /// What the last failed step said.
@@ -117,6 +119,8 @@ pub(crate) struct Ahead {
 /// A step that a member applied.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
+    /// Which generation did it.
+    pub generation: Generation,
     pub segments: Vec<Segment>,
     pub samples_digest: Digest,
     /// How long the worker computed.
@@ -150,6 +154,7 @@ impl Run {
             balance: Balance::default(),
             paused_since: None,
             balanced_at: None,
+            committed_by: Generation(0),
             fruitless: 0,
             last_error: String::new(),
             finished: None,

@@ -156,6 +156,50 @@ fn a_late_report_of_a_member_that_brought_its_state_along_still_counts() {
     assert_eq!(desk.step(), 1);
 }
 
+/// Who committed what, in order.
+fn commits(effects: &[Effect]) -> Vec<(u64, u64)> {
+    let commit = |effect: &Effect| match effect {
+        Effect::Persist(Record::Commit { generation, step, .. }) => Some((generation.0, step.0)),
+        _ => None,
+    };
+    effects.iter().filter_map(commit).collect()
+}
+
+#[test]
+fn a_step_is_committed_by_the_generation_that_did_it() {
+    let mut desk = Desk::with_run(1, 2);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    desk.paused("a", 1, 0);
+    let generation = desk.generation();
+    // B's reports overtake A's of the first step, and A's comes when the generation is over already.
+    desk.progress("b", generation, 2);
+    desk.step_failed("b", generation, 2);
+    desk.step_failed("a", generation, 2);
+    assert!(desk.generation() > generation);
+    let late = desk.progress("a", generation, 1);
+    assert_eq!(commits(&late), [(generation, 1), (generation, 2)]);
+    let next = desk.progress("a", desk.generation(), 3);
+    assert_eq!(commits(&next), [(desk.generation(), 3)]);
+}
+
+#[test]
+fn a_step_that_was_done_again_is_committed_by_who_did_it_again() {
+    let mut desk = Desk::with_run(1, 2);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    desk.paused("a", 1, 0);
+    let old = desk.generation();
+    // B alone has done step 2, and is lost with it before step 1 was reported.
+    desk.progress("b", old, 2);
+    desk.exited("b");
+    desk.step_failed("a", old, 0);
+    let new = desk.generation();
+    assert!(new > old);
+    assert_eq!(commits(&desk.progress("a", new, 1)), [(new, 1)]);
+    assert_eq!(commits(&desk.progress("a", new, 2)), [(new, 2)]);
+}
+
 #[test]
 fn a_report_that_never_comes_sends_the_run_back_to_a_checkpoint() {
     let mut desk = Desk::with_run(1, 1);

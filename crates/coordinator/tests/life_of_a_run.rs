@@ -6,14 +6,11 @@ use proto::v1;
 use proto::v1::coordinator_message::Kind as Directive;
 use proto::v1::worker_message::Kind as Report;
 use serde_json::Value;
-use support::{FakeTraining, FakeWorker, Server, config, write_corpus};
+use support::{FakeTraining, FakeWorker, Server, progress, small_run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_submission_to_completion() {
-    let folder = tempfile::tempdir().unwrap();
-    write_corpus(folder.path());
-    let server = Server::start(&folder.path().join("data")).await;
-    let run = server.submit(&config(folder.path(), 6)).await;
+    let (folder, server, run) = small_run(6).await;
     let queued = server.show(&run).await;
     assert_eq!((queued.status.as_str(), queued.step, queued.total_steps), ("queued", 0, 6));
     assert!(queued.reason.contains("needs 1 worker"), "{}", queued.reason);
@@ -107,15 +104,8 @@ async fn from_submission_to_completion() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_and_resumed() {
-    let folder = tempfile::tempdir().unwrap();
-    write_corpus(folder.path());
-    let server = Server::start(&folder.path().join("data")).await;
-    let run = server.submit(&config(folder.path(), 8)).await;
-    let mut worker = FakeWorker::join(&server, "alpha", None).await;
-    let mut training = FakeTraining::new(worker.assigned().await);
-    for _ in 0..4 {
-        worker.step(&mut training).await;
-    }
+    let (_folder, server, run) = small_run(8).await;
+    let (mut worker, mut training) = FakeWorker::trains(&server, "alpha", 4).await;
     server.wait_until(&run, "step 4", |run| run.step == 4).await;
     let (code, _, message) = server.command(&["runs", "cancel", &run]).await;
     assert_eq!(code, 0, "{message}");
@@ -158,16 +148,9 @@ async fn cancelled_and_resumed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_the_coordinator_keeps_everything() {
-    let folder = tempfile::tempdir().unwrap();
-    write_corpus(folder.path());
+    let (folder, server, run) = small_run(6).await;
     let data = folder.path().join("data");
-    let server = Server::start(&data).await;
-    let run = server.submit(&config(folder.path(), 6)).await;
-    let mut worker = FakeWorker::join(&server, "alpha", None).await;
-    let mut training = FakeTraining::new(worker.assigned().await);
-    for _ in 0..3 {
-        worker.step(&mut training).await;
-    }
+    let (mut worker, mut training) = FakeWorker::trains(&server, "alpha", 3).await;
     server.wait_until(&run, "step 3", |run| run.step == 3).await;
     server.stop().await;
     assert_eq!(worker.next().await, None, "the session ends with the coordinator");
@@ -197,13 +180,8 @@ async fn a_restart_of_the_coordinator_keeps_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_duplicated_segment_does_not_pass_the_ledger() {
-    let folder = tempfile::tempdir().unwrap();
-    write_corpus(folder.path());
-    let server = Server::start(&folder.path().join("data")).await;
-    let run = server.submit(&config(folder.path(), 6)).await;
-    let mut worker = FakeWorker::join(&server, "alpha", None).await;
-    let mut training = FakeTraining::new(worker.assigned().await);
-    worker.step(&mut training).await;
+    let (_folder, server, run) = small_run(6).await;
+    let (worker, mut training) = FakeWorker::trains(&server, "alpha", 1).await;
     let segments = training.compute();
     worker.progress(&training, segments.clone()).await;
     // The third step uses the samples of the second, and says so in its digest.
@@ -221,11 +199,8 @@ async fn a_duplicated_segment_does_not_pass_the_ledger() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_of_a_run_at_work_holds() {
-    let folder = tempfile::tempdir().unwrap();
-    write_corpus(folder.path());
-    let server = Server::start(&folder.path().join("data")).await;
     const STEPS: u64 = 400;
-    let run = server.submit(&config(folder.path(), STEPS)).await;
+    let (_folder, server, run) = small_run(STEPS).await;
     let mut worker = FakeWorker::join(&server, "alpha", None).await;
     let mut training = FakeTraining::new(worker.assigned().await);
     let at_work = tokio::spawn(async move {
@@ -248,15 +223,8 @@ async fn the_ledger_of_a_run_at_work_holds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_superseded_state_measured_is_not_kept() {
-    let folder = tempfile::tempdir().unwrap();
-    write_corpus(folder.path());
-    let server = Server::start(&folder.path().join("data")).await;
-    let run = server.submit(&config(folder.path(), 6)).await;
-    let mut alpha = FakeWorker::join(&server, "alpha", None).await;
-    let mut training = FakeTraining::new(alpha.assigned().await);
-    for _ in 0..3 {
-        alpha.step(&mut training).await;
-    }
+    let (_folder, server, run) = small_run(6).await;
+    let (alpha, training) = FakeWorker::trains(&server, "alpha", 3).await;
     assert!(alpha.checkpoint(&server, &training).await);
     drop(alpha);
     server.wait_until(&run, "the loss of its worker", |run| run.status == "interrupted").await;
@@ -266,18 +234,9 @@ async fn what_a_superseded_state_measured_is_not_kept() {
     assert_eq!((assign.attempt, assign.restore.as_ref().map(|at| at.step)), (2, Some(3)));
     let mut training = FakeTraining::restored(assign, 3);
     let segments = training.compute();
-    let late = v1::Metric { attempt: 0, step: 4, key: "loss".to_owned(), value: 99.0, time_ms: 1 };
-    beta.report(Report::Progress(v1::Progress {
-        run: run.clone(),
-        generation: 1,
-        step: 4,
-        segments: segments.iter().copied().map(v1::Segment::from).collect(),
-        samples_digest: training.digest.0.to_vec(),
-        metrics: vec![late],
-        tokens: 64,
-        seconds: 0.1,
-    }))
-    .await;
+    let mut late = progress(&training, segments.clone());
+    (late.generation, late.metrics[0].value) = (1, 99.0);
+    beta.report(Report::Progress(late)).await;
     beta.progress(&training, segments).await;
     server.wait_until(&run, "step 4", |run| run.step == 4).await;
     let metrics = server.metrics(&run, false).await;
@@ -287,15 +246,8 @@ async fn what_a_superseded_state_measured_is_not_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_cannot_be_read_is_not_an_empty_one() {
-    let folder = tempfile::tempdir().unwrap();
-    write_corpus(folder.path());
-    let server = Server::start(&folder.path().join("data")).await;
-    let run = server.submit(&config(folder.path(), 6)).await;
-    let mut worker = FakeWorker::join(&server, "alpha", None).await;
-    let mut training = FakeTraining::new(worker.assigned().await);
-    for _ in 0..3 {
-        worker.step(&mut training).await;
-    }
+    let (_folder, server, run) = small_run(6).await;
+    let (worker, training) = FakeWorker::trains(&server, "alpha", 3).await;
     assert!(worker.checkpoint(&server, &training).await);
     let saved = server.wait_until(&run, "the checkpoint", |run| !run.checkpoints.is_empty()).await;
     // Opening the manifest fails, which is another thing than that it is not there.

@@ -49,7 +49,9 @@ pub enum ErrorKind {
     Value,
     /// A tokenizer that cannot be used, or a vocabulary that the model has no rows for.
     Tokenizer,
-    /// The file system or object store failed; another try may succeed.
+    /// The file is there but cannot be read, now or later: permissions, credentials, a broken disk.
+    Unreadable,
+    /// An object store across the network failed, or a disk was full; another try may succeed.
     Io,
     /// A bug here or in a library: a background thread panicked, a slot was asked for that was never assigned.
     Internal,

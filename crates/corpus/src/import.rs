@@ -4,6 +4,7 @@
 //! has `document_characters`. What is no UTF-8 is read as Latin-1, and counted.
 
 use crate::error::{CorpusError, ErrorKind};
+use crate::whole_file;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
@@ -70,7 +71,7 @@ pub fn import_text(files: &[PathBuf], out: &Path, options: ImportOptions) -> Res
             help,
         ));
     }
-    std::fs::rename(&partial, out).map_err(|error| failed("cannot be written", &error))?;
+    whole_file::move_into_place(&partial, out).map_err(|error| failed("cannot be written", &error))?;
     Ok(report)
 }
 

@@ -20,6 +20,7 @@ mod rows;
 mod samples;
 mod source;
 mod tokenizer;
+mod whole_file;
 
 pub use batch::{Batch, IGNORED, Labels, SlotStep};
 pub use corpus::Corpus;

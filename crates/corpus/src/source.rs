@@ -13,7 +13,7 @@ use config::{DataConfig, DataFormat, ObjectiveKind, RunConfig};
 use locate::Located;
 use parquet_file::ParquetFile;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// Reads units. Blocking: an async caller goes through its blocking pool.
 pub trait UnitSource: Send + Sync {
@@ -132,20 +132,14 @@ impl FileSource {
         columns: &Columns,
     ) -> Result<Self, CorpusError> {
         let mut source = Self { files: Vec::new(), contents: Vec::new(), io: Io::new()? };
-        let mut training = HashSet::new();
+        // By the file itself, whatever its name: for training or held out, and the name it was given first.
+        let mut named: HashMap<String, (bool, String)> = HashMap::new();
         for (paths, held_out) in [(paths, false), (eval_paths, true)] {
             for path in paths {
                 for located in locate::locate(path, &source.io)? {
-                    if held_out && training.contains(&located.name) {
-                        return Err(CorpusError::new(
-                            ErrorKind::Value,
-                            located.name.as_str(),
-                            "is named in `data.paths` and in `data.eval_paths`: what is trained on would be held out",
-                            "leave it out of one of the two",
-                        ));
-                    }
-                    if !held_out {
-                        training.insert(located.name.clone());
+                    let name = (held_out, located.name.clone());
+                    if let Some((before, first)) = named.insert(located.identity.clone(), name) {
+                        return Err(named_twice(&located.name, &first, before != held_out));
                     }
                     source.add(&located, format, columns, held_out)?;
                 }
@@ -231,6 +225,27 @@ impl UnitSource for FileSource {
             Contents::Parquet(file) => self.io.block_on(file.read(unit)),
         }
     }
+}
+
+/// A file that would be trained on twice, or both trained on and held out.
+fn named_twice(name: &str, first: &str, in_both: bool) -> CorpusError {
+    let (message, help) = if in_both {
+        (
+            "is named in `data.paths` and in `data.eval_paths`: what is trained on would be held out".to_owned(),
+            "leave it out of one of the two",
+        )
+    } else if name == first {
+        (
+            "is named twice: each of its samples would be used twice in an epoch".to_owned(),
+            "name it once; two globs must not match the same file",
+        )
+    } else {
+        (
+            format!("is the same file as {first}: each of its samples would be used twice in an epoch"),
+            "name it once; a link is not another file",
+        )
+    };
+    CorpusError::new(ErrorKind::Value, name, message, help)
 }
 
 pub(crate) fn place(files: &[CorpusFile], unit: &Unit, row: Option<u64>) -> Place {

@@ -6,7 +6,7 @@ mod train;
 pub use encoder::Encoder;
 pub use train::{WordPieceOptions, train_word_piece};
 
-use crate::{CorpusError, ErrorKind};
+use crate::{CorpusError, ErrorKind, whole_file};
 use config::{ModelShape, TokenizerConfig};
 use std::collections::HashMap;
 use std::path::Path;
@@ -54,7 +54,8 @@ impl Tokenizer {
     pub fn open(config: &TokenizerConfig) -> Result<Self, CorpusError> {
         let path = Path::new(&config.path);
         let contents = std::fs::read(path).map_err(|error| {
-            let kind = if error.kind() == std::io::ErrorKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Io };
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            let kind = if missing { ErrorKind::NotFound } else { ErrorKind::Unreadable };
             CorpusError::new(
                 kind,
                 config.path.as_str(),
@@ -187,7 +188,7 @@ impl Tokenizer {
         tokens.into_iter().flat_map(|(token, _)| [token, "\n".to_owned()]).collect()
     }
 
-    /// Writes `tokenizer.json` and `vocab.txt` into `folder`, which is made if need be.
+    /// Writes `tokenizer.json` and `vocab.txt` into `folder`, which is made if need be. Each is whole or as before.
     pub fn write_folder(&self, folder: &Path) -> Result<(), CorpusError> {
         let failed = |path: &Path, error: std::io::Error| {
             CorpusError::new(
@@ -202,7 +203,7 @@ impl Tokenizer {
             [("tokenizer.json", self.json.as_slice()), ("vocab.txt", self.vocabulary_text().as_bytes())]
         {
             let path = folder.join(name);
-            std::fs::write(&path, contents).map_err(|error| failed(&path, error))?;
+            whole_file::write(&path, contents).map_err(|error| failed(&path, error))?;
         }
         Ok(())
     }

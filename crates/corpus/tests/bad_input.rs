@@ -4,7 +4,7 @@
 mod shared;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, ListBuilder, UInt32Builder};
-use corpus::{Corpus, CorpusError, ErrorKind, Loader};
+use corpus::{Columns, Corpus, CorpusError, ErrorKind, FileSource, Loader};
 use shared::{config, strings, text, tokenizer, write_parquet};
 use std::path::Path;
 use std::sync::Arc;
@@ -187,4 +187,37 @@ fn labels_of_a_wrong_type() {
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
     let path = write_parquet(&folder.path().join("t.parquet"), &[("text", numbers), ("label", texts(2))], 10);
     check(&open(CLASSIFY, &path), ErrorKind::Type, &path, &["column `text` is of type Int64"]);
+}
+
+#[test]
+fn one_file_by_two_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |training: &[&str], held_out: &[&str]| {
+        let text = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+        match FileSource::open(&text(training), &text(held_out), None, &Columns::text("text")) {
+            Ok(source) => panic!("{:?} was accepted", source.files()),
+            Err(error) => error,
+        }
+    };
+    let path = write(folder.path(), "a.jsonl", b"{\"text\": \"one\"}\n");
+    let glob = folder.path().join("*.jsonl").display().to_string();
+    let twice = "used twice in an epoch";
+    check(&open(&[&path, &path], &[]), ErrorKind::Value, &path, &["is named twice", twice]);
+    check(&open(&[&path, &glob], &[]), ErrorKind::Value, &path, &["is named twice", "two globs"]);
+    let dotted = folder.path().join("./a.jsonl").display().to_string();
+    check(&open(&[&path, &dotted], &[]), ErrorKind::Value, &dotted, &["is the same file as", &path, twice]);
+    let link = folder.path().join("b.jsonl");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let link = link.display().to_string();
+    check(&open(&[&glob], &[]), ErrorKind::Value, &link, &["is the same file as", &path, "a link"]);
+    check(&open(&[&path], &[&link]), ErrorKind::Value, &link, &["would be held out"]);
+}
+
+#[test]
+fn what_cannot_be_read_is_told_apart_from_what_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("loop.jsonl");
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let path = path.display().to_string();
+    check(&open(MLM, &path), ErrorKind::Unreadable, &path, &["cannot be read", "its disk"]);
 }

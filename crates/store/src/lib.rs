@@ -8,7 +8,7 @@ mod database;
 
 pub use checkpoints::{
     CheckpointError, CheckpointFile, CheckpointId, CheckpointProblem, CheckpointRepository, Manifest, NewestGood,
-    Retained, RetentionPolicy, Shard, ShardOutcome,
+    Retained, RetentionPolicy, Shard, ShardOutcome, Standing,
 };
 pub use database::{
     AttemptRow, Change, CheckpointRow, CommitRow, Database, DatabaseError, EventRow, MemberRow, MetricPosition,

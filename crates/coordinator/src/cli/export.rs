@@ -8,8 +8,10 @@ use super::checkpoints::reference;
 use super::client::Client;
 use super::output;
 use super::problem::Problem;
+use crate::data_dir;
 use proto::v1;
 use serde_json::{Value, json};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use tokio::io::AsyncWriteExt;
@@ -72,7 +74,7 @@ async fn download(
         return Err(Problem::failure(format!("{} of step {} is damaged in the store", file.name, checkpoint.step))
             .help(format!("`coordinator checkpoints verify {}@{}` tells more", checkpoint.run, checkpoint.step)));
     }
-    tokio::fs::rename(&partial, path).await.map_err(failed)
+    data_dir::move_into_place(Path::new(&partial), path).map_err(failed)
 }
 
 /// What `AutoTokenizer` needs beside tokenizer.json.
@@ -100,8 +102,13 @@ fn write_tokenizer_files(folder: &Path) -> Result<(), Problem> {
     for (name, value) in [("special_tokens_map.json", &special), ("tokenizer_config.json", &config)] {
         let path = folder.join(name);
         let text = serde_json::to_string_pretty(value).map_err(std::io::Error::from)?;
-        std::fs::write(&path, text + "\n")
-            .map_err(|error| Problem::failure(format!("cannot write {}: {error}", path.display())))?;
+        let partial = folder.join(format!("{name}.partial"));
+        let written = std::fs::File::create(&partial).and_then(|mut file| {
+            writeln!(file, "{text}")?;
+            file.sync_all()?;
+            data_dir::move_into_place(&partial, &path)
+        });
+        written.map_err(|error| Problem::failure(format!("cannot write {}: {error}", path.display())))?;
     }
     Ok(())
 }

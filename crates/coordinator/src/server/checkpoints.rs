@@ -5,6 +5,9 @@
 
 mod service;
 
+#[cfg(test)]
+mod tests;
+
 pub use service::CheckpointsService;
 
 use super::driver::Command;
@@ -12,10 +15,10 @@ use super::on_thread::OnThread;
 use super::wire;
 use control::{CheckpointAt, Control, Event};
 use proto::{Failure, FailureKind};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use store::{
     Change, CheckpointError, CheckpointId, CheckpointRepository, CheckpointRow, Manifest, Reader, RetentionPolicy,
-    RunRow,
+    RunRow, Standing,
 };
 use tokio::sync::{Mutex, mpsc, oneshot};
 use types::{Generation, RunId, Step};
@@ -28,6 +31,31 @@ pub struct Repository {
     commands: mpsc::Sender<Command>,
     // Retention reads a whole checkpoint: one at a time.
     tending: Mutex<()>,
+    // What retention must leave although no row says so yet. One that two wait for is in it twice.
+    pinned: std::sync::Mutex<Vec<CheckpointId>>,
+}
+
+/// Keeps a checkpoint from retention for as long as it lives: until the row that does is durable.
+#[derive(Debug)]
+pub struct Pin {
+    repository: Arc<Repository>,
+    id: CheckpointId,
+}
+
+impl Pin {
+    /// Which checkpoint.
+    pub fn id(&self) -> &CheckpointId {
+        &self.id
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pinned = self.repository.pinned();
+        if let Some(index) = pinned.iter().position(|id| *id == self.id) {
+            pinned.swap_remove(index);
+        }
+    }
 }
 
 /// A checkpoint that cannot be written or read, for the other side.
@@ -51,12 +79,41 @@ fn ending() -> Failure {
 impl Repository {
     /// Over an opened store.
     pub fn new(store: CheckpointRepository, reader: OnThread<Reader>, commands: mpsc::Sender<Command>) -> Self {
-        Self { store, reader, commands, tending: Mutex::default() }
+        Self { store, reader, commands, tending: Mutex::default(), pinned: std::sync::Mutex::default() }
     }
 
     /// The store itself.
     pub fn store(&self) -> &CheckpointRepository {
         &self.store
+    }
+
+    fn pinned(&self) -> MutexGuard<'_, Vec<CheckpointId>> {
+        // Every critical section leaves the list whole.
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a checkpoint from retention. Whether it is still there is to be looked at afterwards.
+    pub async fn pin(self: &Arc<Self>, id: CheckpointId) -> Pin {
+        // One that is at work has asked already what is in use.
+        let _one = self.tending.lock().await;
+        self.pinned().push(id.clone());
+        Pin { repository: Arc::clone(self), id }
+    }
+
+    /// What the run's history says of its checkpoints.
+    async fn standings(&self, run: &RunRow) -> Result<Vec<(Manifest, Standing)>, Failure> {
+        let mut all = Vec::new();
+        for manifest in self.store.list(&run.id).await.map_err(failure)? {
+            let standing = if manifest.id.step > run.step {
+                Standing::Uncommitted
+            } else if self.stands(&manifest.id).await? {
+                Standing::Stands
+            } else {
+                Standing::Superseded
+            };
+            all.push((manifest, standing));
+        }
+        Ok(all)
     }
 
     /// Whether a checkpoint belongs to the run's history as it stands: no rewind has superseded it.
@@ -133,9 +190,11 @@ impl Repository {
         let rows = self.reader.call(|reader| reader.runs()).await.map_err(wire::database_failure)?;
         let Some(row) = rows.iter().find(|row| row.id == id.run) else { return Ok(()) };
         let policy = policy(row)?;
-        let in_use: Vec<CheckpointId> =
+        let mut in_use: Vec<CheckpointId> =
             rows.iter().flat_map(|row| [row.restore.clone(), row.parent.clone()]).flatten().collect();
-        let retained = self.store.retain(&id.run, policy, &in_use).await.map_err(failure)?;
+        in_use.extend(self.pinned().iter().cloned());
+        let all = self.standings(row).await?;
+        let retained = self.store.retain(&all, policy, &in_use).await.map_err(failure)?;
         let Some(newest) = retained.newest else { return Ok(()) };
         if retained.newest_problems.is_empty() {
             let manifest = self.store.manifest(&newest).await.map_err(failure)?;
@@ -173,37 +232,47 @@ impl Repository {
         let _ = self.commands.send(command).await;
     }
 
-    /// The newest checkpoint of a run that stands, is whole and is not past `at_most`; and what people should know.
+    /// The newest checkpoint of a run that stands, is whole and is not past `at_most`, kept from retention; and what
+    /// people should know.
     ///
     /// # Errors
     /// The store or the database cannot be read: that says nothing about what is in it.
     pub async fn find_restore(
-        &self,
+        self: &Arc<Self>,
         run: &RunId,
         at_most: Step,
-    ) -> Result<(Option<CheckpointAt>, Vec<String>), Failure> {
-        let (good, notes) = self.newest_good(run, at_most).await?;
-        Ok((good.map(|id| CheckpointAt { generation: id.generation, step: id.step }), notes))
+    ) -> Result<(Option<Pin>, Vec<String>), Failure> {
+        loop {
+            let (good, notes) = self.newest_good(run, at_most).await?;
+            let Some(id) = good else { return Ok((None, notes)) };
+            let pin = self.pin(id).await;
+            match self.store.manifest(pin.id()).await {
+                Ok(_) => return Ok((Some(pin), notes)),
+                // Retention was quicker: there is a newer one.
+                Err(CheckpointError::NotFound(_)) => {}
+                Err(error) => return Err(failure(error)),
+            }
+        }
     }
 
-    /// The same, as an id.
+    /// The same, as an id that nothing keeps.
     pub async fn newest_good(
         &self,
         run: &RunId,
         at_most: Step,
     ) -> Result<(Option<CheckpointId>, Vec<String>), Failure> {
-        // Superseded ones are left out. One whose manifest is damaged is in no list: it is looked at, and named.
+        // By folder, not by manifest: one whose manifest is damaged or cannot be read is looked at, and named.
         let mut superseded = Vec::new();
-        for manifest in self.store.list(run).await.map_err(failure)? {
-            if !self.stands(&manifest.id).await? {
-                superseded.push(manifest.id);
+        for id in self.store.folders(run).await.map_err(failure)? {
+            if id.step <= at_most && !self.stands(&id).await? {
+                superseded.push(id);
             }
         }
         let usable = |id: &CheckpointId| id.step <= at_most && !superseded.contains(id);
         let found = self.store.newest_good(run, usable).await.map_err(failure)?;
         let notes = found.bad.iter().map(|(id, problems)| {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            format!("the checkpoint at step {} was passed over, it is damaged: {}", id.step, problems.join("; "))
+            format!("the checkpoint at step {} was passed over: {}", id.step, problems.join("; "))
         });
         Ok((found.good.map(|manifest| manifest.id), notes.collect()))
     }

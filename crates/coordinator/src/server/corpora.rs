@@ -36,6 +36,7 @@ impl std::fmt::Debug for Corpora {
 /// A corpus that cannot be used, for the other side.
 pub fn failure(error: &CorpusError) -> Failure {
     let kind = match error.kind {
+        // A worker asks again for as long as it is told this, so it is only for what may pass by itself.
         ErrorKind::Io => FailureKind::Unavailable,
         ErrorKind::Internal => FailureKind::Internal,
         _ => FailureKind::Invalid,

@@ -9,12 +9,12 @@ mod sessions;
 pub use batch::{RunDetails, run_record};
 pub use sessions::{QUEUE as SESSION_QUEUE, SessionHandle};
 
-use super::checkpoints::Repository;
+use super::checkpoints::{Pin, Repository};
 use super::clock::Clock;
 use super::on_thread::OnThread;
 use super::rendezvous::Rendezvous;
 use batch::Batch;
-use control::{Control, Directive, Effect, Event, Holding, Record, Refusal, RunSpec, WorkerFacts};
+use control::{CheckpointAt, Control, Directive, Effect, Event, Holding, Record, Refusal, RunSpec, WorkerFacts};
 use proto::v1;
 use sessions::Sessions;
 use std::collections::BTreeMap;
@@ -111,8 +111,8 @@ pub enum Command {
     RestoreFound {
         /// For which run.
         run: RunId,
-        /// The checkpoint.
-        at: Option<control::CheckpointAt>,
+        /// The checkpoint, kept until the run's row names it.
+        found: Option<Pin>,
         /// What people should know, e.g. that a damaged one was passed over.
         notes: Vec<String>,
     },
@@ -295,7 +295,7 @@ impl Driver {
                 answers.push(Box::new(move || _ = done.send(answer)));
             }
             Command::CheckpointCommitted { row, done } => {
-                let at = control::CheckpointAt { generation: row.id.generation, step: row.id.step };
+                let at = CheckpointAt { generation: row.id.generation, step: row.id.step };
                 let run = row.id.run.clone();
                 batch.changes.push(Change::Checkpoint(row));
                 self.control.handle(now, Event::CheckpointCommitted { run, at });
@@ -303,9 +303,12 @@ impl Driver {
             }
             Command::Write { changes } => batch.changes.extend(changes),
             Command::Happened { event } => self.control.handle(now, event),
-            Command::RestoreFound { run, at, notes } => {
+            Command::RestoreFound { run, found, notes } => {
                 batch.changes.extend(notes.into_iter().map(|text| self.note(&run, text)));
+                let at =
+                    found.as_ref().map(|pin| CheckpointAt { generation: pin.id().generation, step: pin.id().step });
                 self.control.handle(now, Event::RestoreFound { run, at });
+                answers.push(Box::new(move || drop(found)));
             }
             Command::Ask(question) => (question.0)(&self.control),
         }
@@ -458,7 +461,7 @@ impl Driver {
         let sender = self.sender.clone();
         tokio::spawn(async move {
             let mut told = false;
-            let (at, notes) = loop {
+            let (found, notes) = loop {
                 let failure = match repository.find_restore(&run, at_most).await {
                     Ok(found) => break found,
                     Err(failure) => failure,
@@ -476,7 +479,7 @@ impl Driver {
                 }
             };
             // Only a coordinator that is ending no longer listens.
-            let _ = sender.send(Command::RestoreFound { run, at, notes }).await;
+            let _ = sender.send(Command::RestoreFound { run, found, notes }).await;
         });
     }
 }

@@ -174,14 +174,12 @@ impl Ledger {
         }
     }
 
-    /// `recorded`: the run's own step and chain.
-    pub fn finish(mut self, recorded: Option<(Step, Digest)>) -> Report {
-        if let Some((step, chain)) = recorded {
-            if step != self.step {
-                self.problem(format!("the run is at step {step}, its commits end at step {}", self.step));
-            } else if chain != self.chain {
-                self.problem(format!("the run's chain of samples is {chain}, its commits give {}", self.chain));
-            }
+    /// `step` and `chain` are the run's own; right after a rewind it has no chain yet.
+    pub fn finish(mut self, step: Step, chain: Option<Digest>) -> Report {
+        if step != self.step {
+            self.problem(format!("the run is at step {step}, its commits end at step {}", self.step));
+        } else if let Some(chain) = chain.filter(|chain| *chain != self.chain) {
+            self.problem(format!("the run's chain of samples is {chain}, its commits give {}", self.chain));
         }
         if self.problem_count > self.problems.len() {
             self.problems.push(format!("and {} more", self.problem_count - self.problems.len()));

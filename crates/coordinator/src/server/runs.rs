@@ -153,9 +153,8 @@ impl RunsService {
             }
             tokio::task::yield_now().await;
         }
-        let expected = row.samples_digest.map(|chain| (row.step, chain));
         let ledger::Report { ok, epochs, samples, duplicates, missing, chain, problems, steps } =
-            ledger.finish(expected);
+            ledger.finish(row.step, row.samples_digest);
         Ok(v1::LedgerReport { ok, epochs, samples, duplicates, missing, chain: chain.to_string(), problems, steps })
     }
 }
@@ -167,9 +166,10 @@ impl v1::runs_server::Runs for RunsService {
         let submission = submit::check(&text, &self.reader, &self.repository, &self.corpora).await?;
         let run = submission.run.clone();
         let (done, answer) = oneshot::channel();
-        let submit::Submission { run: id, spec, details } = submission;
+        let submit::Submission { run: id, spec, details, parent } = submission;
         self.commands.send(Command::Submit { run: id, spec, details, done }).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())?;
+        drop(parent);
         tracing::info!(run = %run, "run submitted");
         Ok(Response::new(v1::SubmitResponse { run: run.into() }))
     }

@@ -1,6 +1,6 @@
 //! What is looked at before a run is queued, so that it does not fail for a reason that was plain to see.
 
-use super::checkpoints::{self, Repository};
+use super::checkpoints::{self, Pin, Repository};
 use super::clock::Clock;
 use super::corpora::{self, Corpora, Opened, blocking};
 use super::driver::RunDetails;
@@ -13,7 +13,7 @@ use corpus::Loader;
 use proto::{Failure, FailureKind};
 use std::path::Path;
 use std::sync::Arc;
-use store::{CheckpointId, Reader};
+use store::Reader;
 use types::{Cursor, RunId, SlotId, Step};
 
 /// A run that may be queued.
@@ -25,13 +25,15 @@ pub struct Submission {
     pub spec: RunSpec,
     /// What only the shell needs.
     pub details: RunDetails,
+    /// Keeps the parent checkpoint until the run's row does.
+    pub parent: Option<Pin>,
 }
 
 /// Checks a config, its data, its tokenizer, what it starts from, and the room for its checkpoints.
 pub async fn check(
     text: &str,
     reader: &OnThread<Reader>,
-    repository: &Repository,
+    repository: &Arc<Repository>,
     corpora: &Corpora,
 ) -> Result<Submission, Failure> {
     let invalid = |error: config::ConfigError| Failure::new(FailureKind::Invalid, error.to_string());
@@ -46,8 +48,9 @@ pub async fn check(
     repository.store().check_space(budget).map_err(checkpoints::failure)?;
     let run: RunId = uuid::Uuid::now_v7().to_string().parse().expect("a UUID is an identifier");
     corpora.keep(run.clone(), opened);
-    let details = RunDetails { config: config::to_toml(&config), parent, created_ms: Clock::wall_ms() };
-    Ok(Submission { run, spec: RunSpec::of(&config), details })
+    let id = parent.as_ref().map(|pin| pin.id().clone());
+    let details = RunDetails { config: config::to_toml(&config), parent: id, created_ms: Clock::wall_ms() };
+    Ok(Submission { run, spec: RunSpec::of(&config), details, parent })
 }
 
 /// Opens the data and makes the first samples of one slot from it.
@@ -87,8 +90,8 @@ fn checkpoint_bytes(shape: &ModelShape) -> u64 {
 async fn parent(
     config: &CheckedConfig,
     reader: &OnThread<Reader>,
-    repository: &Repository,
-) -> Result<Option<CheckpointId>, Failure> {
+    repository: &Arc<Repository>,
+) -> Result<Option<Pin>, Failure> {
     let from = &config.init.from;
     match config
         .init
@@ -131,9 +134,12 @@ async fn parent(
                 );
                 return Err(Failure::new(FailureKind::Invalid, message));
             };
-            let problems = repository.store().verify(&id).await.map_err(checkpoints::failure)?;
+            // From here on retention leaves it; what is verified now is what the run will find.
+            let pin = repository.pin(id).await;
+            let id = pin.id();
+            let problems = repository.store().verify(id).await.map_err(checkpoints::failure)?;
             if problems.is_empty() {
-                return Ok(Some(id));
+                return Ok(Some(pin));
             }
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
             let message = format!("`init.from` = `{from}`: checkpoint {id} is damaged: {}", problems.join("; "));

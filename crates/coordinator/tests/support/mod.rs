@@ -194,6 +194,15 @@ pub fn config(folder: &Path, steps: u64) -> String {
     )
 }
 
+/// That corpus, a coordinator, and such a run in its queue.
+pub async fn small_run(steps: u64) -> (tempfile::TempDir, Server, String) {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let server = Server::start(&folder.path().join("data")).await;
+    let run = server.submit(&config(folder.path(), steps)).await;
+    (folder, server, run)
+}
+
 /// A worker whose training is nothing but the data order: what it reports is what a real one would.
 pub struct FakeWorker {
     pub name: String,
@@ -243,6 +252,16 @@ impl FakeWorker {
         worker
     }
 
+    /// And has done the first `steps` steps of the run that it is assigned.
+    pub async fn trains(server: &Server, name: &str, steps: u64) -> (Self, FakeTraining) {
+        let mut worker = Self::join(server, name, None).await;
+        let mut training = FakeTraining::new(worker.assigned().await);
+        for _ in 0..steps {
+            worker.step(&mut training).await;
+        }
+        (worker, training)
+    }
+
     pub async fn report(&self, report: Report) {
         self.reports.send(v1::WorkerMessage { kind: Some(report) }).await.unwrap();
     }
@@ -267,24 +286,7 @@ impl FakeWorker {
     }
 
     pub async fn progress(&self, training: &FakeTraining, segments: Vec<Segment>) {
-        let metric = v1::Metric {
-            attempt: 0,
-            step: training.step,
-            key: "loss".to_owned(),
-            value: 10.0 / training.step as f64,
-            time_ms: 1,
-        };
-        self.report(Report::Progress(v1::Progress {
-            run: training.assign.run.clone(),
-            generation: training.assign.generation,
-            step: training.step,
-            segments: segments.into_iter().map(v1::Segment::from).collect(),
-            samples_digest: training.digest.0.to_vec(),
-            metrics: vec![metric],
-            tokens: 64,
-            seconds: 0.1,
-        }))
-        .await;
+        self.report(Report::Progress(progress(training, segments))).await;
     }
 
     /// Uploads this rank's part of a checkpoint of the present step.
@@ -328,6 +330,27 @@ impl FakeWorker {
             weights_digest: vec![7; 32],
         }))
         .await;
+    }
+}
+
+/// What a member reports of the step that it has done last.
+pub fn progress(training: &FakeTraining, segments: Vec<Segment>) -> v1::Progress {
+    let metric = v1::Metric {
+        attempt: 0,
+        step: training.step,
+        key: "loss".to_owned(),
+        value: 10.0 / training.step as f64,
+        time_ms: 1,
+    };
+    v1::Progress {
+        run: training.assign.run.clone(),
+        generation: training.assign.generation,
+        step: training.step,
+        segments: segments.into_iter().map(v1::Segment::from).collect(),
+        samples_digest: training.digest.0.to_vec(),
+        metrics: vec![metric],
+        tokens: 64,
+        seconds: 0.1,
     }
 }
 

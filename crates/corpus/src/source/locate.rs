@@ -7,6 +7,7 @@ use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use url::Url;
 
@@ -18,6 +19,8 @@ pub(super) struct Located {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) path: Path,
     pub(super) size: u64,
+    /// The same for every name of one file: links, `./`, overlapping globs.
+    pub(super) identity: String,
 }
 
 impl Located {
@@ -78,7 +81,8 @@ fn local(text: &str) -> Result<Vec<Located>, CorpusError> {
             let location = std::path::absolute(&path)
                 .map_err(|error| io_error(&name, &error))
                 .and_then(|path| Path::from_absolute_path(path).map_err(|error| store_error(&name, &error.into())))?;
-            Ok(Located { name, store: store.clone(), path: location, size: metadata.len() })
+            let identity = format!("{}:{}", metadata.dev(), metadata.ino());
+            Ok(Located { name, store: store.clone(), path: location, size: metadata.len(), identity })
         })
         .collect()
 }
@@ -100,7 +104,8 @@ async fn remote(text: &str) -> Result<Vec<Located>, CorpusError> {
     let store: Arc<dyn ObjectStore> = store.into();
     if wildcard.is_none() {
         let meta = store.head(&prefix).await.map_err(|error| store_error(text, &error))?;
-        return Ok(vec![Located { name: text.to_owned(), store, path: prefix, size: meta.size }]);
+        let identity = format!("{}/{prefix}", &url[..url::Position::BeforePath]);
+        return Ok(vec![Located { name: text.to_owned(), store, path: prefix, size: meta.size, identity }]);
     }
     let pattern = text.strip_prefix(fixed).unwrap_or_default();
     let pattern = glob::Pattern::new(pattern).map_err(|error| {
@@ -123,6 +128,7 @@ async fn remote(text: &str) -> Result<Vec<Located>, CorpusError> {
     Ok(matching
         .map(|meta| Located {
             name: format!("{fixed}{}", tail(&meta.location)),
+            identity: format!("{}/{}", &url[..url::Position::BeforePath], meta.location),
             store: store.clone(),
             path: meta.location,
             size: meta.size,
@@ -131,22 +137,28 @@ async fn remote(text: &str) -> Result<Vec<Located>, CorpusError> {
 }
 
 pub(super) fn store_error(name: &str, error: &object_store::Error) -> CorpusError {
-    match error {
-        object_store::Error::NotFound { .. } => not_found(name),
-        other => CorpusError::new(
-            ErrorKind::Io,
-            name,
-            format!("cannot be read: {other}"),
-            "check the URL, the network, and the credentials in the environment (AWS_*, GOOGLE_*, AZURE_*)",
-        ),
-    }
+    use object_store::Error;
+    let kind = match error {
+        Error::NotFound { .. } => return not_found(name),
+        // A disk does not get better by waiting, nor do rights; the network does. The store has tried again already.
+        Error::Generic { store, .. } if *store != "LocalFileSystem" => ErrorKind::Io,
+        Error::JoinError { .. } => ErrorKind::Io,
+        _ => ErrorKind::Unreadable,
+    };
+    let help = if name.contains("://") {
+        "check the URL, the network, and the credentials in the environment (AWS_*, GOOGLE_*, AZURE_*)"
+    } else {
+        "check the file's permissions and its disk"
+    };
+    CorpusError::new(kind, name, format!("cannot be read: {error}"), help)
 }
 
 fn io_error(name: &str, error: &std::io::Error) -> CorpusError {
     if error.kind() == std::io::ErrorKind::NotFound {
         return not_found(name);
     }
-    CorpusError::new(ErrorKind::Io, name, format!("cannot be read: {error}"), "check the file's permissions")
+    let help = "check the file's permissions and its disk";
+    CorpusError::new(ErrorKind::Unreadable, name, format!("cannot be read: {error}"), help)
 }
 
 fn not_found(name: &str) -> CorpusError {

@@ -104,6 +104,17 @@ impl CheckpointError {
         }
     }
 
+    /// The file that could not be read, by its last name, and why.
+    pub(super) fn place(&self) -> (String, String) {
+        match self {
+            Self::Io { action, path, message } => {
+                let file = path.rsplit('/').next().unwrap_or(path);
+                (file.to_owned(), format!("cannot {action} it: {message}"))
+            }
+            other => ("checkpoint".to_owned(), other.to_string()),
+        }
+    }
+
     pub(super) fn io(action: &'static str, path: impl Display, error: &(dyn Error + 'static)) -> Self {
         Self::Io { action, path: path.to_string(), message: error.to_string() }
     }

@@ -36,18 +36,21 @@ pub struct NewestGood {
 }
 
 impl CheckpointRepository {
-    /// The committed checkpoints of a run, oldest first (see [`CheckpointId::age`]). One with a damaged manifest is
-    /// left out here; [`Self::newest_good`] names it.
+    /// The committed checkpoints of a run, oldest first (see [`CheckpointId::age`]). One whose manifest is damaged or
+    /// cannot be read is left out here; [`Self::newest_good`] names it.
+    ///
+    /// # Errors
+    /// The folder itself cannot be listed: that says nothing about what is in it.
     pub async fn list(&self, run: &RunId) -> Result<Vec<Manifest>, CheckpointError> {
         let mut found = Vec::new();
         for id in self.folders(run).await? {
             match self.manifest(&id).await {
                 Ok(manifest) => found.push(manifest),
                 Err(CheckpointError::NotFound(_)) => {}
-                Err(error @ CheckpointError::Damaged { .. }) => {
+                // One bad file must not hide the good checkpoints beside it.
+                Err(error) => {
                     tracing::warn!(run = %run, generation = id.generation.0, step = id.step.0, %error, "left out");
                 }
-                Err(other) => return Err(other),
             }
         }
         Ok(found)
@@ -127,29 +130,45 @@ impl CheckpointRepository {
 
     /// The newest checkpoint of a run that is `usable` and whose every byte is right. Those that are not usable, say
     /// because a rewind superseded them, are not read.
+    ///
+    /// # Errors
+    /// The store cannot be listed, or no checkpoint is good and one of them could not be read: another try may find it.
     pub async fn newest_good(
         &self,
         run: &RunId,
         usable: impl Fn(&CheckpointId) -> bool,
     ) -> Result<NewestGood, CheckpointError> {
-        let mut bad = Vec::new();
+        let (mut bad, mut unreadable) = (Vec::new(), None);
         for id in self.folders(run).await?.into_iter().rev().filter(usable) {
-            let problems = match self.verify(&id).await {
+            let problems = match self.verified(&id).await {
+                Ok(Ok(manifest)) => return Ok(NewestGood { good: Some(manifest), bad }),
+                Ok(Err(problems)) => problems,
                 Err(CheckpointError::NotFound(_)) => continue,
-                other => other?,
+                Err(error) => {
+                    let (file, message) = error.place();
+                    unreadable.get_or_insert(error);
+                    vec![CheckpointProblem { file, message }]
+                }
             };
-            if problems.is_empty() {
-                return Ok(NewestGood { good: Some(self.manifest(&id).await?), bad });
-            }
             let found = list(&problems);
             tracing::warn!(run = %run, generation = id.generation.0, step = id.step.0, found, "bad checkpoint");
             bad.push((id, problems));
         }
-        Ok(NewestGood { good: None, bad })
+        match unreadable {
+            // What cannot be read now may be good: to call it nothing would throw the run's work away.
+            Some(error) => Err(error),
+            None => Ok(NewestGood { good: None, bad }),
+        }
+    }
+
+    /// The manifest, or what is wrong.
+    async fn verified(&self, id: &CheckpointId) -> Result<Result<Manifest, Vec<CheckpointProblem>>, CheckpointError> {
+        let problems = self.verify(id).await?;
+        if problems.is_empty() { self.manifest(id).await.map(Ok) } else { Ok(Err(problems)) }
     }
 
     /// All checkpoint folders of a run, committed or not, oldest first.
-    pub(super) async fn folders(&self, run: &RunId) -> Result<Vec<CheckpointId>, CheckpointError> {
+    pub async fn folders(&self, run: &RunId) -> Result<Vec<CheckpointId>, CheckpointError> {
         let folder = run_folder(&self.base, run);
         let listed = self.store.list_with_delimiter(Some(&folder)).await;
         let listed =

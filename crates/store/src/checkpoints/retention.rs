@@ -16,6 +16,17 @@ pub struct RetentionPolicy {
     pub keep_best: usize,
 }
 
+/// What a run's history says of one of its checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It holds the state that the run went through.
+    Stands,
+    /// The run went back and did its step again: nobody goes on from it any more.
+    Superseded,
+    /// Its step is not committed (yet), so that no restore may take it: it neither counts nor goes.
+    Uncommitted,
+}
+
 /// What retention did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Retained {
@@ -28,20 +39,30 @@ pub struct Retained {
 }
 
 impl CheckpointRepository {
-    /// Verifies the newest checkpoint of a run and, if it is good, deletes those that the policy does not keep.
-    /// `in_use` stay: what a restore is reading, what another run started from.
+    /// Verifies the newest checkpoint among `all` (a run's, oldest first, see [`Self::list`]) and, if it is good,
+    /// deletes those that the policy does not keep. `in_use` stay: what a restore is reading, what another run started
+    /// from.
     pub async fn retain(
         &self,
-        run: &RunId,
+        all: &[(Manifest, Standing)],
         policy: RetentionPolicy,
         in_use: &[CheckpointId],
     ) -> Result<Retained, CheckpointError> {
-        let all = self.list(run).await?;
-        let Some(newest) = all.last() else { return Ok(Retained::default()) };
+        let Some((newest, standing)) = all.last() else { return Ok(Retained::default()) };
         let newest_problems = self.verify(&newest.id).await?;
         let mut retained = Retained { newest_problems, newest: Some(newest.id.clone()), deleted: Vec::new() };
-        if retained.newest_problems.is_empty() {
-            for id in surplus(&all, policy, in_use) {
+        if !retained.newest_problems.is_empty() {
+            return Ok(retained);
+        }
+        // What a restore would take has to be good, too.
+        let standing_newest = all.iter().rev().find(|(_, standing)| *standing == Standing::Stands);
+        let good = match standing_newest {
+            None => false,
+            Some(_) if *standing == Standing::Stands => true,
+            Some((manifest, _)) => self.verify(&manifest.id).await?.is_empty(),
+        };
+        if good {
+            for id in surplus(all, policy, in_use) {
                 self.delete(&id).await?;
                 retained.deleted.push(id);
             }
@@ -93,14 +114,19 @@ impl CheckpointRepository {
     }
 }
 
-/// What a policy does not keep of `all`, which is oldest first.
-fn surplus(all: &[Manifest], policy: RetentionPolicy, in_use: &[CheckpointId]) -> Vec<CheckpointId> {
-    let latest = all.iter().rev().take(policy.keep_latest.max(1));
+/// What a policy does not keep of `all`, which is oldest first. Only what stands competes for a place.
+fn surplus(all: &[(Manifest, Standing)], policy: RetentionPolicy, in_use: &[CheckpointId]) -> Vec<CheckpointId> {
+    let standing: Vec<&Manifest> =
+        all.iter().rev().filter(|(_, standing)| *standing == Standing::Stands).map(|(manifest, _)| manifest).collect();
+    let latest = standing.iter().take(policy.keep_latest.max(1)).copied();
     let mut measured: Vec<(f64, &Manifest)> =
-        all.iter().rev().filter_map(|manifest| Some((manifest.eval_loss?, manifest))).collect();
+        standing.iter().filter_map(|manifest| Some((manifest.eval_loss?, *manifest))).collect();
     // Stable: of two that are equally good the newer one stays.
     measured.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     let best = measured.into_iter().take(policy.keep_best).map(|(_, manifest)| manifest);
     let kept: HashSet<&CheckpointId> = latest.chain(best).map(|manifest| &manifest.id).chain(in_use).collect();
-    all.iter().map(|manifest| &manifest.id).filter(|id| !kept.contains(id)).cloned().collect()
+    let goes = |(manifest, standing): &&(Manifest, Standing)| {
+        *standing != Standing::Uncommitted && !kept.contains(&manifest.id)
+    };
+    all.iter().filter(goes).map(|(manifest, _)| manifest.id.clone()).collect()
 }

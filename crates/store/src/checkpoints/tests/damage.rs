@@ -73,3 +73,31 @@ async fn the_newest_good_one_is_found_and_the_bad_ones_are_named() {
     assert_eq!(repository.newest_good(&run_id(), |id| id.generation.0 == 9).await.unwrap().bad, []);
     assert_eq!(repository.list(&run_id()).await.unwrap().len(), 3);
 }
+
+/// Opening a file fails, which is another thing than that it is not there.
+fn make_unreadable(disk: &Disk, id: &CheckpointId, name: &str) {
+    let on_disk = disk.folder.as_ref().unwrap().path().join(disk.repository().path(id, name).as_ref());
+    std::fs::remove_file(&on_disk).unwrap();
+    std::os::unix::fs::symlink(&on_disk, &on_disk).unwrap();
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_read_is_passed_over_but_is_not_nothing() {
+    let disk = Disk::local();
+    let repository = disk.repository();
+    for id in [id(1, 10), id(1, 20), id(1, 30)] {
+        write(&repository, &id).await.unwrap();
+    }
+    make_unreadable(&disk, &id(1, 30), "state.json");
+    make_unreadable(&disk, &id(1, 20), "manifest.json");
+    let found = repository.newest_good(&run_id(), |_| true).await.unwrap();
+    assert_eq!(found.good.unwrap().id, id(1, 10));
+    let bad: Vec<_> = found.bad.iter().map(|(id, problems)| (id.to_string(), problems[0].to_string())).collect();
+    assert_eq!((bad[0].0.as_str(), bad[1].0.as_str()), ("run-1/1-30", "run-1/1-20"));
+    assert!(bad[0].1.starts_with("`state.json`: cannot read it: "), "{}", bad[0].1);
+    assert!(bad[1].1.starts_with("`manifest.json`: cannot read it: "), "{}", bad[1].1);
+    assert_eq!(repository.list(&run_id()).await.unwrap().len(), 2);
+    make_unreadable(&disk, &id(1, 10), "state.json");
+    let error = repository.newest_good(&run_id(), |_| true).await.unwrap_err();
+    assert!(matches!(error, CheckpointError::Io { .. }), "{error}");
+}

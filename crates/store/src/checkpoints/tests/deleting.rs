@@ -1,4 +1,4 @@
-use super::super::RetentionPolicy;
+use super::super::{Retained, RetentionPolicy, Standing};
 use super::faulty::Fault;
 use super::*;
 use object_store::ObjectStoreExt;
@@ -10,6 +10,17 @@ async fn written(disk: &Disk, steps: &[u64]) -> CheckpointRepository {
         write(&repository, &id(1, *step)).await.unwrap();
     }
     repository
+}
+
+/// With every checkpoint standing.
+async fn retain(
+    repository: &CheckpointRepository,
+    policy: RetentionPolicy,
+    in_use: &[CheckpointId],
+) -> Result<Retained, CheckpointError> {
+    let all = repository.list(&run_id()).await?;
+    let all: Vec<_> = all.into_iter().map(|manifest| (manifest, Standing::Stands)).collect();
+    repository.retain(&all, policy, in_use).await
 }
 
 #[tokio::test]
@@ -24,7 +35,7 @@ async fn the_latest_and_the_best_stay() {
         let disk = Disk::memory();
         let repository = written(&disk, &[10, 20, 30, 40, 50]).await;
         let policy = RetentionPolicy { keep_latest, keep_best };
-        let retained = repository.retain(&run_id(), policy, &in_use).await.unwrap();
+        let retained = retain(&repository, policy, &in_use).await.unwrap();
         assert_eq!(listed(&repository).await, expected, "{policy:?}");
         assert_eq!(retained.deleted.len(), 5 - expected.len());
         assert_eq!(retained.newest, Some(id(1, 50)));
@@ -37,9 +48,31 @@ async fn nothing_is_deleted_while_the_newest_is_bad() {
     let repository = written(&disk, &[10, 20, 30]).await;
     disk.store.put(&repository.path(&id(1, 30), "state.json"), "damaged".into()).await.unwrap();
     let policy = RetentionPolicy { keep_latest: 1, keep_best: 0 };
-    let retained = repository.retain(&run_id(), policy, &[]).await.unwrap();
+    let retained = retain(&repository, policy, &[]).await.unwrap();
     assert_eq!(retained.newest_problems[0].file, "state.json");
     assert_eq!((retained.deleted.len(), repository.list(&run_id()).await.unwrap().len()), (0, 3));
+}
+
+#[tokio::test]
+async fn only_what_stands_competes_for_a_place() {
+    use Standing::{Stands, Superseded, Uncommitted};
+    let disk = Disk::memory();
+    let repository = written(&disk, &[10, 20, 30, 40, 50]).await;
+    let standings = [Stands, Superseded, Stands, Stands, Uncommitted];
+    let all: Vec<_> = repository.list(&run_id()).await.unwrap().into_iter().zip(standings).collect();
+    let policy = RetentionPolicy { keep_latest: 1, keep_best: 1 };
+    // What no restore may take keeps no place from what it may.
+    disk.store.put(&repository.path(&id(1, 40), "state.json"), "damaged".into()).await.unwrap();
+    assert_eq!(repository.retain(&all, policy, &[]).await.unwrap().deleted, []);
+    put_again(&disk, 40).await;
+    let retained = repository.retain(&all, policy, &[]).await.unwrap();
+    assert_eq!(retained.deleted, [id(1, 20), id(1, 30)]);
+    assert_eq!(listed(&repository).await, [(1, 10), (1, 40), (1, 50)]);
+}
+
+async fn put_again(disk: &Disk, step: u64) {
+    let path = disk.repository().path(&id(1, step), "state.json");
+    disk.store.put(&path, content("state.json", step, 40).into()).await.unwrap();
 }
 
 #[tokio::test]
@@ -52,10 +85,10 @@ async fn a_deletion_that_breaks_off_leaves_nothing_that_looks_whole() {
                 written(&disk, &[10, 20, 30]).await;
                 let plan = Plan::new(fault, at);
                 let policy = RetentionPolicy { keep_latest: 1, keep_best: 0 };
-                let done = disk.breaking(&plan).retain(&run_id(), policy, &[]).await.is_ok();
+                let done = retain(&disk.breaking(&plan), policy, &[]).await.is_ok();
                 let repository = disk.repository();
                 assert_eq!(listed(&repository).await.last(), Some(&(1, 30)), "{fault:?} at {at}");
-                repository.retain(&run_id(), policy, &[]).await.unwrap();
+                retain(&repository, policy, &[]).await.unwrap();
                 repository.clean_unfinished(&run_id(), Generation(2)).await.unwrap();
                 assert_eq!(repository.folders(&run_id()).await.unwrap(), [id(1, 30)], "{fault:?} at {at}");
                 if done {

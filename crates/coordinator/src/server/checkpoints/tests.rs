@@ -1,0 +1,166 @@
+//! Retention and the search for a checkpoint, over a real store and a real database.
+
+use super::*;
+use crate::server::on_thread::Joiner;
+use bytes::Bytes;
+use store::{AttemptRow, CheckpointFile, CommitRow, Database, Shard, ShardOutcome};
+use types::{Attempt, Digest, Rank, WorldSize};
+
+const CONFIG: &str = "[run]\nname = \"r\"\nkind = \"pretrain\"\nsteps = 100\n[data]\npaths = [\"/c\"]\n[tokenizer]\n\
+    path = \"/t\"\n[batch]\nslots = 1\nmicro_batch = 1\nsequence_length = 16\n[checkpoint]\nkeep_latest = 1\n\
+    keep_best = 1\n";
+
+struct Room {
+    folder: tempfile::TempDir,
+    database: Database,
+    repository: Arc<Repository>,
+    // What retention writes; nobody carries it out here.
+    _commands: mpsc::Receiver<Command>,
+    _reader: Joiner,
+}
+
+fn run() -> RunId {
+    "run-1".parse().unwrap()
+}
+
+fn id(generation: u64, step: u64) -> CheckpointId {
+    CheckpointId { run: run(), generation: Generation(generation), step: Step(step) }
+}
+
+impl Room {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut database = Database::open(&folder.path().join("trireme.db")).unwrap();
+        database.apply(&[Change::Run(Self::row(0, 1, 1))]).unwrap();
+        let (reader, joiner) = OnThread::start("reader", database.reader().unwrap()).unwrap();
+        let store = CheckpointRepository::open(folder.path().join("store").to_str().unwrap()).unwrap();
+        let (commands, queue) = mpsc::channel(100);
+        let repository = Arc::new(Repository::new(store, reader, commands));
+        Self { folder, database, repository, _commands: queue, _reader: joiner }
+    }
+
+    fn row(step: u64, attempt: u32, generation: u64) -> RunRow {
+        RunRow {
+            id: run(),
+            name: "r".into(),
+            kind: "pretrain".into(),
+            status: "running".into(),
+            reason: None,
+            place: 1,
+            cancelling: false,
+            step: Step(step),
+            total_steps: Step(100),
+            attempt: Attempt(attempt),
+            generation: Generation(generation),
+            slots: 1,
+            min_workers: 1,
+            max_workers: 1,
+            members: vec![],
+            samples_digest: None,
+            weights_digest: None,
+            restore: None,
+            parent: None,
+            restarts: 0,
+            config: CONFIG.into(),
+            created_ms: 1,
+            updated_ms: 1,
+        }
+    }
+
+    fn commit(&mut self, attempt: u32, generation: u64, step: u64) {
+        let row = CommitRow {
+            run: run(),
+            attempt: Attempt(attempt),
+            step: Step(step),
+            generation: Generation(generation),
+            samples_digest: Digest::default(),
+            segments: vec![],
+            time_ms: 1,
+        };
+        self.database.apply(&[Change::Commit(row)]).unwrap();
+    }
+
+    async fn save(&self, id: &CheckpointId, eval_loss: f64) {
+        let content = Bytes::from(id.to_string());
+        let digest = Digest::blake3(&content);
+        let file = CheckpointFile { name: "state.json".into(), bytes: content.len() as u64, blake3: digest };
+        let chunks = futures::stream::iter([Ok::<_, String>(content)]);
+        self.repository.store().put_file(id, &file, chunks).await.unwrap();
+        let shard = Shard {
+            rank: Rank(0),
+            world: WorldSize(1),
+            files: vec![file],
+            eval_loss: Some(eval_loss),
+            weights_digest: None,
+        };
+        let outcome = self.repository.store().complete_shard(id, &shard, 1).await.unwrap();
+        assert!(matches!(outcome, ShardOutcome::Committed(_)));
+    }
+
+    async fn kept(&self) -> Vec<(u64, u64)> {
+        let all = self.repository.store().list(&run()).await.unwrap();
+        all.iter().map(|manifest| (manifest.id.generation.0, manifest.id.step.0)).collect()
+    }
+}
+
+#[tokio::test]
+async fn retention_leaves_what_is_pinned() {
+    let mut room = Room::new();
+    for step in [10, 20, 30] {
+        room.commit(1, 1, step);
+        room.save(&id(1, step), 1.0 / step as f64).await;
+    }
+    let pin = room.repository.pin(id(1, 10)).await;
+    let again = room.repository.pin(id(1, 10)).await;
+    room.repository.tend(&id(1, 30)).await.unwrap();
+    assert_eq!(room.kept().await, [(1, 10), (1, 30)]);
+    drop(pin);
+    room.repository.tend(&id(1, 30)).await.unwrap();
+    assert_eq!(room.kept().await, [(1, 10), (1, 30)], "the other pin holds");
+    drop(again);
+    room.repository.tend(&id(1, 30)).await.unwrap();
+    assert_eq!(room.kept().await, [(1, 30)]);
+}
+
+#[tokio::test]
+async fn a_superseded_checkpoint_takes_no_place_from_one_that_stands() {
+    let mut room = Room::new();
+    for step in [10, 20, 30] {
+        room.commit(1, 1, step);
+    }
+    room.save(&id(1, 10), 5.0).await;
+    // The best one of all, but the run went back behind it and did its step again.
+    room.save(&id(1, 30), 1.0).await;
+    let back = Change::Attempt(AttemptRow { run: run(), attempt: Attempt(2), from_step: Step(10) });
+    room.database.apply(&[Change::Run(Room::row(10, 2, 2)), back]).unwrap();
+    for step in [20, 30, 40] {
+        room.commit(2, 2, step);
+    }
+    room.save(&id(2, 20), 4.0).await;
+    room.save(&id(2, 40), 6.0).await;
+    // Its step is not committed yet: no restore may take it, and it takes no place either.
+    room.save(&id(2, 50), 0.5).await;
+    room.repository.tend(&id(2, 50)).await.unwrap();
+    assert_eq!(room.kept().await, [(2, 20), (2, 40), (2, 50)]);
+    let (found, notes) = room.repository.find_restore(&run(), Step(40)).await.unwrap();
+    assert_eq!((found.map(|pin| pin.id().clone()), notes.len()), (Some(id(2, 40)), 0));
+}
+
+#[tokio::test]
+async fn one_unreadable_file_does_not_hide_the_checkpoint_before_it() {
+    let mut room = Room::new();
+    for step in [10, 20] {
+        room.commit(1, 1, step);
+        room.save(&id(1, step), 1.0).await;
+    }
+    let manifest = room.folder.path().join("store/runs/run-1/checkpoints/1-20/manifest.json");
+    std::fs::remove_file(&manifest).unwrap();
+    std::os::unix::fs::symlink(&manifest, &manifest).unwrap();
+    let (found, notes) = room.repository.find_restore(&run(), Step(20)).await.unwrap();
+    assert_eq!(found.map(|pin| pin.id().clone()), Some(id(1, 10)));
+    assert_eq!(notes.len(), 1);
+    assert!(
+        notes[0].starts_with("the checkpoint at step 20 was passed over: `manifest.json`: cannot read"),
+        "{notes:?}"
+    );
+}
