@@ -69,6 +69,8 @@ pub fn run(arguments: TrainerArguments) -> anyhow::Result<()> {
     report_panics();
     // The agent may die in a way that lets it do nothing more.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    // `top` would call it `exe`, after the link that the agent starts it by.
+    nix::sys::prctl::set_name(c"worker-trainer")?;
     let stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let device = arguments.device.decide().open()?;
     trainer::set_threads(arguments.threads);
