@@ -13,7 +13,7 @@ const WORKERS: usize = 3;
 /// Faults in a usual run.
 const FAULTS: u64 = 3;
 /// Steps that may pass between two faults, the recovery from the first included.
-const STEPS_A_FAULT: u64 = 15;
+const STEPS_A_FAULT: u64 = 10;
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
