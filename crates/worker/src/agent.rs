@@ -5,6 +5,7 @@
 
 mod child;
 mod error;
+mod held;
 mod outbox;
 pub(crate) mod session;
 
@@ -13,6 +14,7 @@ pub use error::JoinError;
 
 use crate::connect::Coordinator;
 use child::{Death, TrainerProcess};
+use held::{HeldOrders, hold, moved};
 use outbox::Outbox;
 use proto::v1::coordinator_message::Kind as FromCoordinator;
 use proto::v1::worker_message::Kind as FromWorker;
@@ -33,7 +35,7 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 const LEAVE_ALONE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the operator wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wish {
     /// Go on.
     Work,
@@ -64,7 +66,8 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
     let mut agent = Agent {
         program,
         trainer: Trainer::Waiting { until: Instant::now() },
-        held_assign: None,
+        orders: HeldOrders::default(),
+        saving: None,
         failed_starts: 0,
         restart_pause: RESTART_PAUSE_MIN,
         outbox: Outbox::default(),
@@ -104,7 +107,8 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
                     }
                 }
                 FromTrainer::Said(kind) => agent.report(kind),
-                FromTrainer::Gone => agent.trainer_gone().await?,
+                FromTrainer::Silent => agent.trainer_gone(Some("it hung before it was ready")).await?,
+                FromTrainer::Gone => agent.trainer_gone(None).await?,
             },
             event = next_event(&mut events) => match event {
                 Some(session::Event::Up { queue, heartbeat: every }) => {
@@ -114,10 +118,14 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
                     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 }
                 Some(session::Event::Message(message)) => {
-                    if agent.obey(message).await {
-                        tracing::info!(worker, "released");
+                    if let Some(release) = agent.obey(message).await {
+                        let seconds = release.waited.as_secs_f64();
+                        tracing::info!(worker, seconds, "released");
                         agent.end_trainer().await;
-                        return Ok(());
+                        return match release.left_behind {
+                            Some(run) => Err(JoinError::Preempted { run }),
+                            None => Ok(()),
+                        };
                     }
                 }
                 Some(session::Event::Down) => agent.queue = None,
@@ -129,8 +137,10 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
             },
             permit = reserve(agent.queue.as_ref()), if agent.outbox.has_unsent() => match permit {
                 Some(permit) => {
-                    if let Some(message) = agent.outbox.take() {
-                        permit.send(message);
+                    match agent.outbox.take() {
+                        Ok(Some(message)) => _ = permit.send(message),
+                        Ok(None) => {}
+                        Err(error) => return Err(JoinError::Spool { error }),
                     }
                 }
                 None => agent.queue = None,
@@ -164,15 +174,25 @@ async fn reserve(queue: Option<&mpsc::Sender<WorkerMessage>>) -> Option<mpsc::Ow
 /// The trainer process, or when the next one starts.
 enum Trainer {
     Waiting { until: Instant },
-    Running { process: Box<TrainerProcess>, ready: bool },
+    Running { process: Box<TrainerProcess>, ready: bool, ready_until: Instant },
 }
 
 enum FromTrainer {
     /// It is time to start one.
     Due,
     Said(FromWorker),
+    /// It was not ready in time, and is killed.
+    Silent,
     /// It has closed its end.
     Gone,
+}
+
+/// A leaving worker is free to go.
+struct Release {
+    /// Since it was told to leave.
+    waited: Duration,
+    /// A run that nobody goes on with for now: all its workers left.
+    left_behind: Option<String>,
 }
 
 impl Trainer {
@@ -182,8 +202,15 @@ impl Trainer {
                 tokio::time::sleep_until(*until).await;
                 FromTrainer::Due
             }
-            Trainer::Running { process, .. } => loop {
-                match process.receive().await {
+            Trainer::Running { process, ready, ready_until } => loop {
+                let received = tokio::select! {
+                    received = process.receive() => received,
+                    () = tokio::time::sleep_until(*ready_until), if !*ready => {
+                        process.kill();
+                        return FromTrainer::Silent;
+                    }
+                };
+                match received {
                     Some(WorkerMessage { kind: Some(kind) }) => return FromTrainer::Said(kind),
                     Some(WorkerMessage { kind: None }) => {}
                     None => return FromTrainer::Gone,
@@ -196,8 +223,10 @@ impl Trainer {
 struct Agent {
     program: Program,
     trainer: Trainer,
-    /// An assignment that came while no trainer was ready; the next one gets it.
-    held_assign: Option<proto::v1::Assign>,
+    /// What came while no trainer was ready; the next one gets it.
+    orders: HeldOrders,
+    /// The run whose members were asked to save and stop, so that nothing is lost when all of them leave.
+    saving: Option<String>,
     /// Trainer processes in a row that were never ready.
     failed_starts: u32,
     restart_pause: Duration,
@@ -223,17 +252,20 @@ impl Agent {
     fn start_trainer(&mut self) -> Result<(), JoinError> {
         let process = TrainerProcess::start(&self.program)
             .map_err(|error| JoinError::Start { program: self.program.path.display().to_string(), error })?;
-        self.trainer = Trainer::Running { process: Box::new(process), ready: false };
+        let ready_until = Instant::now() + self.program.ready_patience;
+        self.trainer = Trainer::Running { process: Box::new(process), ready: false, ready_until };
         Ok(())
     }
 
     async fn trainer_ready(&mut self) {
         self.failed_starts = 0;
-        if let Trainer::Running { process, ready } = &mut self.trainer {
+        if let Trainer::Running { process, ready, .. } = &mut self.trainer {
             *ready = true;
-            if let Some(assign) = self.held_assign.take() {
-                hold(&self.holding, &assign);
-                process.send(&CoordinatorMessage { kind: Some(FromCoordinator::Assign(assign)) }).await;
+            for order in self.orders.take() {
+                if let FromCoordinator::Assign(assign) = &order {
+                    hold(&self.holding, assign);
+                }
+                process.send(&CoordinatorMessage { kind: Some(order) }).await;
             }
         }
     }
@@ -257,19 +289,26 @@ impl Agent {
                 let (run, generation, step) = (&report.run, report.generation, report.step);
                 tracing::warn!(run, generation, step, error = report.error, "a collective failed");
             }
+            FromWorker::Diverged(report) => {
+                let (run, generation, step) = (&report.run, report.generation, report.step);
+                tracing::error!(run, generation, step, reason = report.reason, "the state is not to be trusted");
+            }
+            // What it was asked to save is of no use to a run that is complete.
+            FromWorker::Finished(_) => self.saving = None,
             _ => {}
         }
         self.outbox.push(kind);
     }
 
-    /// The trainer process ended by itself: say so, and start another one.
-    async fn trainer_gone(&mut self) -> Result<(), JoinError> {
+    /// The trainer process ended by itself, or had to be ended because of `defect`: say so, and start another one.
+    async fn trainer_gone(&mut self, defect: Option<&str>) -> Result<(), JoinError> {
         let next = Trainer::Waiting { until: Instant::now() + self.restart_pause };
         self.restart_pause = (self.restart_pause * 2).min(RESTART_PAUSE_MAX);
-        let Trainer::Running { process, ready } = std::mem::replace(&mut self.trainer, next) else {
+        let Trainer::Running { process, ready, .. } = std::mem::replace(&mut self.trainer, next) else {
             return Ok(());
         };
         let Death { cause, last_lines } = process.wait(Duration::from_secs(5)).await;
+        let cause = defect.map_or(cause, str::to_owned);
         let held = self.holding.send_replace(None);
         self.beat = None;
         let (run, generation) = held.map_or((String::new(), 0), |holding| (holding.run, holding.generation));
@@ -285,39 +324,41 @@ impl Agent {
         Ok(())
     }
 
-    /// Passes a directive on; true if the worker is free to go.
-    async fn obey(&mut self, message: FromCoordinator) -> bool {
+    /// Passes a directive on; Some if the worker is free to go.
+    async fn obey(&mut self, message: FromCoordinator) -> Option<Release> {
+        let is_ready = matches!(self.trainer, Trainer::Running { ready: true, .. });
+        let mut release = None;
         match &message {
             FromCoordinator::Assign(assign) => {
                 let (run, generation) = (&assign.run, assign.generation);
                 tracing::info!(run, generation, rank = assign.rank, world = assign.world, "assigned");
-                self.outbox.forget_sent();
-                match &mut self.trainer {
-                    Trainer::Running { ready: true, .. } => hold(&self.holding, assign),
-                    _ => {
-                        self.held_assign = Some(assign.clone());
-                        return false;
-                    }
+                self.outbox.assigned(run);
+                self.saving = None;
+                if is_ready {
+                    hold(&self.holding, assign);
                 }
             }
-            FromCoordinator::Abort(abort) => {
-                let over =
-                    |assign: &proto::v1::Assign| assign.run == abort.run && assign.generation <= abort.generation;
-                self.held_assign.take_if(|assign| over(assign));
+            FromCoordinator::Request(request) => {
+                if request.checkpoint && request.pause {
+                    self.saving = Some(request.run.clone());
+                }
             }
-            FromCoordinator::Release(_) => {
-                self.outbox.forget_sent();
-                self.held_assign = None;
+            FromCoordinator::Release(released) => {
+                self.outbox.released();
                 self.holding.send_replace(None);
+                let left_behind = self.saving.take().filter(|run| *run == released.run);
+                release = self.leaving.map(|since| Release { waited: since.elapsed(), left_behind });
             }
-            FromCoordinator::Request(_) => {}
-            FromCoordinator::Welcome(_) | FromCoordinator::Goodbye(_) => return false,
+            FromCoordinator::Abort(_) => {}
+            FromCoordinator::Welcome(_) | FromCoordinator::Goodbye(_) => return None,
         }
-        let released = matches!(message, FromCoordinator::Release(_));
-        if let Trainer::Running { process, ready: true } = &mut self.trainer {
-            process.send(&CoordinatorMessage { kind: Some(message) }).await;
+        match &mut self.trainer {
+            Trainer::Running { process, ready: true, .. } => {
+                process.send(&CoordinatorMessage { kind: Some(message) }).await;
+            }
+            _ => self.orders.add(message),
         }
-        released && self.leaving.is_some()
+        release
     }
 
     /// One heartbeat, if there is a session with room: an old one is worth nothing.
@@ -360,50 +401,25 @@ impl Agent {
     }
 }
 
-fn hold(holding: &watch::Sender<Option<Holding>>, assign: &proto::v1::Assign) {
-    holding.send_modify(|holding| {
-        let step = match holding {
-            Some(before) if before.run == assign.run => before.step,
-            _ => 0,
-        };
-        *holding = Some(Holding { run: assign.run.clone(), generation: assign.generation, step });
-    });
-}
-
-/// The trainer has done so many steps of `run`. It may still be speaking of the run before the one that was assigned,
-/// whose steps must not be taken for steps of this one.
-fn moved(holding: &watch::Sender<Option<Holding>>, run: &str, step: u64) {
-    holding.send_if_modified(|holding| match holding {
-        Some(holding) if holding.run == run && holding.step != step => {
-            holding.step = step;
-            true
-        }
-        _ => false,
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::v1::Assign;
 
-    #[test]
-    fn steps_of_another_run_are_not_held() {
-        let (holding, _) = watch::channel(None);
-        let held = |holding: &watch::Sender<Option<Holding>>| {
-            holding.borrow().as_ref().map(|holding| (holding.run.clone(), holding.generation, holding.step))
+    #[tokio::test]
+    async fn a_trainer_that_hangs_before_it_is_ready_is_ended_and_told_of() {
+        let program = Program {
+            path: "/bin/sleep".into(),
+            arguments: vec!["600".into()],
+            variables: Vec::new(),
+            ready_patience: Duration::from_millis(20),
         };
-        let assign = |run: &str, generation| Assign { run: run.to_owned(), generation, ..Assign::default() };
-        moved(&holding, "a", 1);
-        assert_eq!(held(&holding), None);
-        hold(&holding, &assign("a", 1));
-        moved(&holding, "a", 500);
-        hold(&holding, &assign("a", 2));
-        assert_eq!(held(&holding), Some(("a".to_owned(), 2, 500)));
-        hold(&holding, &assign("b", 1));
-        moved(&holding, "a", 500);
-        assert_eq!(held(&holding), Some(("b".to_owned(), 1, 0)));
-        moved(&holding, "b", 1);
-        assert_eq!(held(&holding), Some(("b".to_owned(), 1, 1)));
+        // Nobody is called before a trainer is ready.
+        let coordinator = Coordinator::new("127.0.0.1:1", None).unwrap();
+        let config = JoinConfig { coordinator, register: Register::default(), program, patience: Duration::ZERO };
+        let (_sender, wish) = watch::channel(Wish::Work);
+        match run(config, wish).await {
+            Err(JoinError::TrainerNeverReady { cause, .. }) => assert_eq!(cause, "it hung before it was ready"),
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -58,7 +58,10 @@ enum Command {
   worker join head:7117 --name gpu-0 --device cuda:0 --token-file token
   TRIREME_COORDINATOR=head:7117 worker join --threads 4
 
-SIGTERM or Ctrl-C: finish the step, hand over, and end; a second one ends at once.")]
+SIGTERM, SIGUSR1 or Ctrl-C: finish the step, hand over, and end. If all workers of a run leave, its last step is saved
+first, and the exit code is 75. A second SIGTERM or Ctrl-C ends at once, with 75.
+
+When the coordinator goes away, training goes on, and reports wait in TMPDIR (1 GiB at most; then training waits too).")]
 struct JoinArguments {
     /// The coordinator's address.
     #[arg(value_name = "HOST:PORT", env = COORDINATOR_VARIABLE)]

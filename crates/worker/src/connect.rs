@@ -140,9 +140,9 @@ impl Coordinator {
         }
         let endpoint = Endpoint::from_shared(format!("http://{bare}"))
             .map_err(|error| fail(&error.to_string()))?
-            .connect_timeout(Duration::from_secs(5))
+            .connect_timeout(Duration::from_secs(2))
             .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(10))
+            .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(10))
             .keep_alive_while_idle(true);
         let bearer = Bearer(token.map(|token| token.header.clone()));

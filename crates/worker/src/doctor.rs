@@ -18,7 +18,11 @@ use std::time::Duration;
   worker doctor
   worker doctor --coordinator head:7117 --json
 
-Exit code 1 if something is missing without which a worker cannot train.")]
+Exit code 1 if something is missing without which a worker cannot train.
+
+If every command ends with `error while loading shared libraries: libtorch_cpu.so` (exit code 127), the libtorch that this
+program was built with was moved or deleted, or is not on this host. Run `cargo xtask setup` and build again, or set
+LD_LIBRARY_PATH to the `torch/lib` folder of the same version.")]
 pub struct DoctorArguments {
     /// Print one JSON object.
     #[arg(long)]

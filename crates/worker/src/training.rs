@@ -25,7 +25,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use tokio::signal::unix::{SignalKind, signal};
 use trainer::Requests;
 use uploads::Uploads;
@@ -53,6 +53,10 @@ pub struct TrainerArguments {
     pub address: String,
 }
 
+/// Jobs that wait for the main thread. The coordinator gives a member a new one when it has heard of the last, or has
+/// waited for that in vain; a trainer that is this far behind is stuck, and a new process is its cure.
+const JOBS_MAX: usize = 64;
+
 /// What the reader thread hands to the main thread.
 enum Job {
     Assign(Assign),
@@ -65,6 +69,8 @@ pub fn run(arguments: TrainerArguments) -> anyhow::Result<()> {
     report_panics();
     // The agent may die in a way that lets it do nothing more.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    // `top` would call it `exe`, after the link that the agent starts it by.
+    nix::sys::prctl::set_name(c"worker-trainer")?;
     let stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let device = arguments.device.decide().open()?;
     trainer::set_threads(arguments.threads);
@@ -79,7 +85,7 @@ pub fn run(arguments: TrainerArguments) -> anyhow::Result<()> {
     };
     let remote = Remote { coordinator, runtime: runtime.handle().clone() };
     let current = Arc::new(Current::default());
-    let (jobs, received) = channel();
+    let (jobs, received) = sync_channel(JOBS_MAX);
     let reader = stream.try_clone()?;
     let for_reader = current.clone();
     std::thread::Builder::new().name("agent".to_owned()).spawn(move || hear(reader, &for_reader, &jobs))?;
@@ -118,7 +124,7 @@ fn leave_signals_to_the_agent() -> std::io::Result<()> {
 }
 
 /// Hears the agent until it closes the socket.
-fn hear(mut stream: UnixStream, current: &Current, jobs: &Sender<Job>) {
+fn hear(mut stream: UnixStream, current: &Current, jobs: &SyncSender<Job>) {
     loop {
         let message: CoordinatorMessage = match link::read_blocking(&mut stream) {
             Ok(Some(message)) => message,
@@ -148,8 +154,13 @@ fn hear(mut stream: UnixStream, current: &Current, jobs: &Sender<Job>) {
             }
             Some(FromCoordinator::Welcome(_) | FromCoordinator::Goodbye(_)) | None => continue,
         };
-        if jobs.send(job).is_err() {
-            return;
+        match jobs.try_send(job) {
+            Ok(()) => {}
+            Err(TrySendError::Disconnected(_)) => return,
+            Err(TrySendError::Full(_)) => {
+                tracing::error!(jobs = JOBS_MAX, "the training thread takes no more assignments; ending the process");
+                std::process::exit(1);
+            }
         }
     }
     current.released();

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: our speed beside the peers', as ratios of medians inside one run.
+//! `cargo xtask bench`: our speed beside the peers', as ratios of medians inside one run, and recovery from faults.
 
 use crate::building::{binary, workspace};
 use crate::{cache, libtorch, python};
@@ -7,23 +7,25 @@ use std::process::Command;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Which measurements.
+    /// Which measurements: step, recovery.
     #[arg(long, default_value = "step")]
     suite: String,
     /// Fewer repetitions.
     #[arg(long)]
     quick: bool,
-    /// One JSON object a line: {suite, case, ours, peer, unit, ratio, goal, met}.
+    /// One JSON object a line; `suite`, `case` and `met` are in each.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     libtorch::set_up()?;
-    let python = python::interpreter()?;
     workspace()?;
     let mut bench = Command::new(binary("bench")?);
-    bench.args(["--suite", &arguments.suite]).arg("--python").arg(python);
+    bench.args(["--suite", &arguments.suite]);
+    if arguments.suite == "step" {
+        bench.arg("--python").arg(python::interpreter()?);
+    }
     for (given, flag) in [(arguments.quick, "--quick"), (arguments.json, "--json")] {
         if given {
             bench.arg(flag);

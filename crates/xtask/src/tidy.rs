@@ -32,8 +32,8 @@ const LAYERS: [(&str, u32); 17] = [
     ("golden", 5),
     ("sim", 5),
     ("e2e", 5),
-    ("benchmarks", 5),
     ("xtask", 5),
+    ("benchmarks", 6),
 ];
 
 /// Crates that must not reach these packages, not even through others.

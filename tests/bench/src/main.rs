@@ -7,22 +7,24 @@
 
 mod ours;
 mod peer;
+mod recovery;
 mod report;
 mod samples;
 mod step;
 
+use anyhow::Context;
 use clap::Parser;
 use std::path::PathBuf;
 
 #[derive(Parser)]
-#[command(about = "Measures Trireme's training step beside a plain PyTorch loop")]
+#[command(about = "Measures Trireme's training step beside a plain PyTorch loop, and its recovery from faults")]
 struct Arguments {
     /// What to measure.
     #[arg(long, default_value = "step")]
     suite: Suite,
-    /// The Python that has torch and transformers.
+    /// The Python that has torch and transformers; for `step`.
     #[arg(long)]
-    python: PathBuf,
+    python: Option<PathBuf>,
     /// Fewer repetitions.
     #[arg(long)]
     quick: bool,
@@ -35,18 +37,22 @@ struct Arguments {
 enum Suite {
     /// Whole training steps of one worker: samples, forward, backward, reduction, optimizer.
     Step,
+    /// How long training stands still after a worker or the coordinator is killed or frozen.
+    Recovery,
 }
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    let show = |line: &report::Line| {
-        if arguments.json {
-            println!("{}", line.json());
-        } else {
-            println!("{line}");
-        }
-    };
-    match arguments.suite {
-        Suite::Step => step::measure(&arguments.python, arguments.quick, show),
+    let Arguments { suite, python, quick, json } = Arguments::parse();
+    match suite {
+        Suite::Step => step::measure(&python.context("give --python")?, quick, |line| show(line, json)),
+        Suite::Recovery => recovery::measure(quick, |line| show(line, json)),
+    }
+}
+
+fn show(line: &(impl serde::Serialize + std::fmt::Display), json: bool) {
+    if json {
+        println!("{}", serde_json::to_string(line).expect("numbers and text are JSON"));
+    } else {
+        println!("{line}");
     }
 }

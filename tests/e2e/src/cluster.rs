@@ -28,6 +28,18 @@ impl Worker {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("the worker is there");
     }
 
+    /// Sends a signal to the agent and its trainer process, as a batch system or a frozen host does.
+    pub fn signal_all(&self, signal: Signal) {
+        let trainer = self.trainer_pid();
+        self.signal(signal);
+        kill(Pid::from_raw(trainer as i32), signal).expect("the trainer process is there");
+    }
+
+    /// Sends a signal to the trainer process alone.
+    pub fn signal_trainer(&self, signal: Signal) {
+        kill(Pid::from_raw(self.trainer_pid() as i32), signal).expect("the trainer process is there");
+    }
+
     /// SIGKILL to the agent; its trainer dies with it.
     pub fn kill(&mut self) {
         self.child.kill().expect("the worker is there");
@@ -114,13 +126,18 @@ impl Cluster {
 
     /// A command of one of our programs with this cluster's address and token.
     pub fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(program(name));
+        self.command_of(&program(name))
+    }
+
+    fn command_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command
             .env("XDG_DATA_HOME", self.folder.path())
             .env("TRIREME_COORDINATOR", &self.endpoint)
             .env_remove("TRIREME_TOKEN")
             .env("TRIREME_LOG", "info")
             .env("NO_COLOR", "1")
+            .current_dir(self.folder.path())
             .stdin(Stdio::null());
         command
     }
@@ -166,16 +183,26 @@ impl Cluster {
 
     /// Starts a one-thread worker without waiting for it; returns its index.
     pub fn spawn_worker(&mut self) -> usize {
+        self.spawn_worker_with(|_| {})
+    }
+
+    /// The same, after a change of its command.
+    pub fn spawn_worker_with(&mut self, change: impl FnOnce(&mut Command)) -> usize {
+        self.spawn_worker_of(&program("worker"), change)
+    }
+
+    /// The same, of another file than the one that was built.
+    pub fn spawn_worker_of(&mut self, program: &Path, change: impl FnOnce(&mut Command)) -> usize {
         self.named += 1;
         let name = format!("worker-{}", self.named);
         let log = self.log(&name);
-        let child = self
-            .command("worker")
+        let mut command = self.command_of(program);
+        command
             .args(["join", "--device", "cpu", "--threads", "1", "--name", &name])
             .stdout(log.try_clone().expect("a file"))
-            .stderr(log)
-            .spawn()
-            .expect("the worker starts");
+            .stderr(log);
+        change(&mut command);
+        let child = command.spawn().expect("the worker starts");
         self.workers.push(Worker { name, child });
         self.workers.len() - 1
     }
@@ -185,18 +212,25 @@ impl Cluster {
     pub fn add_workers(&mut self, count: usize) {
         let added: Vec<usize> = (0..count).map(|_| self.spawn_worker()).collect();
         for index in added {
-            let name = self.workers[index].name.clone();
-            self.until(&format!("{name} joins"), |cluster| {
-                std::fs::read_to_string(cluster.path(&format!("{name}.log")))
-                    .ok()
-                    .filter(|text| text.contains("joined"))
-            });
+            self.until_joined(index);
         }
+    }
+
+    /// Waits until a worker has joined.
+    #[track_caller]
+    pub fn until_joined(&self, index: usize) {
+        let name = &self.workers[index].name;
+        self.until(&format!("{name} joins"), |cluster| cluster.worker_log(index).contains("joined").then_some(()));
     }
 
     /// A worker by index, in the order in which they were started.
     pub fn worker(&mut self, index: usize) -> &mut Worker {
         &mut self.workers[index]
+    }
+
+    /// How many workers were started so far and not ended by [`Cluster::kill_workers`].
+    pub fn worker_count(&self) -> usize {
+        self.workers.len()
     }
 
     /// Everything a worker wrote.

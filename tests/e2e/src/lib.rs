@@ -11,11 +11,13 @@ mod cluster;
 mod config;
 mod corpus;
 mod process;
+mod proxy;
 
 pub use cluster::{Cluster, Worker};
 pub use config::{SLOW, pretraining};
 pub use corpus::{Corpus, WORDS, text_parquet};
 pub use process::{Output, program};
+pub use proxy::Proxy;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

@@ -7,9 +7,9 @@ use std::process::Command;
 /// The path of one of our binaries.
 pub fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a test knows its own path");
-    // target/debug/deps/this-test
-    let folder = own.parent().and_then(|deps| deps.parent()).expect("a test lies in target/PROFILE/deps");
-    let path = folder.join(name);
+    // target/debug/deps/this-test, or target/debug/bench
+    let folders = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).collect::<Vec<_>>();
+    let path = folders.iter().find(|path| path.is_file()).unwrap_or(&folders[0]).clone();
     assert!(path.exists(), "{} is not there: run `cargo build -p coordinator -p worker` first", path.display());
     path
 }

@@ -34,6 +34,8 @@ pub struct Program {
     pub arguments: Vec<OsString>,
     /// Added to the environment.
     pub variables: Vec<(OsString, OsString)>,
+    /// A process that has not said that it is ready after this long hangs.
+    pub ready_patience: Duration,
 }
 
 /// Why a trainer process is no more.
@@ -61,6 +63,7 @@ impl TrainerProcess {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut child = Command::new(&program.path)
+            .arg0("worker")
             .args(&program.arguments)
             .envs(program.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -108,6 +111,13 @@ impl TrainerProcess {
     pub async fn send(&mut self, message: &CoordinatorMessage) {
         if let Err(error) = link::write(&mut self.to, message).await {
             tracing::debug!(%error, "the trainer process takes no more messages");
+        }
+    }
+
+    /// Ends the process at once; [`TrainerProcess::wait`] tells that it did.
+    pub fn kill(&mut self) {
+        if let Err(error) = self.child.start_kill() {
+            tracing::debug!(%error, "the trainer process is gone already");
         }
     }
 
@@ -193,7 +203,12 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Program {
-        Program { path: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()], variables: Vec::new() }
+        Program {
+            path: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            variables: Vec::new(),
+            ready_patience: Duration::MAX,
+        }
     }
 
     async fn death_of(script: &str) -> Death {

@@ -61,6 +61,20 @@ pub enum JoinError {
         /// For how long.
         waited_seconds: u64,
     },
+    /// No worker of a run was left, so that it was saved and stopped.
+    #[error("left run {run} after its last step was saved: no other worker goes on with it")]
+    #[diagnostic(help("unless it was cancelled, it goes on by itself when workers join"))]
+    Preempted {
+        /// The run.
+        run: String,
+    },
+    /// Reports that were to be sent when the coordinator is back are lost, and the run's steps with them.
+    #[error("the reports kept on disk while the coordinator was away cannot be read back: {error}")]
+    #[diagnostic(help("check the disk that TMPDIR is on; the run goes on without this worker"))]
+    Spool {
+        /// Why.
+        error: std::io::Error,
+    },
     /// Told twice to end.
     #[error("ended at once, without release; a run that was here goes on without this worker")]
     Interrupted,
@@ -77,7 +91,7 @@ impl JoinError {
     pub fn exit_code(&self) -> u8 {
         match self {
             JoinError::Unauthenticated { .. } => 4,
-            JoinError::LeftAlone { .. } | JoinError::Interrupted => 75,
+            JoinError::LeftAlone { .. } | JoinError::Preempted { .. } | JoinError::Interrupted => 75,
             _ => 1,
         }
     }

@@ -2,58 +2,102 @@
 //!
 //! The session has no acknowledgements: whatever was sent before a connection broke may or may not have been handled.
 //! So what tells of steps is kept after sending and sent again in a new session; the coordinator knows repeated reports
-//! by generation and step. A new assignment shows that the coordinator has what it needs of the older ones. What tells
-//! of the trainer process is not repeated, because the new session's Register says how things stand.
+//! by generation and step. What tells of the trainer process is not repeated, because the new session's Register says
+//! how things stand.
+//!
+//! While the coordinator is away reports gather here: a few in memory, the others in a file. Nothing is ever dropped:
+//! when the file is as large as it may be, or the disk is full, the trainer has to wait.
+
+mod spool;
 
 use prost::Message;
 use proto::v1::{WorkerMessage, worker_message::Kind};
+use spool::Spool;
 use std::collections::VecDeque;
 
-/// How much may wait to be sent, in bytes, before the trainer has to wait: hours of steps with the coordinator away.
-const UNSENT_BYTES_MAX: usize = 64 << 20;
+/// How much waits to be sent in memory before the rest goes to the file.
+const UNSENT_BYTES_MAX: usize = 1 << 20;
 
 /// How many are kept after they were sent: more than HTTP/2's windows and both sides' queues can hold.
 const SENT_MAX: usize = 4096;
 
-/// Reports in order: first those that were sent in this session, then those that were not.
+/// Reports in order: those that were sent in this session, those in memory that were not, those in the file, and those
+/// that the file could not take.
 #[derive(Default)]
 pub struct Outbox {
     kept: VecDeque<WorkerMessage>,
     sent: usize,
     unsent_bytes: usize,
+    spool: Spool,
+    refused: VecDeque<WorkerMessage>,
 }
 
 impl Outbox {
     /// Adds a report.
     pub fn push(&mut self, kind: Kind) {
         let message = WorkerMessage { kind: Some(kind) };
+        if self.spool.is_empty() && self.refused.is_empty() && self.unsent_bytes < UNSENT_BYTES_MAX {
+            return self.keep(message);
+        }
+        if !self.refused.is_empty() {
+            return self.refused.push_back(message);
+        }
+        if let Err(error) = self.spool.append(&message) {
+            tracing::error!(%error, "reports cannot be stored until the coordinator is back; training waits");
+            self.refused.push_back(message);
+        }
+    }
+
+    fn keep(&mut self, message: WorkerMessage) {
         self.unsent_bytes += message.encoded_len();
         self.kept.push_back(message);
     }
 
     /// False: take no more from the trainer until something could be sent.
     pub fn has_room(&self) -> bool {
-        self.unsent_bytes < UNSENT_BYTES_MAX
+        self.refused.is_empty() && !self.spool.is_full()
     }
 
     /// Whether [`Outbox::take`] has something.
     pub fn has_unsent(&self) -> bool {
-        self.sent < self.kept.len()
+        self.sent < self.kept.len() || !self.spool.is_empty() || !self.refused.is_empty()
     }
 
     /// The next report to send; one of a step stays for a later session.
-    pub fn take(&mut self) -> Option<WorkerMessage> {
-        let message = self.kept.get(self.sent)?.clone();
+    ///
+    /// # Errors
+    /// The file cannot be read back.
+    pub fn take(&mut self) -> std::io::Result<Option<WorkerMessage>> {
+        if self.sent == self.kept.len() {
+            self.refill()?;
+        }
+        let Some(message) = self.kept.get(self.sent).cloned() else { return Ok(None) };
         self.unsent_bytes -= message.encoded_len();
         if !is_of_a_step(&message) {
-            return self.kept.remove(self.sent);
+            self.kept.remove(self.sent);
+            return Ok(Some(message));
         }
         self.sent += 1;
         if self.sent > SENT_MAX {
             self.kept.pop_front();
             self.sent -= 1;
         }
-        Some(message)
+        Ok(Some(message))
+    }
+
+    /// From the file into memory, and what the file refused after it.
+    fn refill(&mut self) -> std::io::Result<()> {
+        while self.unsent_bytes < UNSENT_BYTES_MAX {
+            let next = match self.spool.next()? {
+                Some(message) => Some(message),
+                None => self.refused.pop_front(),
+            };
+            match next {
+                Some(message) => self.keep(message),
+                None => break,
+            }
+        }
+        Ok(())
     }
 
     /// A new session: everything that tells of steps is sent again.
@@ -63,31 +107,50 @@ impl Outbox {
         self.unsent_bytes = self.kept.iter().map(Message::encoded_len).sum();
     }
 
-    /// The coordinator has given a new assignment or a release: nothing that was sent before matters any more.
-    pub fn forget_sent(&mut self) {
-        self.kept.drain(..self.sent);
-        self.sent = 0;
+    /// A new assignment, in `run`. What was sent of other runs, and of how older generations ended, does not matter any
+    /// more. Steps do: the assignment may have been on its way before their reports arrived.
+    pub fn assigned(&mut self, run: &str) {
+        self.forget_sent(|kind| matches!(kind, Kind::Progress(progress) if progress.run == run));
+    }
+
+    /// Nothing that was sent before matters any more: the coordinator has taken the run away.
+    pub fn released(&mut self) {
+        self.forget_sent(|_| false);
+    }
+
+    fn forget_sent(&mut self, matters: impl Fn(&Kind) -> bool) {
+        let unsent = self.kept.split_off(self.sent);
+        self.kept.retain(|message| message.kind.as_ref().is_some_and(&matters));
+        self.sent = self.kept.len();
+        self.kept.extend(unsent);
     }
 }
 
 fn is_of_a_step(message: &WorkerMessage) -> bool {
     matches!(
         message.kind,
-        Some(Kind::Progress(_) | Kind::StepFailed(_) | Kind::Paused(_) | Kind::Finished(_) | Kind::RunFailed(_))
+        Some(
+            Kind::Progress(_)
+                | Kind::StepFailed(_)
+                | Kind::Paused(_)
+                | Kind::Finished(_)
+                | Kind::RunFailed(_)
+                | Kind::Diverged(_)
+        )
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::v1::{Leaving, Progress};
+    use proto::v1::{Leaving, Progress, StepFailed};
 
     fn progress(run: &str, step: u64) -> Kind {
         Kind::Progress(Progress { run: run.to_owned(), step, ..Default::default() })
     }
 
     fn drain(outbox: &mut Outbox) -> Vec<u64> {
-        std::iter::from_fn(|| outbox.take())
+        std::iter::from_fn(|| outbox.take().unwrap())
             .map(|message| match message.kind {
                 Some(Kind::Progress(progress)) => progress.step,
                 _ => 0,
@@ -134,26 +197,66 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_forgets_what_was_sent_and_keeps_what_was_not() {
+    fn an_assignment_forgets_how_other_generations_ended_and_keeps_the_steps() {
         let mut outbox = Outbox::default();
+        outbox.push(progress("b", 7));
         outbox.push(progress("a", 1));
-        outbox.take();
+        outbox.push(Kind::StepFailed(StepFailed { run: "a".to_owned(), ..Default::default() }));
+        assert_eq!(drain(&mut outbox), [7, 1, 0]);
         outbox.push(progress("a", 2));
-        outbox.forget_sent();
+        outbox.assigned("a");
+        // The report of step 1 may have been lost with the session over which the assignment came.
         outbox.rewind();
-        assert_eq!(drain(&mut outbox), [2]);
+        assert_eq!(drain(&mut outbox), [1, 2]);
+        outbox.released();
+        outbox.rewind();
+        assert_eq!(drain(&mut outbox), [0; 0]);
         assert!(outbox.has_room() && !outbox.has_unsent());
     }
 
     #[test]
-    fn a_full_outbox_says_so() {
+    fn what_memory_does_not_hold_goes_through_the_file_in_order() {
         let mut outbox = Outbox::default();
-        let large = "x".repeat(1 << 20);
-        while outbox.has_room() {
-            outbox.push(progress(&large, 1));
+        let large = "x".repeat(100 << 10);
+        for step in 1..=30 {
+            outbox.push(progress(&large, step));
         }
-        assert_eq!(outbox.kept.len(), 64);
-        outbox.take();
+        assert!(outbox.kept.len() < 15 && !outbox.spool.is_empty());
+        let first: Vec<u64> = (0..5).filter_map(|_| outbox.take().unwrap()).map(|_| 0).collect();
+        assert_eq!(first.len(), 5);
+        // The session breaks: the file is not touched by that.
+        outbox.rewind();
+        outbox.push(progress(&large, 31));
+        assert_eq!(drain(&mut outbox), (1..=31).collect::<Vec<_>>());
+        assert!(outbox.spool.is_empty() && !outbox.has_unsent());
+    }
+
+    #[test]
+    fn a_full_outbox_says_so_and_drops_nothing() {
+        let mut outbox = Outbox { spool: Spool::with_room(3 << 20), ..Outbox::default() };
+        let large = "x".repeat(1 << 20);
+        let mut pushed = 0;
+        while outbox.has_room() {
+            pushed += 1;
+            outbox.push(progress(&large, pushed));
+        }
+        assert!((4..=6).contains(&pushed), "{pushed}");
+        // What the agent itself has to say is taken nevertheless.
+        outbox.push(progress("a", pushed + 1));
+        assert_eq!(drain(&mut outbox), (1..=pushed + 1).collect::<Vec<_>>());
+        assert!(outbox.has_room());
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_makes_the_trainer_wait() {
+        let mut outbox = Outbox { spool: Spool::on_a_full_disk(), ..Outbox::default() };
+        let large = "x".repeat(1 << 20);
+        outbox.push(progress(&large, 1));
+        assert!(outbox.has_room());
+        outbox.push(progress(&large, 2));
+        assert!(!outbox.has_room(), "the file refused it");
+        outbox.push(progress("a", 3));
+        assert_eq!(drain(&mut outbox), [1, 2, 3]);
         assert!(outbox.has_room());
     }
 }

@@ -16,8 +16,10 @@ use tonic::{Code, Status};
 
 /// Messages that wait for the network; the agent keeps the rest.
 const QUEUE: usize = 64;
-const PAUSE_MIN: Duration = Duration::from_millis(200);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Between two tries. A coordinator that is back hears from its workers well within two seconds; a try that finds
+/// nobody costs one packet.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How long the coordinator may call our own name taken after a reconnect: it may not have noticed yet that the old
 /// connection is dead.
 const OWN_NAME_PATIENCE: Duration = Duration::from_secs(60);

@@ -5,11 +5,17 @@ use crate::agent::{self, JoinConfig, Program, Wish};
 use crate::connect::{Coordinator, TOKEN_VARIABLE};
 use proto::v1::Register;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use types::WorkerId;
+
+/// From its start until a trainer process is ready it loads libtorch, from a slow network disk at worst.
+const READY_PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) fn run(arguments: JoinArguments) -> Result<ExitCode, Problem> {
     // One thread: the kernel ends a trainer process together with the thread that started it.
@@ -50,7 +56,8 @@ async fn configure(arguments: JoinArguments) -> Result<JoinConfig, Problem> {
         holding: None,
         address: address.clone(),
     };
-    let path = std::env::current_exe().map_err(|error| Problem::failure(format!("no path to itself: {error}")))?;
+    // This very program, also after the file on disk was replaced: an agent and a trainer of two versions do not mix.
+    let path = PathBuf::from("/proc/self/exe");
     let option = |name: &str, value: String| [OsString::from(format!("--{name}")), OsString::from(value)];
     let mut arguments = vec![OsString::from("trainer")];
     arguments.extend(option("coordinator", coordinator.address().to_owned()));
@@ -67,7 +74,7 @@ async fn configure(arguments: JoinArguments) -> Result<JoinConfig, Problem> {
     if let Some(token) = &token {
         variables.push((TOKEN_VARIABLE.into(), token.secret().into()));
     }
-    let program = Program { path, arguments, variables };
+    let program = Program { path, arguments, variables, ready_patience: READY_PATIENCE };
     Ok(JoinConfig { coordinator, register, program, patience: Duration::from_secs(patience) })
 }
 
@@ -80,15 +87,22 @@ fn default_name(host: &str, pid: u32) -> WorkerId {
     name.parse().expect("letters, digits and dashes, starting with a letter or digit")
 }
 
-/// SIGTERM, SIGINT and SIGUSR1 (a batch system's warning): leave; the second one of them: end at once.
+/// SIGTERM, SIGINT and SIGUSR1 (a batch system's warning): leave. The second SIGTERM or SIGINT: end at once. The warning
+/// does not count, because SIGTERM follows it as a rule.
 fn listen_for_signals() -> Result<watch::Receiver<Wish>, Problem> {
     let (sender, receiver) = watch::channel(Wish::Work);
+    let insisted = Arc::new(AtomicBool::new(false));
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::user_defined1()] {
         let mut signals = signal(kind).map_err(|error| Problem::failure(format!("no signal handler: {error}")))?;
-        let sender = sender.clone();
+        let (sender, insisted) = (sender.clone(), insisted.clone());
         tokio::spawn(async move {
             while signals.recv().await.is_some() {
-                sender.send_modify(|wish| *wish = if *wish == Wish::Work { Wish::Leave } else { Wish::Quit });
+                let insists = kind != SignalKind::user_defined1() && insisted.swap(true, Ordering::Relaxed);
+                sender.send_if_modified(|wish| {
+                    let before = *wish;
+                    *wish = if insists { Wish::Quit } else { before.max(Wish::Leave) };
+                    *wish != before
+                });
             }
         });
     }

@@ -18,8 +18,13 @@ use trainer::{Membership, Outcome, TrainError, Trainer};
 use types::{Attempt, Generation, Rank, RunId, SlotId, WorldSize};
 
 /// A backstop only: a peer that dies or hangs is found by the coordinator, whose Abort ends a collective at once. It is
-/// long because a peer may rightly be busy: reading a large checkpoint, or waiting for the coordinator to come back.
+/// long because a peer may rightly be busy: reading a large checkpoint, or waiting for the coordinator to come back. How
+/// long the members may take to meet is the rendezvous's own limit.
 const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// A run that is released has this long to store a checkpoint that is under way; the agent waits longer than that for
+/// the process to end.
+const FORGET_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the main thread works with.
 pub struct Workplace {
@@ -56,9 +61,9 @@ enum Failed {
 }
 
 impl Workplace {
-    /// Drops the run in memory, once its checkpoints are stored.
+    /// Drops the run in memory, once its checkpoints are stored or have taken too long.
     pub fn forget(&mut self) {
-        if let Err(message) = self.uploads.finish() {
+        if let Err(message) = self.uploads.end(FORGET_PATIENCE) {
             tracing::warn!(message, "a checkpoint was not stored");
         }
         self.held = None;
@@ -79,6 +84,7 @@ impl Workplace {
         }
         self.uploads.forget_failure();
         self.reporter.begin(&key, self.steps_held(&key));
+        let over = self.current.over(&key);
         let result = self.take_part(&key, assign);
         self.current.detach(&key);
         self.reporter.idle();
@@ -86,7 +92,7 @@ impl Workplace {
         match result {
             Ok(Outcome::Paused { step }) => {
                 // A pause is planned; its checkpoint must not be lost with the state.
-                if let Err(message) = self.uploads.finish() {
+                if let Err(message) = self.uploads.finish(&over) {
                     tracing::warn!(message, "a checkpoint was not stored");
                 }
                 self.reporter.send(Kind::Paused(v1::Paused { run, generation, step: step.0 }));
@@ -154,7 +160,7 @@ impl Workplace {
             config::parse("the run's config", &assign.config).and_then(|config| config.check("the run's config"));
         let config: CheckedConfig = config.map_err(|error| Failed::Run(error.to_string()))?;
         let over = self.current.over(key);
-        let (corpus, tokenizer) = units::open(&self.remote, &key.run, &config, &over).map_err(|failure| {
+        let (corpus, tokenizer) = units::open(&self.remote, &self.current, key, &config).map_err(|failure| {
             if over.is_cancelled() {
                 Failed::Step { step: 0, error: failure.message }
             } else {

@@ -105,6 +105,12 @@ impl Current {
         }
     }
 
+    /// The same for whatever generation of `run` is assigned now.
+    pub fn over_in(&self, run: &str) -> CancellationToken {
+        let key = self.lock().as_ref().map(|live| live.key.clone()).filter(|key| key.run == run);
+        self.over(&key.unwrap_or_else(|| Key { run: run.to_owned(), generation: 0 }))
+    }
+
     /// From now on the end of this assignment also ends its group's collectives.
     pub fn attach(&self, key: &Key, abort: AbortHandle) {
         match self.lock().as_mut() {
@@ -150,9 +156,9 @@ mod tests {
         current.assigned(key("a", 2));
         assert!(first.is_cancelled() && current.over(&key("a", 1)).is_cancelled());
         let second = current.over(&key("a", 2));
-        assert!(!second.is_cancelled());
+        assert!(!second.is_cancelled() && !current.over_in("a").is_cancelled() && current.over_in("b").is_cancelled());
         current.released();
-        assert!(second.is_cancelled());
+        assert!(second.is_cancelled() && current.over_in("a").is_cancelled());
     }
 
     #[test]

@@ -85,11 +85,11 @@ impl Host for RunHost<'_> {
 
     fn checkpoint(&self, capture: Capture) {
         self.current.checkpoint_made(self.key);
-        self.uploads.add(self.key.run.clone(), capture);
+        self.uploads.add(self.key.run.clone(), capture, &self.over);
     }
 
     fn wait_for_checkpoints(&self) -> Result<(), String> {
-        self.uploads.finish()
+        self.uploads.finish(&self.over)
     }
 
     fn restore(&self) -> Result<Option<CheckpointFiles>, String> {

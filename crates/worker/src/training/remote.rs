@@ -4,13 +4,17 @@
 
 use crate::connect::Coordinator;
 use proto::{Failure, FailureKind};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-const PAUSE_MIN: Duration = Duration::from_millis(200);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Between two tries. Short enough to go on in well under two seconds once the coordinator is back.
+const PAUSES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(1);
+/// A connection that breaks during a call looks like a call that breaks its connection (an answer that cannot be
+/// decoded, say). So often in a row it is taken for the former; a coordinator that is away is seen to be away soon.
+const BREAKS_MAX: u32 = 10;
 
 /// The coordinator and the runtime that carries calls to it.
 #[derive(Clone)]
@@ -42,36 +46,39 @@ impl Remote {
         &self,
         over: &CancellationToken,
         what: &str,
-        mut call: impl FnMut() -> F,
+        call: impl FnMut() -> F,
     ) -> Result<T, Failure> {
-        let mut pause = PAUSE_MIN;
-        loop {
-            let status = match self.runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    () = over.cancelled() => None,
-                    result = call() => Some(result),
-                }
-            }) {
-                None => return Err(ended()),
-                Some(Ok(value)) => return Ok(value),
-                Some(Err(status)) => status,
-            };
-            if !is_absence(&status) {
-                return Err(status.into());
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = over.cancelled() => Err(ended()),
+                result = repeat(what, PAUSES, call) => result.map_err(Failure::from),
             }
-            if pause == PAUSE_MIN {
-                let reason = crate::agent::session::root_cause(&status);
-                tracing::warn!(what, reason, "the coordinator does not answer; trying again");
-            }
-            self.runtime.block_on(async {
-                tokio::select! {
-                    () = over.cancelled() => {}
-                    () = tokio::time::sleep(pause) => {}
-                }
-            });
-            pause = (pause * 2).min(PAUSE_MAX);
+        })
+    }
+}
+
+async fn repeat<T, F: Future<Output = Result<T, Status>>>(
+    what: &str,
+    pauses: RangeInclusive<Duration>,
+    mut call: impl FnMut() -> F,
+) -> Result<T, Status> {
+    let (mut pause, mut breaks) = (*pauses.start(), 0);
+    loop {
+        let status = match call().await {
+            Ok(value) => return Ok(value),
+            Err(status) => status,
+        };
+        breaks = if status.code() == Code::Unavailable { 0 } else { breaks + 1 };
+        if !is_absence(&status) || breaks > BREAKS_MAX {
+            return Err(status);
         }
+        if pause == *pauses.start() {
+            let reason = crate::agent::session::root_cause(&status);
+            tracing::warn!(what, reason, "the coordinator does not answer; trying again");
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(*pauses.end());
     }
 }
 
@@ -84,4 +91,66 @@ pub fn is_absence(status: &Status) -> bool {
 
 fn ended() -> Failure {
     Failure::new(FailureKind::Fenced, "the assignment ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    /// A failure of the transport while a call was under way.
+    fn broken() -> Status {
+        Status::from_error(Box::new(std::io::Error::other("connection reset")))
+    }
+
+    async fn calls_until_an_end(answer: impl Fn(u32) -> Result<u32, Status>) -> (u32, Result<u32, Code>) {
+        let calls = Cell::new(0);
+        let result = repeat("test", Duration::from_micros(1)..=Duration::from_micros(2), || {
+            calls.set(calls.get() + 1);
+            std::future::ready(answer(calls.get()))
+        });
+        let result = result.await.map_err(|status| status.code());
+        (calls.get(), result)
+    }
+
+    #[tokio::test]
+    async fn absence_is_waited_out_and_an_answer_is_an_answer() {
+        let back_later = |call| if call < 50 { Err(Status::unavailable("away")) } else { Ok(call) };
+        assert_eq!(calls_until_an_end(back_later).await, (50, Ok(50)));
+        let refused = |_| Err(Status::data_loss("the file is damaged"));
+        assert_eq!(calls_until_an_end(refused).await, (1, Err(Code::DataLoss)));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_breaks_every_connection_is_given_up() {
+        assert!(is_absence(&broken()));
+        let (calls, result) = calls_until_an_end(|_| Err(broken())).await;
+        assert_eq!((calls, result.is_err()), (BREAKS_MAX + 1, true));
+        let restarts = |call| match call {
+            1..=90 if call % 3 == 0 => Err(broken()),
+            1..=90 => Err(Status::unavailable("away")),
+            _ => Ok(call),
+        };
+        assert_eq!(calls_until_an_end(restarts).await, (91, Ok(91)));
+    }
+
+    #[test]
+    fn the_end_of_the_assignment_ends_the_wait() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let coordinator = {
+            let _within = runtime.enter();
+            // Nobody listens on port 1.
+            Coordinator::new("127.0.0.1:1", None).unwrap()
+        };
+        let remote = Arc::new(Remote { coordinator, runtime: runtime.handle().clone() });
+        let over = CancellationToken::new();
+        let (waiting, end) = (remote.clone(), over.clone());
+        let waiter = std::thread::spawn(move || {
+            let request = proto::v1::DescribeRequest { run: "a".to_owned() };
+            waiting.persist(&end, "corpus", || async { waiting.coordinator.data().describe(request.clone()).await })
+        });
+        over.cancel();
+        assert_eq!(waiter.join().unwrap().err().unwrap().kind, FailureKind::Fenced);
+    }
 }

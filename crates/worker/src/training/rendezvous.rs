@@ -5,12 +5,16 @@ use crate::training::remote::{Remote, is_absence};
 use c10d::{KeyValueStore, StoreError};
 use proto::Failure;
 use proto::v1::{AddRequest, CompareSetRequest, KeyRequest, KeyValue, KeysRequest, Scope};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// The server waits this long in one call at most, so that a connection that died silently is noticed.
 const WAIT_SLICE: Duration = Duration::from_secs(10);
+/// The members' rendezvous as a whole: opening a corpus of many files on a slow store is the longest thing a member does
+/// before it comes. A generation that is given up ends the wait at once.
+const MEETING_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// Between two tries while the coordinator is away.
 const AWAY_PAUSE: Duration = Duration::from_millis(200);
 
@@ -19,13 +23,26 @@ pub struct RendezvousStore {
     remote: Remote,
     scope: Scope,
     over: CancellationToken,
+    /// What this member set. The coordinator keeps the keys in memory only: one that was away has forgotten them.
+    own: Mutex<Vec<KeyValue>>,
 }
 
 impl RendezvousStore {
     /// For one member of one generation; every call fails once `over` is cancelled.
     pub fn new(remote: Remote, key: &Key, worker: &str, over: CancellationToken) -> Self {
         let scope = Scope { run: key.run.clone(), generation: key.generation, worker: worker.to_owned() };
-        Self { remote, scope, over }
+        Self { remote, scope, over, own: Mutex::default() }
+    }
+
+    /// After the coordinator was away. What fails now is tried again with the next try of the call that waits.
+    async fn set_again(&self) {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for request in own {
+            if let Err(error) = self.remote.coordinator.rendezvous().set(request).await {
+                tracing::debug!(%error, "the coordinator is still away");
+                return;
+            }
+        }
     }
 
     fn scope(&self) -> Option<Scope> {
@@ -42,6 +59,7 @@ impl RendezvousStore {
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let started = Instant::now();
+        let timeout = timeout.min(MEETING_TIMEOUT);
         loop {
             let left = timeout.saturating_sub(started.elapsed());
             let slice = left.min(WAIT_SLICE);
@@ -50,6 +68,7 @@ impl RendezvousStore {
                 match tokio::time::timeout(slice + WAIT_SLICE, call(wait_ms)).await {
                     Ok(Err(status)) if is_absence(&status) => {
                         tokio::time::sleep(AWAY_PAUSE.min(slice)).await;
+                        self.set_again().await;
                         Ok(None)
                     }
                     Ok(Err(status)) if status.code() == tonic::Code::DeadlineExceeded => Ok(None),
@@ -74,6 +93,7 @@ fn store_error(failure: Failure) -> StoreError {
 impl KeyValueStore for RendezvousStore {
     fn set(&self, key: &str, value: &[u8]) -> Result<(), StoreError> {
         let request = KeyValue { scope: self.scope(), key: key.to_owned(), value: value.to_vec() };
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
         let call = || async { self.remote.coordinator.rendezvous().set(request.clone()).await };
         self.remote.persist(&self.over, "rendezvous", call).map(|_| ()).map_err(store_error)
     }

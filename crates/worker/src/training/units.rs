@@ -4,6 +4,7 @@
 //! All workers must have one plan and one vocabulary, and a path may mean other files on another host: so the tokenizer
 //! is always the coordinator's, and files are only read here if they are those that the coordinator describes.
 
+use crate::training::current::{Current, Key};
 use crate::training::remote::Remote;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -13,16 +14,16 @@ use corpus::{Corpus, CorpusError, CorpusFile, ErrorKind, Tokenizer, Unit, UnitSo
 use proto::v1::{DescribeRequest, ReadUnitRequest};
 use proto::{Failure, FailureKind};
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 /// Opens both; an error says why the run cannot go on.
 pub fn open(
     remote: &Remote,
-    run: &str,
+    current: &Arc<Current>,
+    key: &Key,
     config: &CheckedConfig,
-    over: &CancellationToken,
 ) -> Result<(Arc<Corpus>, Arc<Tokenizer>), Failure> {
-    let request = DescribeRequest { run: run.to_owned() };
+    let (run, over) = (&key.run, &current.over(key));
+    let request = DescribeRequest { run: run.clone() };
     let tokenizer = || async { remote.coordinator.data().tokenizer(request.clone()).await };
     let file = remote.persist(over, "tokenizer", tokenizer)?.into_inner();
     let tokenizer =
@@ -44,7 +45,7 @@ pub fn open(
         Err(reason) => {
             tracing::info!(run, reason, "the corpus is read through the coordinator");
             let paths = files.iter().map(|file| file.path.clone()).collect();
-            let source = RemoteSource { remote: remote.clone(), run: run.to_owned(), paths };
+            let source = RemoteSource { remote: remote.clone(), current: current.clone(), run: run.clone(), paths };
             Corpus::with_source(config, files, Arc::new(source)).map_err(failure)?
         }
     };
@@ -73,6 +74,7 @@ fn failure(error: CorpusError) -> Failure {
 /// Units read by the coordinator.
 struct RemoteSource {
     remote: Remote,
+    current: Arc<Current>,
     run: String,
     paths: Vec<String>,
 }
@@ -95,8 +97,8 @@ impl UnitSource for RemoteSource {
             first_row: unit.first_row,
             rows: unit.rows,
         };
-        // The loader's threads outlive a generation; the process's end is what ends them.
-        let forever = CancellationToken::new();
+        // Whoever trains may be waiting for this unit, and has to hear of the end of its assignment.
+        let over = self.current.over_in(&self.run);
         let call = || async {
             let mut chunks = self.remote.coordinator.data().read_unit(request.clone()).await?.into_inner();
             let mut bytes = Vec::new();
@@ -105,7 +107,7 @@ impl UnitSource for RemoteSource {
             }
             Ok(bytes)
         };
-        let bytes = self.remote.persist(&forever, "unit", call).map_err(|failure| {
+        let bytes = self.remote.persist(&over, "unit", call).map_err(|failure| {
             let kind = if failure.kind == FailureKind::Corrupt { ErrorKind::Corrupt } else { ErrorKind::Io };
             self.error(unit, kind, failure.message)
         })?;
@@ -139,6 +141,25 @@ mod tests {
         assert!(decode(&bytes[..bytes.len() / 2]).is_err());
         assert!(decode(&[]).is_err());
     }
+
+    #[test]
+    fn the_end_of_the_assignment_ends_the_wait_for_a_unit() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let coordinator = {
+            let _within = runtime.enter();
+            // Nobody listens on port 1.
+            crate::connect::Coordinator::new("127.0.0.1:1", None).unwrap()
+        };
+        let remote = Remote { coordinator, runtime: runtime.handle().clone() };
+        let (current, key) = (Arc::new(Current::default()), Key { run: "a".to_owned(), generation: 1 });
+        current.assigned(key.clone());
+        let source = RemoteSource { remote, current: current.clone(), run: "a".to_owned(), paths: Vec::new() };
+        let waiter = std::thread::spawn(move || source.read(&Unit { file: 0, row_group: 0, first_row: 0, rows: 1 }));
+        current.aborted(&key);
+        let error = waiter.join().unwrap().unwrap_err();
+        assert!(error.to_string().contains("the assignment ended"), "{error}");
+    }
+
     #[test]
     fn files_are_read_here_only_if_the_run_was_planned_with_them() {
         let folder = tempfile::tempdir().unwrap();

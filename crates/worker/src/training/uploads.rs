@@ -7,8 +7,11 @@ use crate::training::remote::Remote;
 use bytes::Bytes;
 use proto::v1::upload_part::Kind;
 use proto::v1::{CheckpointFile, CheckpointRef, Chunk, CompleteShardRequest, UploadHeader, UploadPart};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use trainer::Capture;
 
@@ -17,74 +20,91 @@ const CHUNK_BYTES: usize = 1 << 20;
 struct Job {
     run: String,
     capture: Capture,
+    given_up: CancellationToken,
 }
 
 #[derive(Default)]
 struct State {
-    /// Handed over and neither stored nor given up.
-    under_way: bool,
+    /// Of the one that was handed over and is neither stored nor given up: how to give it up.
+    under_way: Option<CancellationToken>,
     /// Why the newest capture is not stored.
     failure: Option<String>,
 }
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
+type Shared = Arc<watch::Sender<State>>;
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait_until_free(&self) -> MutexGuard<'_, State> {
-        let state = self.lock();
-        self.changed.wait_while(state, |state| state.under_way).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn done(&self, failure: Option<String>) {
-        *self.lock() = State { under_way: false, failure };
-        self.changed.notify_all();
-    }
+fn done(shared: &Shared, failure: Option<String>) {
+    shared.send_replace(State { under_way: None, failure });
 }
 
 /// The background thread's queue.
 pub struct Uploads {
-    jobs: Sender<Job>,
-    shared: Arc<Shared>,
+    jobs: SyncSender<Job>,
+    shared: Shared,
+    runtime: Handle,
 }
 
 impl Uploads {
     /// Starts the thread.
     pub fn start(remote: Remote, worker: String) -> std::io::Result<Self> {
-        let (jobs, receiver) = channel();
-        let shared = Arc::new(Shared::default());
-        let for_thread = shared.clone();
+        let (jobs, receiver) = sync_channel(1);
+        let shared = Shared::default();
+        let (for_thread, runtime) = (shared.clone(), remote.runtime.clone());
         std::thread::Builder::new()
             .name("uploads".to_owned())
             .spawn(move || work(&remote, &worker, &receiver, &for_thread))?;
-        Ok(Self { jobs, shared })
+        Ok(Self { jobs, shared, runtime })
     }
 
-    /// Hands a capture over; waits while an earlier one is under way.
-    pub fn add(&self, run: String, capture: Capture) {
-        let mut state = self.shared.wait_until_free();
-        *state = State { under_way: true, failure: None };
-        drop(state);
-        if self.jobs.send(Job { run, capture }).is_err() {
-            self.shared.done(Some("the thread that stores checkpoints has ended".to_owned()));
+    /// Hands a capture over; waits while an earlier one is under way. A capture whose assignment ends in that time is
+    /// dropped: its generation cannot complete the checkpoint any more.
+    pub fn add(&self, run: String, capture: Capture, over: &CancellationToken) {
+        if !self.wait_until_free(over.cancelled()) {
+            tracing::warn!(run, step = capture.step.0, "not stored: the assignment ended before its turn came");
+            return;
+        }
+        let given_up = CancellationToken::new();
+        self.shared.send_replace(State { under_way: Some(given_up.clone()), failure: None });
+        if self.jobs.send(Job { run, capture, given_up }).is_err() {
+            done(&self.shared, Some("the thread that stores checkpoints has ended".to_owned()));
         }
     }
 
-    /// Waits until nothing is under way; an error says why the newest capture is not stored.
-    pub fn finish(&self) -> Result<(), String> {
-        self.shared.wait_until_free().failure.clone().map_or(Ok(()), Err)
+    /// Waits until nothing is under way, or the assignment is over; an error says why the newest capture is not stored.
+    pub fn finish(&self, over: &CancellationToken) -> Result<(), String> {
+        if !self.wait_until_free(over.cancelled()) {
+            return Err("the assignment ended before the checkpoint was stored".to_owned());
+        }
+        self.shared.borrow().failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// The run is over: what is under way has so long to be stored, and is given up then.
+    pub fn end(&self, patience: Duration) -> Result<(), String> {
+        if !self.wait_until_free(async { tokio::time::sleep(patience).await }) {
+            if let Some(given_up) = &self.shared.borrow().under_way {
+                given_up.cancel();
+            }
+            self.wait_until_free(std::future::pending());
+        }
+        self.shared.borrow().failure.clone().map_or(Ok(()), Err)
     }
 
     /// A new generation: what failed in an older one does not matter to it.
     pub fn forget_failure(&self) {
-        self.shared.lock().failure = None;
+        self.shared.send_modify(|state| state.failure = None);
+    }
+
+    /// False if `end` came first.
+    fn wait_until_free(&self, end: impl Future<Output = ()>) -> bool {
+        let mut state = self.shared.subscribe();
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                // An error is impossible: the sender lives in `self`.
+                _ = state.wait_for(|state| state.under_way.is_none()) => true,
+                () = end => false,
+            }
+        })
     }
 }
 
@@ -94,33 +114,33 @@ fn work(remote: &Remote, worker: &str, jobs: &Receiver<Job>, shared: &Shared) {
     impl Drop for Guard<'_> {
         fn drop(&mut self) {
             if std::thread::panicking() {
-                self.0.done(Some("storing a checkpoint ended in a defect".to_owned()));
+                done(self.0, Some("storing a checkpoint ended in a defect".to_owned()));
             }
         }
     }
     let _guard = Guard(shared);
-    while let Ok(Job { run, capture }) = jobs.recv() {
-        let (generation, step) = (capture.generation.0, capture.step.0);
+    while let Ok(job) = jobs.recv() {
+        let (run, generation, step) = (&job.run, job.capture.generation.0, job.capture.step.0);
         let started = std::time::Instant::now();
-        match store(remote, worker, &run, &capture) {
+        match store(remote, worker, &job) {
             Ok(bytes) => {
                 let seconds = started.elapsed().as_secs_f64();
                 tracing::info!(run, generation, step, bytes, seconds, "checkpoint share stored");
-                shared.done(None);
+                done(shared, None);
             }
             Err(message) => {
                 tracing::error!(run, generation, step, message, "checkpoint share not stored");
-                shared.done(Some(format!("the checkpoint of step {step} could not be stored: {message}")));
+                done(shared, Some(format!("the checkpoint of step {step} could not be stored: {message}")));
             }
         }
     }
 }
 
 /// All files of this rank, then the word that the shard is complete. Returns the number of bytes.
-fn store(remote: &Remote, worker: &str, run: &str, capture: &Capture) -> Result<u64, String> {
-    let checkpoint = CheckpointRef { run: run.to_owned(), generation: capture.generation.0, step: capture.step.0 };
-    // A share is worth storing even when its generation is over, so nothing but the coordinator's answer ends this.
-    let forever = CancellationToken::new();
+fn store(remote: &Remote, worker: &str, job: &Job) -> Result<u64, String> {
+    let Job { run, capture, given_up } = job;
+    let checkpoint = CheckpointRef { run: run.clone(), generation: capture.generation.0, step: capture.step.0 };
+    // A share is worth storing even when its generation is over, so that does not end this.
     let mut files = Vec::new();
     for (name, contents) in capture.files().map_err(|error| error.to_string())? {
         let contents = Bytes::from(contents);
@@ -136,7 +156,7 @@ fn store(remote: &Remote, worker: &str, run: &str, capture: &Capture) -> Result<
             let parts = parts(header.clone(), contents.clone());
             remote.coordinator.checkpoints().upload(tokio_stream::iter(parts)).await
         };
-        remote.persist(&forever, "checkpoint upload", call).map_err(|failure| format!("{name}: {failure}"))?;
+        remote.persist(given_up, "checkpoint upload", call).map_err(|failure| format!("{name}: {failure}"))?;
         files.push(CheckpointFile { name, bytes: contents.len() as u64, blake3: hash });
     }
     let bytes = files.iter().map(|file| file.bytes).sum();
@@ -151,7 +171,7 @@ fn store(remote: &Remote, worker: &str, run: &str, capture: &Capture) -> Result<
         weights_digest: weights_digest.map(|digest| digest.0.to_vec()).unwrap_or_default(),
     };
     let call = || async { remote.coordinator.checkpoints().complete_shard(request.clone()).await };
-    remote.persist(&forever, "checkpoint", call).map_err(|failure| failure.to_string())?;
+    remote.persist(given_up, "checkpoint", call).map_err(|failure| failure.to_string())?;
     Ok(bytes)
 }
 
@@ -166,6 +186,29 @@ fn parts(header: UploadHeader, contents: Bytes) -> impl Iterator<Item = UploadPa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_waits_for_an_upload_hears_of_the_end() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (jobs, _receiver) = sync_channel(1);
+        let (shared, given_up) = (Shared::default(), CancellationToken::new());
+        shared.send_replace(State { under_way: Some(given_up.clone()), failure: None });
+        let uploads = Uploads { jobs, shared: shared.clone(), runtime: runtime.handle().clone() };
+
+        let over = CancellationToken::new();
+        over.cancel();
+        assert!(uploads.finish(&over).unwrap_err().contains("the assignment ended"));
+        assert!(!given_up.is_cancelled(), "the end of an assignment leaves the upload alone");
+
+        let thread = runtime.spawn(async move {
+            given_up.cancelled().await;
+            done(&shared, Some("given up".to_owned()));
+        });
+        assert_eq!(uploads.end(Duration::from_millis(1)), Err("given up".to_owned()));
+        runtime.block_on(thread).unwrap();
+        uploads.forget_failure();
+        assert_eq!(uploads.finish(&CancellationToken::new()), Ok(()));
+    }
 
     #[test]
     fn chunks_cover_a_file_exactly() {

@@ -1,0 +1,206 @@
+//! How long training stands still after a fault, with the real binaries: three workers on this machine, one coordinator.
+//!
+//! The time is that from the fault to the end of the first step after it, by the clock of the workers, which stamp every
+//! step. A normal step of the same run stands beside it: what a fault costs is the difference.
+
+use crate::report::median;
+use anyhow::{Context, Result, ensure};
+use e2e::{Cluster, SLOW};
+use nix::sys::signal::Signal;
+use serde::Serialize;
+use std::fmt;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+const WORKERS: usize = 3;
+
+/// What one kind of fault costs.
+#[derive(Debug, Serialize)]
+pub struct Line {
+    suite: &'static str,
+    case: &'static str,
+    rounds: usize,
+    /// From the fault to the end of the next step, or to what else the case names.
+    p50_seconds: f64,
+    p95_seconds: f64,
+    worst_seconds: f64,
+    /// The median of the steps that nothing happened to.
+    normal_step_seconds: f64,
+    /// What the 95th percentile may be beyond a normal step.
+    goal_seconds: f64,
+    met: bool,
+}
+
+impl Line {
+    fn new(case: &'static str, mut found: Vec<f64>, normal: f64, goal_seconds: f64) -> Self {
+        found.sort_by(f64::total_cmp);
+        let at = |share: f64| found[((found.len() as f64 * share).ceil() as usize).clamp(1, found.len()) - 1];
+        // A step is a tenth longer or shorter than the one before it without any fault.
+        let met = at(0.95) - normal <= goal_seconds + 0.1 * normal;
+        Self {
+            suite: "recovery",
+            case,
+            rounds: found.len(),
+            p50_seconds: at(0.5),
+            p95_seconds: at(0.95),
+            worst_seconds: at(1.0),
+            normal_step_seconds: normal,
+            goal_seconds,
+            met,
+        }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { suite, case, rounds, p50_seconds, p95_seconds, worst_seconds, .. } = self;
+        let (normal, goal, verdict) =
+            (self.normal_step_seconds, self.goal_seconds, if self.met { "met" } else { "MISSED" });
+        write!(
+            f,
+            "{suite}: {case}, {rounds} times: after {p50_seconds:.2} s (median), {p95_seconds:.2} s (p95), \
+             {worst_seconds:.2} s (worst); normal step {normal:.2} s (goal {goal} s beyond it: {verdict})"
+        )
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    Kill,
+    Freeze,
+    Coordinator,
+}
+
+/// One round: the fault and the time in which its effect lies, in milliseconds.
+struct Round {
+    fault: Fault,
+    from: i64,
+    to: i64,
+}
+
+/// Each kind of fault so many times.
+pub fn measure(quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
+    let count = if quick { 5 } else { 30 };
+    let mut cluster = Cluster::start();
+    cluster.add_workers(WORKERS);
+    let overrides: Vec<&str> = SLOW
+        .into_iter()
+        .chain(["run.steps=1000000", "checkpoint.every_steps=1000", "eval.every_steps=1000000"])
+        .collect();
+    let run = cluster.submit(&overrides);
+    cluster.until_step(&run, 10);
+    let (mut rounds, mut returns) = (Vec::new(), Vec::new());
+    // The oldest that lives; a killed one is replaced by a new one.
+    let mut victim = 0;
+    for fault in [Fault::Kill, Fault::Freeze, Fault::Coordinator] {
+        for _ in 0..count {
+            let before = cluster.generations(&run).len();
+            let from = now_ms();
+            match fault {
+                Fault::Kill => cluster.worker(victim).kill(),
+                Fault::Freeze => cluster.worker(victim).signal_all(Signal::SIGSTOP),
+                Fault::Coordinator => {
+                    let joined = |cluster: &Cluster| -> Vec<usize> {
+                        let living = victim..cluster.worker_count();
+                        living.map(|index| cluster.worker_log(index).matches("joined").count()).collect()
+                    };
+                    let sessions = joined(&cluster);
+                    cluster.kill_coordinator();
+                    cluster.restart_coordinator();
+                    let back = Instant::now();
+                    cluster.until("all workers are back", |cluster| {
+                        joined(cluster).iter().zip(&sessions).all(|(now, before)| now > before).then_some(())
+                    });
+                    returns.push(back.elapsed().as_secs_f64());
+                }
+            }
+            if fault != Fault::Coordinator {
+                until_world(&cluster, &run, before, WORKERS - 1);
+            }
+            go_on(&cluster, &run, 3);
+            rounds.push(Round { fault, from, to: now_ms() });
+            match fault {
+                Fault::Kill => {
+                    victim += 1;
+                    cluster.add_workers(1);
+                }
+                Fault::Freeze => cluster.worker(victim).signal_all(Signal::SIGCONT),
+                Fault::Coordinator => {}
+            }
+            if fault != Fault::Coordinator {
+                until_world(&cluster, &run, before, WORKERS);
+            }
+            go_on(&cluster, &run, 5);
+        }
+    }
+    let times = step_times(&cluster, &run)?;
+    let cases = [
+        (Fault::Kill, "SIGKILL of one of three workers", 0.5),
+        (Fault::Freeze, "SIGSTOP of one of three workers", 2.5),
+        (Fault::Coordinator, "SIGKILL of the coordinator", 0.0),
+    ];
+    let quiet = |pair: &&[i64]| rounds.iter().all(|round| pair[1] < round.from || pair[0] > round.to);
+    let normal = median(times.windows(2).filter(quiet).map(|pair| seconds(pair[1] - pair[0])).collect());
+    for (fault, case, goal_seconds) in cases {
+        let of_kind = rounds.iter().filter(|round| round.fault == fault);
+        let found = of_kind.map(|round| recovery(&times, round)).collect::<Result<Vec<f64>>>()?;
+        show(&Line::new(case, found, normal, goal_seconds));
+    }
+    show(&Line::new("all three workers re-attached to a new coordinator", returns, 0.0, 2.0));
+    Ok(())
+}
+
+fn until_world(cluster: &Cluster, run: &str, before: usize, world: usize) {
+    cluster.until(&format!("a generation of {world}"), |cluster| {
+        let generations = cluster.generations(run);
+        (generations.len() > before && generations.last() == Some(&world)).then_some(())
+    });
+}
+
+fn go_on(cluster: &Cluster, run: &str, steps: u64) {
+    let step = cluster.show(run)["step"].as_u64().unwrap_or(0);
+    cluster.until_step(run, step + steps);
+}
+
+/// When each step ended, in milliseconds, ascending.
+fn step_times(cluster: &Cluster, run: &str) -> Result<Vec<i64>> {
+    let rows = cluster.coordinator(&["metrics", run, "--key", "train/loss", "--json"]).expect_code(0).json_lines();
+    let times: Option<Vec<i64>> = rows.iter().map(|row| row["time"].as_i64()).collect();
+    let mut times = times.context("a metric without a time")?;
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// From the fault to the end of the longest step that it fell into or that came right after it. For a coordinator that
+/// is away the step's own length counts: nothing began with the fault.
+fn recovery(times: &[i64], round: &Round) -> Result<f64> {
+    let touched = times.windows(2).filter(|pair| pair[1] > round.from && pair[0] < round.to);
+    let longest = touched.max_by_key(|pair| pair[1] - pair[0]);
+    ensure!(longest.is_some(), "no step ended around a fault");
+    let [begin, end] = longest.map_or([0, 0], |pair| [pair[0], pair[1]]);
+    Ok(seconds(end - if round.fault == Fault::Coordinator { begin } else { round.from }))
+}
+
+fn seconds(milliseconds: i64) -> f64 {
+    milliseconds as f64 / 1000.0
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_step_around_a_fault_is_its_price() {
+        let times = [0, 100, 200, 900, 1000, 1100];
+        let round = |fault, from, to| Round { fault, from, to };
+        assert_eq!(recovery(&times, &round(Fault::Kill, 250, 1000)).unwrap(), 0.65);
+        // The step that was all but done when the fault came is not its end.
+        assert_eq!(recovery(&times, &round(Fault::Kill, 190, 1000)).unwrap(), 0.71);
+        assert_eq!(recovery(&times, &round(Fault::Coordinator, 950, 1100)).unwrap(), 0.1);
+        assert!(recovery(&times, &round(Fault::Kill, 2000, 3000)).is_err());
+    }
+}
