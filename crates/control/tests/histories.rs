@@ -192,7 +192,7 @@ fn a_step_that_was_done_again_is_committed_by_who_did_it_again() {
     let old = desk.generation();
     // B alone has done step 2, and is lost with it before step 1 was reported.
     desk.progress("b", old, 2);
-    desk.exited("b");
+    desk.exited("b", old);
     desk.step_failed("a", old, 0);
     let new = desk.generation();
     assert!(new > old);
