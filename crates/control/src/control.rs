@@ -1,5 +1,6 @@
 //! The state machine's surface: what comes in, what goes out, and the order in which things are looked at.
 
+use crate::planted::PlantedBug;
 use crate::run::{Report, Run, Stage};
 use crate::watch::Beat;
 use crate::worker::Worker;
@@ -17,6 +18,8 @@ pub struct Control {
     pub(crate) next_place: u64,
     pub(crate) refused: u64,
     effects: VecDeque<Effect>,
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) planted: Option<PlantedBug>,
 }
 
 impl Control {
@@ -30,6 +33,8 @@ impl Control {
             next_place: 0,
             refused: 0,
             effects: VecDeque::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 
@@ -37,7 +42,10 @@ impl Control {
     /// longer grace to come back.
     pub fn restore(&mut self, now: Millis, runs: Vec<RunRecord>) {
         self.now = now;
-        for record in runs {
+        for mut record in runs {
+            if self.has(PlantedBug::GenerationRestarts) {
+                record.generation = Generation(0);
+            }
             self.next_place = self.next_place.max(record.place + 1);
             let id = record.id.clone();
             let status = record.status;
@@ -69,7 +77,11 @@ impl Control {
             Event::TrainerReady { worker } => self.trainer_ready(&worker),
             Event::Heartbeat { worker, run, generation, step, phase, collective, since_progress_ms } => {
                 let beat = Beat { step, phase, collective, quiet: Millis(since_progress_ms), at: self.now };
-                self.heartbeat(&worker, &run, generation, beat);
+                // There are many of them: nothing else is looked at unless it matters.
+                let acts = self.heartbeat(&worker, &run, generation, beat);
+                if !acts && self.poll_timeout().is_none_or(|due| due > self.now) {
+                    return;
+                }
             }
             Event::Progress { worker, run, generation, step, segments, samples_digest, tokens, seconds } => {
                 let report = Report { generation, segments, samples_digest, computed_ms: 1000.0 * seconds };

@@ -98,6 +98,12 @@ impl Control {
             self.persist(id);
         }
         self.note(id, format!("the checkpoint at step {} is damaged or gone", at.step));
+        // Members that have finished still hold the state: they save it once more.
+        let run = &self.runs[id];
+        let under_way = matches!(run.stage, Stage::Training | Stage::Saving { .. });
+        if under_way && run.finished.is_some() && at.step == run.record.spec.total_steps {
+            self.stop(id, false, false);
+        }
     }
 
     /// Draws the conclusion if all members have stopped or the time for it is over.

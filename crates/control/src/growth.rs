@@ -26,6 +26,7 @@ impl Control {
     /// Asks the members of running runs to pause where somebody waits to join or to leave, slots are to move, or the
     /// run is cancelled.
     pub(crate) fn ask_members(&mut self) {
+        let somebody_leaves = self.workers.values().any(|worker| worker.leaving);
         let training = self.runs.iter().filter(|(_, run)| run.stage == Stage::Training);
         for id in training.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             let grows = self.grows(&id);
@@ -33,9 +34,9 @@ impl Control {
             let leaving = |worker: &WorkerId| self.workers.get(worker).is_some_and(|worker| worker.leaving);
             let cancelling = run.record.cancelling;
             // The last one to leave must not take the state along.
-            let all_leave = run.seats.keys().all(leaving);
+            let all_leave = somebody_leaves && run.seats.keys().all(leaving);
             let wanted = Asked {
-                pause: cancelling || grows || run.balance.due || run.seats.keys().any(leaving),
+                pause: cancelling || grows || run.balance.due || somebody_leaves && run.seats.keys().any(leaving),
                 checkpoint: cancelling || all_leave,
             };
             let asked = run.asked;

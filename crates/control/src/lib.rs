@@ -16,6 +16,7 @@ mod event;
 mod failure;
 mod growth;
 mod membership;
+mod planted;
 mod queue;
 mod record;
 mod refusal;
@@ -29,6 +30,8 @@ mod worker;
 pub use control::Control;
 pub use effect::{Assignment, Directive, Effect};
 pub use event::{Event, Holding, Phase, WorkerFacts};
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
 pub use record::{CheckpointAt, Member, Record, RunRecord, RunSpec, RunStatus};
 pub use refusal::Refusal;
 pub use settings::Settings;

@@ -54,7 +54,7 @@ impl Control {
         if ahead > 0 {
             return Some(format!("{ahead} runs are ahead of it in the queue"));
         }
-        let there = run.seats.len() + self.idle().len();
+        let there = run.seats.len() + self.idle().count();
         Some(format!("it needs {} workers and {there} are free", run.need()))
     }
 
@@ -120,13 +120,13 @@ impl Control {
     fn joiners(&self, id: &RunId) -> Vec<WorkerId> {
         let run = &self.runs[id];
         let room = run.capacity().saturating_sub(run.seats.len());
-        if room == 0 { Vec::new() } else { self.idle().into_iter().take(room).collect() }
+        if room == 0 { Vec::new() } else { self.idle().take(room).cloned().collect() }
     }
 
     /// Whether there are enough workers for this waiting run, after taking those that later waiting runs hold back.
     fn gather_for(&mut self, id: &RunId) -> bool {
         let run = &self.runs[id];
-        let mut missing = run.need().saturating_sub(run.seats.len() + self.idle().len());
+        let mut missing = run.need().saturating_sub(run.seats.len() + self.idle().count());
         let others: Vec<RunId> = self.queue().into_iter().rev().take_while(|other| other != id).collect();
         if others.iter().map(|other| self.runs[other].seats.len()).sum::<usize>() < missing {
             return false;
@@ -152,12 +152,9 @@ impl Control {
         waiting.into_iter().map(|record| record.id.clone()).collect()
     }
 
-    fn idle(&self) -> Vec<WorkerId> {
-        let idle = |(id, worker): (&WorkerId, &Worker)| {
-            let rests = worker.rests_until.is_some_and(|until| self.now < until);
-            (worker.is_idle() && !rests).then(|| id.clone())
-        };
-        self.workers.iter().filter_map(idle).collect()
+    fn idle(&self) -> impl Iterator<Item = &WorkerId> {
+        let rests = |worker: &Worker| worker.rests_until.is_some_and(|until| self.now < until);
+        self.workers.iter().filter(move |(_, worker)| worker.is_idle() && !rests(worker)).map(|(id, _)| id)
     }
 
     fn take_place(&mut self) -> u64 {

@@ -10,7 +10,7 @@ use types::{Generation, RunId, Step, WorkerId};
 
 /// A run that stands still is looked at so often.
 const LOOK_EVERY: Millis = Millis(250);
-/// The shell called so late that what workers said meanwhile may be on its way: nobody is to blame for silence.
+/// After so long without a call what workers said meanwhile may be on its way: nobody is to blame for silence.
 const LATE: Millis = Millis(500);
 /// The longest step counts for a thousandth less with every step.
 const FORGET: f64 = 0.999;
@@ -100,9 +100,9 @@ impl Pace {
 }
 
 impl Control {
-    /// Time goes on. If the shell slept past what was due, nothing could be heard meanwhile.
+    /// Time goes on. If the shell slept, nothing could be heard meanwhile: with workers at work, somebody always speaks.
     pub(crate) fn advance(&mut self, now: Millis) {
-        if self.poll_timeout().is_some_and(|due| due + LATE < now) {
+        if now - self.now > LATE {
             for worker in self.workers.values_mut() {
                 worker.heard = now;
             }
@@ -120,11 +120,12 @@ impl Control {
         }
     }
 
-    pub(crate) fn heartbeat(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, beat: Beat) {
+    /// True if a decision follows from it.
+    pub(crate) fn heartbeat(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, beat: Beat) -> bool {
         let (hang, since) = (self.settings.hang, self.since(id, worker));
-        let Some(run) = self.runs.get_mut(id) else { return };
+        let Some(run) = self.runs.get_mut(id) else { return false };
         let present = run.record.generation;
-        let Some(seat) = run.seats.get_mut(worker) else { return };
+        let Some(seat) = run.seats.get_mut(worker) else { return false };
         if generation == present {
             (seat.seen, seat.beat) = (true, Some(beat));
             run.pace.aside |= !is_of_a_step(&beat);
@@ -132,11 +133,13 @@ impl Control {
         // One that is stuck in an earlier generation never saw its new assignment.
         let one_of_ours = generation <= present && since.is_some_and(|since| generation >= since);
         let hangs = one_of_ours && seat.state == SeatState::Training && beat.quiet > hang;
-        if hangs && run.stage == Stage::Training {
+        let acts = hangs && run.stage == Stage::Training;
+        if acts {
             self.note(id, format!("{worker} has made no progress for {} s", beat.quiet.0 / 1000));
             self.run_mut(id).last_error = format!("{worker} made no progress");
             self.stop(id, false, true);
         }
+        acts
     }
 
     /// How long a run may stand still before it is looked into.

@@ -470,3 +470,20 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     desk.tell(Event::CheckpointLost { run: run(), at });
     assert_eq!(desk.restore(), Some((1, 2)));
 }
+
+#[test]
+fn a_damaged_last_checkpoint_is_written_once_more() {
+    let mut desk = Desk::with_run(2, 2);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    (1..=5).for_each(|step| drop(desk.progress("a", 1, step)));
+    desk.finished("a", 1, 9);
+    desk.saved(1, 5);
+    let at = CheckpointAt { generation: Generation(1), step: Step(5) };
+    desk.tell(Event::CheckpointLost { run: run(), at });
+    assert_eq!(assigned(&desk.finished("b", 1, 9)).len(), 2);
+    desk.finished("a", 2, 9);
+    desk.finished("b", 2, 9);
+    desk.saved(2, 5);
+    assert_eq!(desk.status(), RunStatus::Completed);
+}

@@ -9,6 +9,8 @@ pub struct Data {
     plan: Plan,
     /// Samples of one slot in one step.
     samples: u64,
+    /// A planted bug: some units are dealt twice.
+    pub deals_twice: bool,
 }
 
 /// What a trainer holds.
@@ -17,13 +19,25 @@ pub struct State {
     pub step: Step,
     pub digest: Digest,
     pub cursors: Vec<Cursor>,
+    /// Since this step every step was skipped, or the numbers are wrong in another way.
+    pub bad_since: Option<Step>,
+}
+
+impl State {
+    /// Of the parameters: bad ones differ.
+    pub fn weights(&self) -> Digest {
+        match self.bad_since {
+            None => self.digest,
+            Some(step) => self.digest.chain_samples(step, &[]),
+        }
+    }
 }
 
 impl Data {
     /// A corpus of so many units.
     pub fn new(seed: u64, units: u32, slots: u32, samples: u64) -> Self {
         let unit = |row_group| Unit { file: 0, row_group, first_row: 0, rows: 1 };
-        Self { plan: Plan::new((0..units).map(unit).collect(), Vec::new(), slots, seed), samples }
+        Self { plan: Plan::new((0..units).map(unit).collect(), Vec::new(), slots, seed), samples, deals_twice: false }
     }
 
     /// Of the run.
@@ -34,7 +48,7 @@ impl Data {
     /// Before the first step.
     pub fn initial(&self) -> State {
         let cursors = vec![Cursor::default(); self.plan.slots() as usize];
-        State { step: Step(0), digest: Digest::default(), cursors }
+        State { step: Step(0), digest: Digest::default(), cursors, bad_since: None }
     }
 
     /// One step of all slots.
@@ -66,10 +80,16 @@ impl Data {
         }
     }
 
+    /// The unit of a slot's turn.
+    pub fn deal(&self, slot: SlotId, turn: u64) -> Dealt {
+        let twice = self.deals_twice && turn % 4 == 3;
+        self.plan.deal(slot, if twice { turn - 1 } else { turn })
+    }
+
     /// How many samples a slot's turn has: of the unit dealt to it, in that epoch. Some have none; not all, or a step
     /// would never find its samples.
     fn unit_samples(&self, slot: SlotId, turn: u64) -> u64 {
-        let Dealt { epoch, unit } = self.plan.deal(slot, turn);
+        let Dealt { epoch, unit } = self.deal(slot, turn);
         let bytes = [self.plan.seed(), epoch, unit as u64].map(u64::to_le_bytes).concat();
         u64::from(Digest::blake3(&bytes).0[0] % 9).max(u64::from(unit == 0))
     }

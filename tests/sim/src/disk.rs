@@ -4,7 +4,7 @@ use crate::check::Ledger;
 use crate::data::{Data, State};
 use control::{CheckpointAt, Record, RunRecord};
 use std::collections::{BTreeMap, BTreeSet};
-use types::{Rank, RunId};
+use types::{Rank, RunId, Step};
 
 /// One run's files and rows.
 #[derive(Debug)]
@@ -14,6 +14,20 @@ pub struct Kept {
     pub checkpoints: BTreeMap<CheckpointAt, State>,
     /// Shards that are there of checkpoints that are not complete.
     pub shards: BTreeMap<CheckpointAt, BTreeSet<Rank>>,
+    /// Checkpoints with a flipped byte.
+    pub corrupt: BTreeSet<CheckpointAt>,
+    /// A checkpoint of a bad state was restored when nobody knew yet: nothing is promised any more.
+    pub tainted: bool,
+}
+
+impl Kept {
+    /// The newest checkpoint that verifies, is of the history as it stands and not past `at_most`.
+    pub fn newest_good(&self, at_most: Step) -> Option<CheckpointAt> {
+        let good = |at: &&CheckpointAt| {
+            at.step <= at_most && !self.corrupt.contains(at) && self.ledger.stands(at.generation, at.step)
+        };
+        self.checkpoints.keys().rev().find(good).copied()
+    }
 }
 
 /// All of it.
@@ -40,7 +54,7 @@ impl Disk {
                 if generation > kept.record.generation || attempt != kept.record.attempt {
                     return Err(format!("{run}: commit {step} of generation {generation}, attempt {attempt}"));
                 }
-                kept.ledger.commit(attempt, step, &segments, samples_digest)?;
+                kept.ledger.commit((attempt, generation), step, &segments, samples_digest)?;
                 kept.record.advance(step, samples_digest);
                 Ok(())
             }
@@ -52,8 +66,8 @@ impl Disk {
         let id = record.id.clone();
         let Some(kept) = self.runs.get_mut(&id) else {
             let ledger = Ledger::new(self.data[&id].clone());
-            let (checkpoints, shards) = Default::default();
-            self.runs.insert(id, Kept { record, ledger, checkpoints, shards });
+            let (checkpoints, shards, corrupt) = Default::default();
+            self.runs.insert(id, Kept { record, ledger, checkpoints, shards, corrupt, tainted: false });
             return Ok(());
         };
         if record.generation < kept.record.generation || record.attempt < kept.record.attempt {

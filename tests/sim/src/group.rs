@@ -2,16 +2,23 @@
 
 use crate::data::State;
 use crate::world::{Item, World};
-use control::{CheckpointAt, Event};
+use control::{CheckpointAt, Event, Millis};
 use rand::Rng;
 use std::collections::BTreeMap;
 use types::{Generation, Rank, RunId, Step, WorkerId};
+
+/// So often a collective is looked at that somebody does not take part in.
+const RETRY: std::ops::Range<u64> = 150..250;
+/// Connecting to the others is given up after so many tries.
+const CONNECT_TRIES: u32 = 15;
 
 /// Of one (run, generation).
 #[derive(Debug, Default)]
 pub struct Group {
     pub members: BTreeMap<Rank, WorkerId>,
     pub phase: Phase,
+    /// Steps begun.
+    pub collective: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,17 +27,18 @@ pub enum Phase {
     Gathering,
     /// The state is being shared.
     Sharing,
-    /// All take part in a step; what its header agreed on.
+    /// All take part in a step; what its header agreed on, and when its computation begins, after an evaluation.
     Stepping {
         checkpoint: bool,
         pause: bool,
+        computes_at: Millis,
     },
     /// The last step is done.
     Done,
     Broken,
 }
 
-type Key = (RunId, Generation);
+pub type Key = (RunId, Generation);
 
 impl World {
     /// A trainer comes to its group's rendezvous, which the coordinator holds.
@@ -52,7 +60,7 @@ impl World {
         group.members.insert(rank, worker.clone());
         if group.members.len() == world.0 as usize {
             group.phase = Phase::Sharing;
-            self.after(5..40, Item::Share { key });
+            self.after(5..40, Item::Share { key, tries: CONNECT_TRIES });
         } else if group.members.len() == 1 {
             self.after(3000..3001, Item::RendezvousTimeout { key });
         }
@@ -64,24 +72,39 @@ impl World {
         }
     }
 
+    fn members(&self, key: &Key) -> Vec<WorkerId> {
+        self.groups[key].members.values().cloned().collect()
+    }
+
+    /// Somebody does not take part, and the others wait.
+    fn is_held_up(&self, members: &[WorkerId]) -> bool {
+        members.len() > 1 && members.iter().any(|worker| self.nodes[worker].is_absent())
+            || members.iter().any(|worker| self.nodes[worker].stuck || self.nodes[worker].frozen)
+    }
+
     /// The member with the highest step gives its state to the others.
-    pub fn share(&mut self, key: &Key) {
-        let group = &self.groups[key];
-        if group.phase != Phase::Sharing {
+    pub fn share(&mut self, key: &Key, tries: u32) {
+        if self.groups[key].phase != Phase::Sharing {
             return;
         }
-        let members: Vec<WorkerId> = group.members.values().cloned().collect();
+        let members = self.members(key);
+        if self.is_held_up(&members) {
+            return match tries {
+                0 => self.break_group(key, "cannot connect to all others"),
+                _ => self.after(RETRY, Item::Share { key: key.clone(), tries: tries - 1 }),
+            };
+        }
         let states = members.iter().filter_map(|worker| self.nodes[worker].state.clone());
         let source = match states.max_by_key(|state| state.step) {
             Some(state) => state,
-            None => {
-                let first = self.nodes[&members[0]].part.as_ref().expect("members have parts");
-                let restore = first.assignment.restore;
-                match restore {
-                    Some(at) => self.disk.runs[&key.0].checkpoints[&at].clone(),
-                    None => self.disk.data[&key.0].initial(),
+            None => match self.nodes[&members[0]].part.as_ref().expect("members have parts").assignment.restore {
+                Some(at) if self.disk.runs[&key.0].corrupt.contains(&at) => {
+                    self.log(|| format!("{} finds its checkpoint damaged", members[0]));
+                    return self.trainer_crashes(&members[0]);
                 }
-            }
+                Some(at) => self.restored(&key.0, at),
+                None => self.disk.data[&key.0].initial(),
+            },
         };
         for worker in &members {
             let node = self.nodes.get_mut(worker).expect("known");
@@ -94,36 +117,50 @@ impl World {
         self.begin_step(key, &members, &source);
     }
 
+    fn restored(&mut self, run: &RunId, at: CheckpointAt) -> State {
+        let kept = self.disk.runs.get_mut(run).expect("it trains");
+        let state = kept.checkpoints[&at].clone();
+        kept.tainted |= state.bad_since.is_some();
+        state
+    }
+
     fn begin_step(&mut self, key: &Key, members: &[WorkerId], state: &State) {
-        let total = self.disk.runs[&key.0].record.spec.total_steps;
-        let now = self.now;
-        let (mut checkpoint, mut pause) = (false, false);
+        let Facts { total, evaluate, .. } = self.facts(key);
+        let (mut checkpoint, mut pause, mut longest) = (false, false, 0);
         for worker in members {
-            let part = self.nodes.get_mut(worker).expect("known").part.as_mut().expect("members have parts");
+            let node = &self.nodes[worker];
+            let part = node.part.as_ref().expect("members have parts");
             checkpoint |= part.checkpoint;
             pause |= part.pause;
-            part.moved = now;
+            longest = longest.max(node.computes_for());
         }
         if state.step >= total {
             return self.last_step_done(key, members, state);
         }
-        self.groups.get_mut(key).expect("known").phase = Phase::Stepping { checkpoint, pause };
-        self.after(8..60, Item::Step { key: key.clone() });
+        let evaluating = if state.step.0 % evaluate == evaluate - 1 { self.rng.random_range(500..5_000) } else { 0 };
+        let computes_at = self.now + Millis(evaluating);
+        let group = self.groups.get_mut(key).expect("known");
+        group.phase = Phase::Stepping { checkpoint, pause, computes_at };
+        group.collective += 1;
+        let done = evaluating + longest + 2;
+        self.after(done..done + done / 4 + 3, Item::Step { key: key.clone() });
     }
 
     /// Everybody has taken part in the step.
     pub fn step(&mut self, key: &Key) {
-        let group = &self.groups[key];
-        let Phase::Stepping { checkpoint, pause } = group.phase else { return };
-        let members: Vec<WorkerId> = group.members.values().cloned().collect();
-        if members.iter().any(|worker| self.nodes[worker].stuck) {
-            return self.after(200..201, Item::Step { key: key.clone() });
+        let Phase::Stepping { checkpoint, pause, .. } = self.groups[key].phase else { return };
+        let members = self.members(key);
+        if self.is_held_up(&members) {
+            return self.after(RETRY, Item::Step { key: key.clone() });
         }
         for worker in &members {
             self.apply(worker, key);
         }
         let state = self.nodes[&members[0]].state.clone().expect("it has just made a step");
-        let Kept { every, total } = self.kept(key);
+        let Facts { every, total, skips, .. } = self.facts(key);
+        if state.bad_since.is_some_and(|since| state.step.0 >= since.0 + skips) {
+            return self.all_diverge(key, &members, state.step);
+        }
         if state.step == total {
             return self.last_step_done(key, &members, &state);
         }
@@ -142,6 +179,14 @@ impl World {
         }
     }
 
+    fn all_diverge(&mut self, key: &Key, members: &[WorkerId], step: Step) {
+        self.groups.get_mut(key).expect("known").phase = Phase::Done;
+        for worker in members {
+            let ((run, generation), reason) = (key.clone(), "too many steps were skipped".to_owned());
+            self.stopped(worker, Event::Diverged { worker: worker.clone(), run, generation, step, reason });
+        }
+    }
+
     fn last_step_done(&mut self, key: &Key, members: &[WorkerId], state: &State) {
         self.groups.get_mut(key).expect("known").phase = Phase::Done;
         self.upload_all(key, members, state);
@@ -153,19 +198,12 @@ impl World {
         let (segments, next) = self.disk.data[&key.0].step(state);
         let (step, samples_digest) = (next.step, next.digest);
         node.state = Some(next);
-        let (run, generation) = key.clone();
+        let (tokens, seconds) = (100 * node.slots(), node.computes_for() as f64 / 1000.0);
+        let (worker, (run, generation)) = (worker.clone(), key.clone());
+        let name = worker.clone();
         self.report(
-            worker,
-            Event::Progress {
-                worker: worker.clone(),
-                run,
-                generation,
-                step,
-                segments,
-                samples_digest,
-                tokens: 0,
-                seconds: 0.0,
-            },
+            &name,
+            Event::Progress { worker, run, generation, step, segments, samples_digest, tokens, seconds },
         );
     }
 
@@ -184,16 +222,20 @@ impl World {
         if !node.up || node.process != process || !held || !node.trainer_up || tries == 0 {
             return;
         }
-        if self.control.is_none() || node.cut_off || node.stuck {
-            let (worker, key) = (worker.clone(), key.clone());
-            return self.after(400..600, Item::Upload { worker, process, key, rank, state, tries: tries - 1 });
+        let again =
+            |state| Item::Upload { worker: worker.clone(), process, key: key.clone(), rank, state, tries: tries - 1 };
+        let away = self.control.is_none() || node.cut_off || node.stuck;
+        // A full disk, at the coordinator or for the checkpoints, is tried again as well.
+        if away || self.blocked() || self.store_full_until > self.now {
+            return self.after(400..600, again(state));
         }
-        if !self.control.as_ref().is_some_and(|control| control.is_current(&key.0, key.1)) {
+        let at = CheckpointAt { generation: key.1, step: state.step };
+        let current = self.control.as_ref().is_some_and(|control| control.is_current(&key.0, key.1));
+        let kept = self.disk.runs.get_mut(&key.0).expect("it trains");
+        if !current && !(key.1 < kept.record.generation && kept.ledger.stands(at.generation, at.step)) {
             return;
         }
         let world = self.groups[key].members.len();
-        let at = CheckpointAt { generation: key.1, step: state.step };
-        let kept = self.disk.runs.get_mut(&key.0).expect("it trains");
         let shards = kept.shards.entry(at).or_default();
         shards.insert(rank);
         if shards.len() == world {
@@ -201,15 +243,15 @@ impl World {
             self.tell(Event::CheckpointCommitted { run: key.0.clone(), at });
             if self.control.is_none() {
                 // The answer never came: the member says again that it is complete.
-                let (worker, key) = (worker.clone(), key.clone());
-                return self.after(400..600, Item::Upload { worker, process, key, rank, state, tries: tries - 1 });
+                return self.after(400..600, again(state));
             }
         }
-        if state.step == self.kept(key).total
-            && self.nodes[worker].part.as_ref().is_some_and(|part| part.key() == *key && part.status.is_none())
-        {
+        let of_this = |node: &crate::node::Node| {
+            node.part.as_ref().is_some_and(|part| part.key() == *key && part.status.is_none())
+        };
+        if state.step == self.facts(key).total && of_this(&self.nodes[worker]) {
             let (run, generation) = key.clone();
-            let (step, weights_digest) = (state.step, state.digest);
+            let (step, weights_digest) = (state.step, state.weights());
             self.stopped(worker, Event::Finished { worker: worker.clone(), run, generation, step, weights_digest });
         }
     }
@@ -232,8 +274,8 @@ impl World {
     }
 
     fn partial_step(&mut self, key: &Key) {
-        let members: Vec<WorkerId> = self.groups[key].members.values().cloned().collect();
-        if members.iter().any(|worker| self.nodes[worker].stuck) {
+        let members = self.members(key);
+        if self.is_held_up(&members) {
             return;
         }
         for worker in members {
@@ -244,22 +286,25 @@ impl World {
     }
 
     fn break_group(&mut self, key: &Key, error: &'static str) {
-        let group = self.groups.get_mut(key).expect("known");
-        group.phase = Phase::Broken;
-        for worker in group.members.values().cloned().collect::<Vec<_>>() {
+        self.groups.get_mut(key).expect("known").phase = Phase::Broken;
+        for worker in self.members(key) {
             let process = self.nodes[&worker].process;
             self.after(1..150, Item::MemberFails { worker, process, key: key.clone(), error });
         }
     }
 
-    fn kept(&self, key: &Key) -> Kept {
-        let total = self.disk.runs[&key.0].record.spec.total_steps;
-        Kept { every: self.disk.data[&key.0].seed() % 13 + 5, total }
+    fn facts(&self, key: &Key) -> Facts {
+        let spec = &self.disk.runs[&key.0].record.spec;
+        let seed = self.disk.data[&key.0].seed();
+        let skips = spec.recovery.max_skipped_steps;
+        Facts { every: seed % 13 + 5, evaluate: seed % 29 + 20, total: spec.total_steps, skips }
     }
 }
 
 /// What a trainer reads from its config.
-struct Kept {
+struct Facts {
     every: u64,
+    evaluate: u64,
     total: Step,
+    skips: u64,
 }

@@ -7,9 +7,10 @@
 mod check;
 mod data;
 mod disk;
+mod ending;
 mod faults;
 mod group;
 mod node;
 mod world;
 
-pub use world::{Outcome, simulate};
+pub use world::{Outcome, Planted, simulate, simulate_planted};

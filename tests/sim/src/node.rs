@@ -1,11 +1,12 @@
 //! A model of a worker: the agent's session and what it keeps to send again, and the trainer's place in its group.
 
 use crate::data::State;
+use crate::group;
 use crate::world::{Item, World};
-use control::{Assignment, Directive, Event, Holding, WorkerFacts};
+use control::{Assignment, Directive, Event, Holding, Millis, Phase, WorkerFacts};
 use rand::Rng;
 use std::collections::VecDeque;
-use types::{Generation, RunId, WorkerId};
+use types::{Generation, RunId, Step, WorkerId};
 
 /// So many reports are sent again after a new session. More than a coordinator that is away lets pile up.
 const REPORTS_KEPT: usize = 400;
@@ -20,8 +21,18 @@ pub struct Node {
     /// Cannot reach the coordinator, though the other workers.
     pub cut_off: bool,
     pub trainer_up: bool,
-    /// Stopped by a signal: alive, but does nothing.
+    /// Its trainer is stopped by a signal: alive, but does nothing.
     pub stuck: bool,
+    /// Agent and trainer are stopped: nothing is said, nothing is heard, all connections stay.
+    pub frozen: bool,
+    /// Cannot reach the other workers, though the coordinator.
+    pub isolated: bool,
+    /// What it says takes long.
+    pub slow_link: bool,
+    /// What came while it was frozen.
+    pub inbox: VecDeque<(u64, Option<Directive>)>,
+    /// Milliseconds of computation for each slot.
+    pub slot_ms: u64,
     /// Arrived before the trainer was up.
     pub pending: Option<Assignment>,
     pub part: Option<Part>,
@@ -36,7 +47,8 @@ pub struct Part {
     pub assignment: Assignment,
     pub checkpoint: bool,
     pub pause: bool,
-    pub moved: control::Millis,
+    /// What the last heartbeat said, and since when.
+    pub beat: (Step, Phase, u64, Millis),
     /// Stopped, and this said so.
     pub status: Option<Event>,
 }
@@ -57,11 +69,31 @@ impl Node {
             cut_off: false,
             trainer_up: false,
             stuck: false,
+            frozen: false,
+            isolated: false,
+            slow_link: false,
+            inbox: VecDeque::new(),
+            slot_ms: 5,
             pending: None,
             part: None,
             state: None,
             reports: VecDeque::new(),
         }
+    }
+
+    /// Does not take part in collectives with others.
+    pub fn is_absent(&self) -> bool {
+        self.stuck || self.frozen || self.isolated
+    }
+
+    /// How many slots it has.
+    pub fn slots(&self) -> u64 {
+        self.part.as_ref().map_or(0, |part| part.assignment.slots.len() as u64)
+    }
+
+    /// In each step, in milliseconds.
+    pub fn computes_for(&self) -> u64 {
+        self.slots() * self.slot_ms
     }
 
     fn holding(&self) -> Option<Holding> {
@@ -78,10 +110,11 @@ impl World {
         let process = self.processes;
         self.log(|| format!("{worker} starts as process {process}"));
         let node = self.nodes.get_mut(worker).expect("known");
-        *node = Node { process, up: true, cut_off: node.cut_off, ..Node::new() };
+        let Node { cut_off, isolated, slow_link, slot_ms, .. } = *node;
+        *node = Node { process, up: true, cut_off, isolated, slow_link, slot_ms, ..Node::new() };
         self.after(5..50, Item::Dial { worker: worker.clone(), process });
         self.after(50..900, Item::TrainerUp { worker: worker.clone(), process });
-        self.after(1000..1001, Item::Beat { worker: worker.clone(), process });
+        self.after(250..251, Item::Beat { worker: worker.clone(), process });
     }
 
     /// A worker's process is killed; what it sent may still arrive.
@@ -94,7 +127,8 @@ impl World {
         let link = self.nodes[worker].link;
         self.leave_group(worker);
         let node = self.nodes.get_mut(worker).expect("known");
-        (node.up, node.link, node.part, node.state) = (false, None, None, None);
+        (node.up, node.frozen, node.link, node.part, node.state) = (false, false, None, None, None);
+        node.inbox.clear();
         if let Some(link) = link {
             self.close(link, false);
         }
@@ -170,21 +204,65 @@ impl World {
     }
 
     pub fn beat(&mut self, worker: &WorkerId, process: u32) {
-        let now = self.now;
         let node = &self.nodes[worker];
         if !node.up || node.process != process {
             return;
         }
         if let Some(part) = node.part.as_ref().filter(|part| part.status.is_none()) {
-            let since_progress_ms = now.0 - part.moved.0;
+            // A stopped trainer says nothing new; its agent repeats what it said last.
+            let (step, phase, collective, since) = if node.stuck { part.beat } else { self.place(worker, part.beat) };
             let (run, generation) = part.key();
-            let (phase, collective) = (control::Phase::Restore, 0);
-            let step = node.state.as_ref().map(|state| state.step).unwrap_or_default();
-            let (name, worker) = (worker.clone(), worker.clone());
-            let beat = Event::Heartbeat { worker, run, generation, step, phase, collective, since_progress_ms };
-            self.tell_coordinator(&name, beat);
+            let since_progress_ms = (self.now - since).0;
+            self.part_mut(worker).beat = (step, phase, collective, since);
+            let name = worker.clone();
+            let beat = Event::Heartbeat { worker: name, run, generation, step, phase, collective, since_progress_ms };
+            self.tell_coordinator(worker, beat);
         }
-        self.after(1000..1001, Item::Beat { worker: worker.clone(), process });
+        self.after(250..251, Item::Beat { worker: worker.clone(), process });
+    }
+
+    fn part_mut(&mut self, worker: &WorkerId) -> &mut Part {
+        self.nodes.get_mut(worker).expect("known").part.as_mut().expect("it takes part")
+    }
+
+    /// Where a trainer stands, and since when.
+    fn place(&self, worker: &WorkerId, last: (Step, Phase, u64, Millis)) -> (Step, Phase, u64, Millis) {
+        let node = &self.nodes[worker];
+        let part = node.part.as_ref().expect("it takes part");
+        let step = node.state.as_ref().map(|state| state.step).unwrap_or_default();
+        let group = self.groups.get(&part.key());
+        let collective = group.map_or(0, |group| group.collective);
+        let (phase, began) = match group.map(|group| group.phase) {
+            Some(group::Phase::Stepping { computes_at, .. }) if self.now < computes_at => (Phase::Evaluate, None),
+            Some(group::Phase::Stepping { computes_at, .. }) => {
+                let done = computes_at + Millis(node.computes_for());
+                if self.now < done { (Phase::Compute, Some(computes_at)) } else { (Phase::Reduce, Some(done)) }
+            }
+            Some(group::Phase::Sharing) => (Phase::Restore, None),
+            Some(group::Phase::Done) => (Phase::Checkpoint, None),
+            Some(group::Phase::Gathering | group::Phase::Broken) | None => (Phase::Rendezvous, None),
+        };
+        let same = (last.0, last.1, last.2) == (step, phase, collective);
+        (step, phase, collective, began.unwrap_or(if same { last.3 } else { self.now }))
+    }
+
+    /// It is stopped, agent and trainer.
+    pub fn freeze(&mut self, worker: &WorkerId) {
+        self.log(|| format!("{worker} is stopped"));
+        self.nodes.get_mut(worker).expect("known").frozen = true;
+    }
+
+    /// And goes on as if nothing had happened.
+    pub fn thaw(&mut self, worker: &WorkerId) {
+        let node = self.nodes.get_mut(worker).expect("known");
+        if !std::mem::take(&mut node.frozen) {
+            return;
+        }
+        let inbox = std::mem::take(&mut node.inbox);
+        self.log(|| format!("{worker} goes on"));
+        for (link, directive) in inbox {
+            self.deliver(link, directive);
+        }
     }
 
     pub fn obey(&mut self, worker: &WorkerId, directive: Directive) {
@@ -213,12 +291,13 @@ impl World {
         let now = self.now;
         let node = self.nodes.get_mut(worker).expect("known");
         let same_run = node.part.as_ref().is_some_and(|part| part.assignment.run == assignment.run);
-        let moved = node.part.as_ref().filter(|_| node.stuck).map_or(now, |part| part.moved);
+        let step = node.state.as_ref().filter(|_| same_run).map(|state| state.step).unwrap_or_default();
+        let beat = (step, Phase::Rendezvous, 0, now);
         if !same_run {
             node.state = None;
             node.reports.clear();
         }
-        node.part = Some(Part { assignment, checkpoint: false, pause: false, moved, status: None });
+        node.part = Some(Part { assignment, checkpoint: false, pause: false, beat, status: None });
         let process = node.process;
         self.after(1..20, Item::Join { worker: worker.clone(), process });
     }
@@ -294,13 +373,16 @@ impl World {
 
     fn tell_coordinator(&mut self, worker: &WorkerId, event: Event) {
         if let Some(link) = self.nodes[worker].link {
-            let delay = self.delay();
+            let delay = self.delay(worker);
             self.send_up(link, delay, event);
         }
     }
 
     /// Mostly quick, sometimes not.
-    pub fn delay(&mut self) -> u64 {
+    pub fn delay(&mut self, worker: &WorkerId) -> u64 {
+        if self.nodes[worker].slow_link {
+            return self.rng.random_range(100..900);
+        }
         if self.rng.random_bool(0.03) { self.rng.random_range(20..1200) } else { self.rng.random_range(1..20) }
     }
 }

@@ -2,19 +2,31 @@
 
 use crate::data::State;
 use crate::disk::Disk;
+use crate::faults::Trouble;
 use crate::group::Group;
 use crate::node::Node;
-use control::{CheckpointAt, Control, Directive, Effect, Event, Millis, Settings};
+use control::{CheckpointAt, Control, Directive, Effect, Event, Millis, PlantedBug, Record, Settings};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use types::{Generation, Rank, RunId, WorkerId};
 
 /// Faults stop at this time.
-const CALM_AT: Millis = Millis(15_000);
+const CALM_AT: Millis = Millis(20_000);
 /// By then every run must have ended.
 const END_AT: Millis = Millis(400_000);
+
+/// A bug that is there on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// In the core, see [`PlantedBug`].
+    GenerationRestarts,
+    /// The same.
+    OldCommit,
+    /// In the data plan.
+    UnitDealtTwice,
+}
 
 /// How a history went.
 #[derive(Debug)]
@@ -41,7 +53,7 @@ pub(crate) enum Item {
     TrainerUp { worker: WorkerId, process: u32 },
     Beat { worker: WorkerId, process: u32 },
     Join { worker: WorkerId, process: u32 },
-    Share { key: (RunId, Generation) },
+    Share { key: (RunId, Generation), tries: u32 },
     Step { key: (RunId, Generation) },
     RendezvousTimeout { key: (RunId, Generation) },
     MemberFails { worker: WorkerId, process: u32, key: (RunId, Generation), error: &'static str },
@@ -53,8 +65,8 @@ pub(crate) enum Item {
     Alarm,
     Boot,
     Fault,
-    Unstick { worker: WorkerId },
-    Mend { worker: WorkerId },
+    Mend { worker: WorkerId, what: Trouble },
+    Unblock,
 }
 
 /// A session: two ordered streams.
@@ -81,6 +93,16 @@ pub(crate) struct World {
     /// The coordinator's process ends after so many more effects.
     pub crash_after: Option<u32>,
     pub disk: Disk,
+    /// The coordinator's own disk is full: it decides nothing, and what it is told waits.
+    pub backlog: Option<Vec<Event>>,
+    /// No checkpoint can be written.
+    pub store_full_until: Millis,
+    /// Runs that diverged and have yet to go back.
+    pub diverging: BTreeSet<RunId>,
+    /// Whose report is being handled, and of which generation.
+    speaker: Option<(WorkerId, Generation)>,
+    pub planted: Option<Planted>,
+    pub calm: bool,
     pub nodes: BTreeMap<WorkerId, Node>,
     pub groups: BTreeMap<(RunId, Generation), Group>,
     links: BTreeMap<u64, Link>,
@@ -93,6 +115,11 @@ pub(crate) struct World {
 
 /// Lives through one history.
 pub fn simulate(seed: u64, trace: bool) -> Outcome {
+    simulate_planted(seed, trace, None)
+}
+
+/// The same with a bug that must be found.
+pub fn simulate_planted(seed: u64, trace: bool, planted: Option<Planted>) -> Outcome {
     let mut world = World {
         seed,
         rng: ChaCha8Rng::seed_from_u64(seed),
@@ -103,6 +130,12 @@ pub fn simulate(seed: u64, trace: bool) -> Outcome {
         boot: 0,
         crash_after: None,
         disk: Disk::default(),
+        backlog: None,
+        store_full_until: Millis(0),
+        diverging: BTreeSet::new(),
+        speaker: None,
+        planted,
+        calm: false,
         nodes: BTreeMap::new(),
         groups: BTreeMap::new(),
         links: BTreeMap::new(),
@@ -128,19 +161,22 @@ impl World {
     fn live(&mut self) {
         self.boot();
         self.people_and_workers();
-        let mut calm = false;
         while self.violation.is_none() {
-            if !calm && self.now >= CALM_AT {
-                calm = true;
+            if !self.calm && self.now >= CALM_AT {
+                self.calm = true;
                 self.mend_everything();
             }
             let Some(((at, _), item)) = self.agenda.pop_first() else { break };
             self.now = at;
-            if calm && (self.has_ended() || self.now > END_AT) {
+            if self.calm && (self.has_ended() || self.now > END_AT) {
                 break;
             }
-            if !(calm && matches!(item, Item::Fault)) {
-                self.happen(item);
+            if self.calm && matches!(item, Item::Fault) {
+                continue;
+            }
+            match self.frozen(&item) {
+                true => self.after(100..200, item),
+                false => self.happen(item),
             }
         }
         if self.violation.is_none() {
@@ -159,7 +195,7 @@ impl World {
             Item::TrainerUp { worker, process } => self.trainer_up(&worker, process),
             Item::Beat { worker, process } => self.beat(&worker, process),
             Item::Join { worker, process } => self.join(&worker, process),
-            Item::Share { key } => self.share(&key),
+            Item::Share { key, tries } => self.share(&key, tries),
             Item::Step { key } => self.step(&key),
             Item::RendezvousTimeout { key } => self.rendezvous_timeout(&key),
             Item::MemberFails { worker, process, key, error } => {
@@ -195,8 +231,8 @@ impl World {
             Item::Alarm => self.alarm(),
             Item::Boot => self.boot(),
             Item::Fault => self.fault(),
-            Item::Unstick { worker } => self.nodes.get_mut(&worker).expect("known").stuck = false,
-            Item::Mend { worker } => self.nodes.get_mut(&worker).expect("known").cut_off = false,
+            Item::Mend { worker, what } => self.mend(&worker, what),
+            Item::Unblock => self.unblock(),
         }
     }
 
@@ -207,8 +243,13 @@ impl World {
         }
         self.boot += 1;
         self.log(|| "the coordinator starts".to_owned());
-        let settings = Settings { hang: Millis(6_000), hang_gather: Millis(1_000), ..Settings::default() };
+        let settings = Settings { hang: Millis(15_000), rest: Millis(8_000), ..Settings::default() };
         let mut control = Control::new(settings);
+        match self.planted {
+            Some(Planted::GenerationRestarts) => control.plant(PlantedBug::GenerationRestarts),
+            Some(Planted::OldCommit) => control.plant(PlantedBug::OldCommit),
+            Some(Planted::UnitDealtTwice) | None => {}
+        }
         control.restore(self.now, self.disk.records());
         self.control = Some(control);
         self.alarm();
@@ -220,6 +261,7 @@ impl World {
             return;
         }
         self.log(|| "the coordinator crashes".to_owned());
+        self.backlog = None;
         for link in self.nodes.values().filter_map(|node| node.link).collect::<Vec<_>>() {
             self.close(link, true);
         }
@@ -229,17 +271,30 @@ impl World {
     /// Tells the core what happened and carries out what it says.
     pub fn tell(&mut self, event: Event) {
         let now = self.now;
-        if self.control.is_none() {
-            return;
+        let Some(control) = &mut self.control else { return };
+        if let Some(backlog) = &mut self.backlog {
+            return backlog.push(event);
         }
-        self.log(|| format!("-> {}", brief(&event)));
-        self.control.as_mut().expect("just checked").handle(now, event);
+        self.speaker = match &event {
+            Event::Progress { worker, generation, .. } => Some((worker.clone(), *generation)),
+            _ => None,
+        };
+        let diverged = match &event {
+            Event::Diverged { run, generation, .. } if control.is_current(run, *generation) => Some(run.clone()),
+            _ => None,
+        };
+        self.diverging.extend(diverged);
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>7} -> {}", now.0, brief(&event)));
+        }
+        control.handle(now, event);
         self.carry_out();
+        self.speaker = None;
     }
 
     fn alarm(&mut self) {
         let now = self.now;
-        if let Some(control) = &mut self.control {
+        if let Some(control) = self.control.as_mut().filter(|_| self.backlog.is_none()) {
             control.handle_timeout(now);
             self.carry_out();
         }
@@ -257,8 +312,7 @@ impl World {
             self.log(|| format!("   {effect:?}"));
             match effect {
                 Effect::Persist(record) => {
-                    self.commits += u64::from(matches!(record, control::Record::Commit { .. }));
-                    if let Err(text) = self.disk.persist(record) {
+                    if let Err(text) = self.check_record(&record).and_then(|()| self.disk.persist(record)) {
                         self.violated(text);
                     }
                 }
@@ -268,7 +322,10 @@ impl World {
                 }
                 Effect::FindRestore { run, at_most } => {
                     let kept = &self.disk.runs[&run];
-                    let at = kept.checkpoints.keys().rev().find(|at| at.step <= at_most).copied();
+                    let at = kept.newest_good(at_most);
+                    if self.diverging.contains(&run) && at.is_some_and(|at| kept.checkpoints[&at].bad_since.is_some()) {
+                        return self.violated(format!("{run} diverged and goes back to a bad state"));
+                    }
                     self.shell_event(Event::RestoreFound { run, at });
                 }
             }
@@ -279,6 +336,54 @@ impl World {
             }
             self.at(at, Item::Alarm);
         }
+    }
+
+    /// What must hold of a record beside what the disk checks.
+    fn check_record(&mut self, record: &Record) -> Result<(), String> {
+        match record {
+            Record::Commit { run, step, .. } => {
+                self.commits += 1;
+                // A step is committed by a member that holds the run's present state.
+                let Some((worker, generation)) = &self.speaker else {
+                    return Err(format!("{run}: step {step} was committed though nobody reported a step"));
+                };
+                let kept = &self.disk.runs[run].record;
+                let member = kept.members.iter().find(|member| member.worker == *worker);
+                if !member.is_some_and(|member| member.since <= *generation && *generation <= kept.generation) {
+                    return Err(format!("{run}: {worker} commits step {step} of generation {generation}"));
+                }
+            }
+            Record::Attempt { run, .. } => _ = self.diverging.remove(run),
+            Record::Run(_) | Record::Note { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Whether an item is for somebody who is stopped.
+    fn frozen(&self, item: &Item) -> bool {
+        let (Item::Dial { worker, .. }
+        | Item::TrainerUp { worker, .. }
+        | Item::Beat { worker, .. }
+        | Item::Join { worker, .. }
+        | Item::MemberFails { worker, .. }
+        | Item::Upload { worker, .. }) = item
+        else {
+            return false;
+        };
+        self.nodes[worker].frozen
+    }
+
+    /// The coordinator's disk is full.
+    pub fn blocked(&self) -> bool {
+        self.backlog.is_some()
+    }
+
+    /// It has room again.
+    pub fn unblock(&mut self) {
+        for event in self.backlog.take().unwrap_or_default() {
+            self.tell(event);
+        }
+        self.alarm();
     }
 
     fn direct(&mut self, worker: &WorkerId, directive: Directive) {
@@ -301,9 +406,13 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, link: u64, directive: Option<Directive>) {
+    pub fn deliver(&mut self, link: u64, directive: Option<Directive>) {
         let Link { worker, down_cut, .. } = &self.links[&link];
         let worker = worker.clone();
+        let node = self.nodes.get_mut(&worker).expect("known");
+        if node.frozen {
+            return node.inbox.push_back((link, directive));
+        }
         if *down_cut || self.nodes[&worker].link != Some(link) {
             return;
         }
@@ -356,7 +465,8 @@ impl World {
     }
 
     fn send_down(&mut self, id: u64, directive: Option<Directive>) {
-        let delay = self.delay();
+        let worker = self.links[&id].worker.clone();
+        let delay = self.delay(&worker);
         let link = self.links.get_mut(&id).expect("opened before");
         link.down_last = link.down_last.max(self.now + Millis(delay));
         let at = link.down_last;

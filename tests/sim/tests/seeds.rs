@@ -1,6 +1,6 @@
 //! A thousand histories, and that each is the same every time.
 
-use sim::simulate;
+use sim::{Planted, simulate, simulate_planted};
 
 /// In four parts, so that they can run side by side.
 fn part(number: u64) {
@@ -37,4 +37,24 @@ fn seeds_part_3() {
 #[test]
 fn a_seed_replays_to_the_letter() {
     assert_eq!(simulate(7, true).trace, simulate(7, true).trace);
+}
+
+/// The first seeds that find a bug which was planted.
+fn found(planted: Planted) -> Vec<u64> {
+    (0..200).filter(|seed| simulate_planted(*seed, false, Some(planted)).violation.is_some()).take(3).collect()
+}
+
+#[test]
+fn a_generation_that_restarts_at_zero_is_found() {
+    assert_eq!(found(Planted::GenerationRestarts).len(), 3);
+}
+
+#[test]
+fn a_commit_of_an_old_generation_is_found() {
+    assert_eq!(found(Planted::OldCommit).len(), 3);
+}
+
+#[test]
+fn a_unit_that_is_dealt_twice_is_found() {
+    assert_eq!(found(Planted::UnitDealtTwice).len(), 3);
 }
