@@ -12,7 +12,7 @@ pub use sessions::{QUEUE as SESSION_QUEUE, SessionHandle};
 use super::checkpoints::{Pin, Repository};
 use super::clock::Clock;
 use super::on_thread::OnThread;
-use super::refusals::{Kind, Refusals};
+use super::refusals::{Claim, Refusals};
 use super::rendezvous::Rendezvous;
 use super::stuck::Stuck;
 use batch::Batch;
@@ -25,7 +25,7 @@ use std::time::Duration;
 use store::{Change, CheckpointRow, Database, DatabaseError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use types::{Generation, RunId, Step, WorkerId};
+use types::{RunId, Step, WorkerId};
 
 /// Commands that wait; who sends more waits too.
 pub const QUEUE: usize = 4096;
@@ -282,9 +282,9 @@ impl Driver {
                 }
             }
             Command::Worker { session, event, metrics } => {
-                let claim = refusable(&event);
+                let claim = Claim::of(&event, &metrics);
                 if !self.sessions.is_present(session) {
-                    return self.refuse(claim, &metrics);
+                    return self.refusals.count_report(claim);
                 }
                 let step = match &event {
                     Event::Progress { run, step, .. } => Some((run.clone(), *step)),
@@ -300,7 +300,7 @@ impl Driver {
                 {
                     self.keep_metrics(run, step, metrics);
                 } else if self.control.refused() > refused {
-                    self.refuse(claim, &metrics);
+                    self.refusals.count_report(claim);
                 }
             }
             Command::Disconnect { worker, session } => {
@@ -368,14 +368,6 @@ impl Driver {
                 self.sessions.send(worker, v1::CoordinatorMessage { kind: Some(drain) });
                 Ok(())
             }
-        }
-    }
-
-    fn refuse(&self, claim: Option<(WorkerId, RunId, Generation, Kind)>, metrics: &[v1::Metric]) {
-        let Some((worker, run, generation, kind)) = claim else { return };
-        self.refusals.count(&run, generation, kind, worker.as_str());
-        if !metrics.is_empty() {
-            self.refusals.count(&run, generation, Kind::Metrics, worker.as_str());
         }
     }
 
@@ -550,19 +542,6 @@ impl Driver {
             let _ = sender.send(Command::RestoreFound { run, found, notes }).await;
         });
     }
-}
-
-/// What is refused if the generation that an event speaks of is over.
-fn refusable(event: &Event) -> Option<(WorkerId, RunId, Generation, Kind)> {
-    let (worker, run, generation, kind) = match event {
-        Event::Progress { worker, run, generation, .. } => (worker, run, generation, Kind::Commit),
-        Event::StepFailed { worker, run, generation, .. }
-        | Event::Paused { worker, run, generation, .. }
-        | Event::Finished { worker, run, generation, .. }
-        | Event::RunFailed { worker, run, generation, .. } => (worker, run, generation, Kind::Report),
-        _ => return None,
-    };
-    Some((worker.clone(), run.clone(), *generation, kind))
 }
 
 /// Whether a run has not ended, and neither has the driver.

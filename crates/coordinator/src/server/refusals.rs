@@ -4,11 +4,13 @@
 
 use super::clock::Clock;
 use super::driver::Command;
+use control::Event;
+use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use store::{Change, EventRow};
 use tokio::sync::mpsc;
-use types::{Generation, RunId};
+use types::{Generation, RunId, WorkerId};
 
 /// So many generations' refusals are remembered as told.
 const TOLD_MAX: usize = 1024;
@@ -39,6 +41,33 @@ impl Kind {
             Self::Rendezvous => "rendezvous",
             Self::Upload => "upload",
         }
+    }
+}
+
+/// What a worker's report would have had an effect on.
+#[derive(Debug)]
+pub struct Claim {
+    worker: WorkerId,
+    run: RunId,
+    generation: Generation,
+    kind: Kind,
+    with_metrics: bool,
+}
+
+impl Claim {
+    /// `None` for what is never refused.
+    pub fn of(event: &Event, metrics: &[v1::Metric]) -> Option<Self> {
+        let (worker, run, generation, kind) = match event {
+            Event::Progress { worker, run, generation, .. } => (worker, run, generation, Kind::Commit),
+            Event::StepFailed { worker, run, generation, .. }
+            | Event::Paused { worker, run, generation, .. }
+            | Event::Finished { worker, run, generation, .. }
+            | Event::Diverged { worker, run, generation, .. }
+            | Event::RunFailed { worker, run, generation, .. } => (worker, run, generation, Kind::Report),
+            _ => return None,
+        };
+        let (worker, run, generation) = (worker.clone(), run.clone(), *generation);
+        Some(Self { worker, run, generation, kind, with_metrics: !metrics.is_empty() })
     }
 }
 
@@ -90,6 +119,15 @@ impl Refusals {
         let event = Change::Event(EventRow { run: run.clone(), time_ms: Clock::wall_ms(), text });
         // An event more or less must not hold up anybody.
         let _ = self.events.try_send(Command::Write { changes: vec![event] });
+    }
+
+    /// Counts a report, and the metrics that came with it.
+    pub fn count_report(&self, claim: Option<Claim>) {
+        let Some(Claim { worker, run, generation, kind, with_metrics }) = claim else { return };
+        self.count(&run, generation, kind, worker.as_str());
+        if with_metrics {
+            self.count(&run, generation, Kind::Metrics, worker.as_str());
+        }
     }
 
     /// All kinds with their counts.
