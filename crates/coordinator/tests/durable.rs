@@ -1,5 +1,7 @@
 //! A coordinator that is killed at any moment loses nothing that anybody was told of.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says what it leaves out")]
+
 mod support;
 
 use proto::v1;

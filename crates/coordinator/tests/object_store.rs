@@ -1,6 +1,8 @@
 //! Checkpoints and corpora behind a real S3 protocol server (moto), which `cargo xtask test` sets up: `TRIREME_S3_SERVER`
 //! names it.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says what it leaves out")]
+
 mod support;
 
 use proto::v1;

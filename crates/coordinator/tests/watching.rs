@@ -1,5 +1,7 @@
 //! What people see of workers, of zombies and of stored checkpoints.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use proto::v1;
