@@ -167,10 +167,9 @@ fn commits(effects: &[Effect]) -> Vec<(u64, u64)> {
 
 #[test]
 fn a_step_is_committed_by_the_generation_that_did_it() {
-    let mut desk = Desk::with_run(1, 2);
+    let mut desk = Desk::with_run(2, 2);
     desk.connect("a", 1, None);
     desk.connect("b", 2, None);
-    desk.paused("a", 1, 0);
     let generation = desk.generation();
     // B's reports overtake A's of the first step, and A's comes when the generation is over already.
     desk.progress("b", generation, 2);
@@ -185,15 +184,15 @@ fn a_step_is_committed_by_the_generation_that_did_it() {
 
 #[test]
 fn a_step_that_was_done_again_is_committed_by_who_did_it_again() {
-    let mut desk = Desk::with_run(1, 2);
+    let mut desk = Desk::with_run(2, 2);
     desk.connect("a", 1, None);
     desk.connect("b", 2, None);
-    desk.paused("a", 1, 0);
     let old = desk.generation();
     // B alone has done step 2, and is lost with it before step 1 was reported.
     desk.progress("b", old, 2);
     desk.exited("b", old);
     desk.step_failed("a", old, 0);
+    desk.tell(Event::TrainerReady { worker: worker("b") });
     let new = desk.generation();
     assert!(new > old);
     assert_eq!(commits(&desk.progress("a", new, 1)), [(new, 1)]);

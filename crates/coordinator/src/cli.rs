@@ -21,6 +21,7 @@ mod runs;
 mod start;
 mod submit;
 mod tokenizer;
+mod workers;
 
 use args::{Arguments, Command};
 use clap::Parser;
@@ -51,6 +52,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Problem> {
         Command::Start(arguments) => start::run(arguments).await,
         Command::Submit(arguments) => submit::run(&connection, arguments).await,
         Command::Runs(arguments) => runs::run(&connection, arguments).await,
+        Command::Workers(arguments) => workers::run(&connection, arguments).await,
         Command::Metrics(arguments) => metrics::run(&connection, arguments).await,
         Command::Checkpoints(arguments) => checkpoints::run(&connection, arguments).await,
         Command::Ledger(arguments) => ledger::run(&connection, arguments).await,

@@ -3,19 +3,23 @@
 mod checkpoints;
 mod clock;
 mod corpora;
+mod coverage;
 mod data;
 mod driver;
 mod health;
 mod ledger;
 mod metrics;
 mod on_thread;
+mod refusals;
 mod rendezvous;
 mod rendezvous_service;
 mod request;
 mod runs;
 mod session;
+mod stuck;
 mod submit;
 mod wire;
+mod workers;
 
 use crate::auth::RequireToken;
 use crate::data_dir::{DataDir, DataDirError};
@@ -28,9 +32,10 @@ use driver::{Command, Driver, Parts};
 use metrics::MetricsService;
 use on_thread::OnThread;
 use proto::v1;
+use refusals::Refusals;
 use rendezvous::Rendezvous;
 use rendezvous_service::RendezvousService;
-use runs::RunsService;
+use runs::{RunsService, Shown};
 use session::ControlService;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -38,6 +43,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Change, CheckpointRepository, Database, EventRow};
+use stuck::Stuck;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +51,7 @@ use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use workers::WorkersService;
 
 /// A Progress of 2,048 slots fits with room.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -65,6 +72,8 @@ pub struct ServerConfig {
     pub store: Option<String>,
     /// Whether clients must show the token.
     pub require_token: bool,
+    /// Every stored checkpoint is read again once in this time; none: never.
+    pub scrub: Option<Duration>,
     /// Waits and limits.
     pub settings: control::Settings,
 }
@@ -164,9 +173,26 @@ pub async fn run(listener: TcpListener, config: ServerConfig, shutdown: Cancella
     let repository = Arc::new(Repository::new(store, reader.clone(), commands.clone()));
     let (changed, changes) = watch::channel(0);
     let rendezvous = Arc::new(Rendezvous::default());
-    let driver = restore(&config, &repository, &rendezvous, database, queue, &commands, changed, &reader).await?;
+    let (refusals, stuck) = (Arc::new(Refusals::new(commands.clone())), Arc::new(Stuck::default()));
+    let takeover = Takeover {
+        repository: Arc::clone(&repository),
+        rendezvous: Arc::clone(&rendezvous),
+        refusals: Arc::clone(&refusals),
+        stuck: Arc::clone(&stuck),
+        database,
+        reader: reader.clone(),
+        queue,
+        commands: commands.clone(),
+        changed,
+    };
+    let driver = takeover.driver(&config).await?;
+    if let Some(period) = config.scrub {
+        let (repository, shutdown) = (Arc::clone(&repository), shutdown.clone());
+        tokio::spawn(async move { repository.scrub(period, shutdown).await });
+    }
 
-    let services = Services { commands, reader, repository, rendezvous, changes, shutdown: shutdown.clone() };
+    let services =
+        Services { commands, reader, repository, rendezvous, refusals, stuck, changes, shutdown: shutdown.clone() };
     let routes = services.routes(RequireToken::new(token.as_deref())).await?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stop = shutdown.clone();
@@ -211,56 +237,66 @@ pub async fn run(listener: TcpListener, config: ServerConfig, shutdown: Cancella
     Ok(())
 }
 
-/// Takes over what a former process left.
-#[allow(clippy::too_many_arguments)]
-async fn restore(
-    config: &ServerConfig,
-    repository: &Arc<Repository>,
-    rendezvous: &Arc<Rendezvous>,
+/// What the driver is made of, before it knows the runs.
+struct Takeover {
+    repository: Arc<Repository>,
+    rendezvous: Arc<Rendezvous>,
+    refusals: Arc<Refusals>,
+    stuck: Arc<Stuck>,
     database: OnThread<Database>,
+    reader: OnThread<store::Reader>,
     queue: mpsc::Receiver<Command>,
-    commands: &mpsc::Sender<Command>,
+    commands: mpsc::Sender<Command>,
     changed: watch::Sender<u64>,
-    reader: &OnThread<store::Reader>,
-) -> Result<Driver, ServeError> {
-    let mut records = Vec::new();
-    let mut details = BTreeMap::new();
-    let mut changes = Vec::new();
-    for row in reader.call(|reader| reader.runs()).await? {
-        let (record, detail) = driver::run_record(row).map_err(io("the run database holds what cannot be"))?;
-        if !record.status.has_ended() {
-            let found = repository.unrecorded(&record.id).await.map_err(io("the checkpoint store cannot be read"))?;
-            changes.extend(found.into_iter().map(Change::Checkpoint));
+}
+
+impl Takeover {
+    /// Takes over what a former process left.
+    async fn driver(self, config: &ServerConfig) -> Result<Driver, ServeError> {
+        let Self { repository, rendezvous, refusals, stuck, database, reader, queue, commands, changed } = self;
+        let mut records = Vec::new();
+        let mut details = BTreeMap::new();
+        let mut changes = Vec::new();
+        for row in reader.call(|reader| reader.runs()).await? {
+            let (record, detail) = driver::run_record(row).map_err(io("the run database holds what cannot be"))?;
+            refusals.know(&record.id);
+            if !record.status.has_ended() {
+                let unrecorded = repository.unrecorded(&record.id).await;
+                let found = unrecorded.map_err(io("the checkpoint store cannot be read"))?;
+                changes.extend(found.into_iter().map(Change::Checkpoint));
+            }
+            if record.status == RunStatus::Running {
+                rendezvous.open(&record.id, record.generation);
+                let text = "the coordinator was started again".to_owned();
+                changes.push(Change::Event(EventRow { run: record.id.clone(), time_ms: Clock::wall_ms(), text }));
+            }
+            details.insert(record.id.clone(), detail);
+            records.push(record);
         }
-        if record.status == RunStatus::Running {
-            rendezvous.open(&record.id, record.generation);
-            let text = "the coordinator was started again".to_owned();
-            changes.push(Change::Event(EventRow { run: record.id.clone(), time_ms: Clock::wall_ms(), text }));
+        if !changes.is_empty() {
+            database.call(move |database| database.apply(&changes)).await?;
         }
-        details.insert(record.id.clone(), detail);
-        records.push(record);
+        let clock = Clock::start();
+        let mut control = Control::new(config.settings.clone());
+        let runs = records.len();
+        control.restore(clock.now(), records);
+        if runs > 0 {
+            tracing::info!(runs, "runs taken over");
+        }
+        Ok(Driver::new(Parts {
+            control,
+            commands: queue,
+            sender: commands,
+            database,
+            details,
+            rendezvous,
+            repository,
+            refusals,
+            stuck,
+            changed,
+            clock,
+        }))
     }
-    if !changes.is_empty() {
-        database.call(move |database| database.apply(&changes)).await?;
-    }
-    let clock = Clock::start();
-    let mut control = Control::new(config.settings.clone());
-    let runs = records.len();
-    control.restore(clock.now(), records);
-    if runs > 0 {
-        tracing::info!(runs, "runs taken over");
-    }
-    Ok(Driver::new(Parts {
-        control,
-        commands: queue,
-        sender: commands.clone(),
-        database,
-        details,
-        rendezvous: Arc::clone(rendezvous),
-        repository: Arc::clone(repository),
-        changed,
-        clock,
-    }))
 }
 
 /// What the services share.
@@ -269,6 +305,8 @@ struct Services {
     reader: OnThread<store::Reader>,
     repository: Arc<Repository>,
     rendezvous: Arc<Rendezvous>,
+    refusals: Arc<Refusals>,
+    stuck: Arc<Stuck>,
     changes: watch::Receiver<u64>,
     shutdown: CancellationToken,
 }
@@ -281,14 +319,18 @@ impl Services {
         use v1::metrics_server::MetricsServer;
         use v1::rendezvous_server::RendezvousServer;
         use v1::runs_server::RunsServer;
-        let Self { commands, reader, repository, rendezvous, changes, shutdown } = self;
+        use v1::workers_server::WorkersServer;
+        let Self { commands, reader, repository, rendezvous, refusals, stuck, changes, shutdown } = self;
         let corpora = Arc::new(Corpora::new(reader.clone()));
         let control = ControlServer::new(ControlService::new(commands.clone(), shutdown.clone()));
-        let rendezvous = RendezvousServer::new(RendezvousService::new(rendezvous));
-        let checkpoints = CheckpointsServer::new(CheckpointsService::new(Arc::clone(&repository), reader.clone()));
+        let rendezvous = RendezvousServer::new(RendezvousService::new(rendezvous, Arc::clone(&refusals)));
+        let checkpoints = CheckpointsService::new(Arc::clone(&repository), reader.clone(), Arc::clone(&refusals));
+        let checkpoints = CheckpointsServer::new(checkpoints);
+        let workers = WorkersServer::new(WorkersService::new(commands.clone()));
         let metrics = MetricsServer::new(MetricsService::new(reader.clone()));
         let data = DataServer::new(DataService::new(Arc::clone(&corpora)));
-        let runs = RunsServer::new(RunsService { commands, reader, corpora, repository, changed: changes, shutdown });
+        let shown = Shown { commands, reader, corpora, refusals, stuck };
+        let runs = RunsServer::new(RunsService { shown, repository, changed: changes, shutdown });
         let health = health::grpc().await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -305,6 +347,7 @@ impl Services {
             ))
             .add_service(InterceptedService::new(metrics, token.clone()))
             .add_service(InterceptedService::new(runs, token.clone()))
+            .add_service(InterceptedService::new(workers, token.clone()))
             .add_service(InterceptedService::new(data, token.clone()))
             .add_service(health)
             .add_service(reflection);

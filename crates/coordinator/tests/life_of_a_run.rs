@@ -76,6 +76,10 @@ async fn from_submission_to_completion() {
     assert_eq!((&ledger["ok"], &ledger["samples"]), (&Value::Bool(true), &serde_json::json!(24)));
     assert_eq!((&ledger["duplicates"], &ledger["missing"]), (&serde_json::json!(0), &serde_json::json!(0)));
     assert_eq!(ledger["chain"], done.samples_digest.as_str());
+    // What is shown without a proof is what the proof gives.
+    for field in ["samples", "epochs", "chain"] {
+        assert_eq!(shown["coverage"][field], ledger[field], "{field}");
+    }
     let (code, verified, _) = server.command(&["checkpoints", "verify", "small@3", "--json"]).await;
     assert_eq!((code, verified.trim()), (0, r#"{"ok":true,"problems":[]}"#));
     let out = folder.path().join("export");

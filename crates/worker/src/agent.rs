@@ -91,9 +91,7 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
                         if unopened.is_some() {
                             return Ok(());
                         }
-                        tracing::info!(worker, "leaving; waiting for release");
-                        agent.leaving = Some(Instant::now());
-                        agent.outbox.push(FromWorker::Leaving(Leaving {}));
+                        agent.leave();
                     }
                 }
             }
@@ -117,6 +115,7 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
                     heartbeat = tokio::time::interval(every);
                     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 }
+                Some(session::Event::Message(FromCoordinator::Drain(_))) => agent.leave(),
                 Some(session::Event::Message(message)) => {
                     if let Some(release) = agent.obey(message).await {
                         let seconds = release.waited.as_secs_f64();
@@ -241,6 +240,14 @@ struct Agent {
 }
 
 impl Agent {
+    fn leave(&mut self) {
+        if self.leaving.is_none() {
+            tracing::info!("leaving; waiting for release");
+            self.leaving = Some(Instant::now());
+            self.outbox.push(FromWorker::Leaving(Leaving {}));
+        }
+    }
+
     fn up(&mut self, queue: mpsc::Sender<WorkerMessage>) {
         self.queue = Some(queue);
         self.outbox.rewind();
@@ -350,7 +357,7 @@ impl Agent {
                 release = self.leaving.map(|since| Release { waited: since.elapsed(), left_behind });
             }
             FromCoordinator::Abort(_) => {}
-            FromCoordinator::Welcome(_) | FromCoordinator::Goodbye(_) => return None,
+            FromCoordinator::Welcome(_) | FromCoordinator::Goodbye(_) | FromCoordinator::Drain(_) => return None,
         }
         match &mut self.trainer {
             Trainer::Running { process, ready: true, .. } => {

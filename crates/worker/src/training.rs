@@ -152,7 +152,9 @@ fn hear(mut stream: UnixStream, current: &Current, jobs: &SyncSender<Job>) {
                 current.released();
                 Job::Release
             }
-            Some(FromCoordinator::Welcome(_) | FromCoordinator::Goodbye(_)) | None => continue,
+            Some(FromCoordinator::Welcome(_) | FromCoordinator::Goodbye(_) | FromCoordinator::Drain(_)) | None => {
+                continue;
+            }
         };
         match jobs.try_send(job) {
             Ok(()) => {}

@@ -1,5 +1,5 @@
-//! A virtual environment with the peers (PyTorch, transformers …): what our exports are checked with and our speed is
-//! compared to. It lies in the cache, outside the clone; training never needs it.
+//! Virtual environments: the peers (PyTorch, transformers …), which our exports are checked with and our speed is compared
+//! to, and an S3 server. They lie in the cache, outside the clone; training never needs them.
 
 use crate::cache;
 use anyhow::Result;
@@ -14,22 +14,31 @@ const PACKAGES: [&str; 6] = [
     "scikit-learn==1.9.1",
     "seqeval==1.2.2",
 ];
-/// Changes when the packages change.
-const FOLDER: &str = "peers-1";
+/// An S3 server for the tests of object stores (350 MB).
+const S3_SERVER: [&str; 1] = ["moto[server]==5.1.22"];
 
-/// The environment's Python, installed on first use (about 3 GB).
+/// The peers' Python, installed on first use (about 3 GB).
 pub fn interpreter() -> Result<PathBuf> {
-    let folder = cache::folder()?.join(FOLDER);
+    // A folder's number changes with its packages.
+    Ok(environment("peers-1", &PACKAGES, "the Python peers (about 3 GB, once)")?.join("bin/python"))
+}
+
+/// The S3 server's program, installed on first use.
+pub fn s3_server() -> Result<PathBuf> {
+    Ok(environment("s3-server-1", &S3_SERVER, "an S3 server for tests (350 MB, once)")?.join("bin/moto_server"))
+}
+
+fn environment(folder: &str, packages: &[&str], what: &str) -> Result<PathBuf> {
+    let folder = cache::folder()?.join(folder);
     let marker = folder.join("complete");
-    let python = folder.join("bin/python");
     if !marker.exists() {
-        println!("installing the Python peers into {} (about 3 GB, once) …", folder.display());
+        println!("installing {what} into {} …", folder.display());
         // A virtual environment knows its own path, so it is made in place and marked when whole.
         cache::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-        let mut pip = Command::new(&python);
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES);
+        let mut pip = Command::new(folder.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
         cache::run(&mut pip)?;
-        std::fs::write(marker, PACKAGES.join("\n"))?;
+        std::fs::write(marker, packages.join("\n"))?;
     }
-    Ok(python)
+    Ok(folder)
 }

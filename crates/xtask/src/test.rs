@@ -9,7 +9,8 @@ use std::time::Instant;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Leave out what needs the Python peers (3 GB): our exports are then not loaded by transformers. Not for CI.
+    /// Leave out what needs Python: our exports are then not loaded by transformers (3 GB), and object stores are not
+    /// tried against an S3 server (350 MB). Not for CI.
     #[arg(long)]
     no_python: bool,
     /// Run only the tests whose name contains this.
@@ -35,6 +36,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut tests = cargo();
     tests.args(["nextest", "run", "--workspace", "--no-fail-fast", "--hide-progress-bar"]);
     tests.env("TRIREME_MINILM", &minilm).env("TRIREME_EXPORT_DIR", &exports);
+    if !arguments.no_python {
+        tests.env("TRIREME_S3_SERVER", python::s3_server()?);
+    }
     if let Some(only) = &arguments.only {
         tests.arg(only);
     }

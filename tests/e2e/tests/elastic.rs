@@ -20,7 +20,8 @@ fn a_worker_joins_in_the_middle_and_another_drains() {
     cluster.until_step(&run, 3);
     cluster.add_workers(1);
     cluster.until("the third takes part", |cluster| (cluster.generations(&run).last() == Some(&3)).then_some(()));
-    cluster.worker(0).signal(Signal::SIGTERM);
+    let name = cluster.worker(0).name.clone();
+    cluster.coordinator(&["workers", "drain", &name]).expect_code(0);
     let status = cluster.worker(0).wait();
     assert_eq!(status.code(), Some(0), "{}", cluster.worker_log(0));
     assert!(cluster.worker_log(0).contains("released"), "{}", cluster.worker_log(0));

@@ -46,6 +46,8 @@ pub enum Command {
     Submit(SubmitArguments),
     /// Look at runs, cancel or resume them.
     Runs(RunsArguments),
+    /// Look at workers, or tell one to go.
+    Workers(WorkersArguments),
     /// The metric history of a run.
     Metrics(MetricsArguments),
     /// A run's checkpoints.
@@ -80,6 +82,9 @@ pub struct StartArguments {
     /// Where checkpoints go: a folder or an object-store URL. Default: `store` in the data folder.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
+    /// Every stored checkpoint is read again and compared with its manifest once in so many hours; 0: never.
+    #[arg(long, default_value_t = 24, value_name = "HOURS")]
+    pub scrub_hours: u32,
     /// Allow addresses other than loopback although nothing is encrypted.
     #[arg(long)]
     pub insecure_plaintext: bool,
@@ -125,6 +130,30 @@ pub enum RunsCommand {
     Cancel(RunArguments),
     /// Queue a stopped run again; it goes on from its newest good checkpoint.
     Resume(RunArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct WorkersArguments {
+    #[command(subcommand)]
+    pub command: WorkersCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WorkersCommand {
+    /// All workers that are connected or expected back.
+    List(JsonFlag),
+    /// Tell a worker to go, as SIGTERM does: it finishes its step, hands over and ends.
+    #[command(after_help = "Example:\n  coordinator workers drain gpu-7")]
+    Drain(WorkerArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct WorkerArguments {
+    /// The worker's name.
+    pub worker: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

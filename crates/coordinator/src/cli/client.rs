@@ -58,6 +58,11 @@ impl Client {
         v1::runs_client::RunsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
+    /// The Workers service.
+    pub fn workers(&self) -> v1::workers_client::WorkersClient<Authenticated> {
+        v1::workers_client::WorkersClient::new(self.channel.clone())
+    }
+
     /// The Metrics service.
     pub fn metrics(&self) -> v1::metrics_client::MetricsClient<Authenticated> {
         v1::metrics_client::MetricsClient::new(self.channel.clone())

@@ -48,6 +48,10 @@ pub fn run(run: &v1::Run) -> Value {
             "run": parent.run, "generation": parent.generation, "step": parent.step,
         })),
         "workers": run.workers,
+        "coverage": run.coverage.as_ref().map(|coverage| json!({
+            "samples": coverage.samples, "epochs": coverage.epochs, "chain": coverage.chain,
+        })),
+        "refused": run.refused.iter().map(|refused| (refused.kind.clone(), json!(refused.count))).collect::<Map<_, _>>(),
         "created": run.created_ms,
         "updated": run.updated_ms,
         "events": run.events.iter().map(|event| json!({"time": event.time_ms, "text": event.text})).collect::<Vec<_>>(),
@@ -107,6 +111,19 @@ pub fn print(run: &v1::Run) -> std::io::Result<()> {
         format!("attempt     {}, generation {}", run.attempt, run.generation),
         format!("workers     {} on {} slots{}", run.world_size, run.slots, names(&run.workers)),
     ];
+    if let Some(coverage) = &run.coverage {
+        let epochs = coverage.epochs.map(|epochs| format!(", {epochs} whole epochs")).unwrap_or_default();
+        lines.push(format!("coverage    {} samples used{epochs}", coverage.samples));
+    }
+    let refused: Vec<String> = run
+        .refused
+        .iter()
+        .filter(|refused| refused.count > 0)
+        .map(|refused| format!("{} {}", refused.count, refused.kind))
+        .collect();
+    if !refused.is_empty() {
+        lines.push(format!("refused     {} (of generations that were over)", refused.join(", ")));
+    }
     if let Some(parent) = &run.parent {
         lines.push(format!("parent      {} at step {}", parent.run, parent.step));
     }

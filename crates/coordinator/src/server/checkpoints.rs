@@ -10,18 +10,25 @@ mod tests;
 
 pub use service::CheckpointsService;
 
+use super::clock::Clock;
 use super::driver::Command;
 use super::on_thread::OnThread;
 use super::wire;
 use control::{CheckpointAt, Control, Event};
 use proto::{Failure, FailureKind};
+use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 use store::{
-    Change, CheckpointError, CheckpointId, CheckpointRepository, CheckpointRow, Manifest, Reader, RetentionPolicy,
-    RunRow, Standing,
+    Change, CheckpointError, CheckpointId, CheckpointProblem, CheckpointRepository, CheckpointRow, EventRow, Manifest,
+    Reader, RetentionPolicy, RunRow, Standing,
 };
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use types::{Generation, RunId, Step};
+
+/// Scrubbing looks this often whether there is anything to read.
+const SCRUB_IDLE: Duration = Duration::from_secs(600);
 
 /// The repository together with what is known of the runs.
 #[derive(Debug)]
@@ -33,6 +40,8 @@ pub struct Repository {
     tending: Mutex<()>,
     // What retention must leave although no row says so yet. One that two wait for is in it twice.
     pinned: std::sync::Mutex<Vec<CheckpointId>>,
+    // Those whose damage people were told of.
+    damaged: std::sync::Mutex<HashSet<CheckpointId>>,
 }
 
 /// Keeps a checkpoint from retention for as long as it lives: until the row that does is durable.
@@ -79,7 +88,14 @@ fn ending() -> Failure {
 impl Repository {
     /// Over an opened store.
     pub fn new(store: CheckpointRepository, reader: OnThread<Reader>, commands: mpsc::Sender<Command>) -> Self {
-        Self { store, reader, commands, tending: Mutex::default(), pinned: std::sync::Mutex::default() }
+        Self {
+            store,
+            reader,
+            commands,
+            tending: Mutex::default(),
+            pinned: Default::default(),
+            damaged: Default::default(),
+        }
     }
 
     /// The store itself.
@@ -186,7 +202,7 @@ impl Repository {
 
     /// Verifies the newest checkpoint, then deletes what the policy does not keep.
     async fn tend(&self, id: &CheckpointId) -> Result<(), Failure> {
-        let _one = self.tending.lock().await;
+        let one = self.tending.lock().await;
         let rows = self.reader.call(|reader| reader.runs()).await.map_err(wire::database_failure)?;
         let Some(row) = rows.iter().find(|row| row.id == id.run) else { return Ok(()) };
         let policy = policy(row)?;
@@ -203,16 +219,14 @@ impl Repository {
             self.send(Command::Write { changes }).await;
             self.store.clean_unfinished(&id.run, newest.generation).await.map_err(failure)?;
         } else {
-            let problems: Vec<String> = retained.newest_problems.iter().map(ToString::to_string).collect();
-            tracing::error!(checkpoint = %newest, problems = problems.join("; "), "a new checkpoint is damaged");
-            let at = CheckpointAt { generation: newest.generation, step: newest.step };
-            self.send(Command::Happened { event: Event::CheckpointLost { run: newest.run, at } }).await;
+            drop(one);
+            self.verified(&newest, &retained.newest_problems).await?;
         }
         Ok(())
     }
 
-    /// Notes what a look at every byte of a checkpoint showed.
-    async fn mark(&self, id: &CheckpointId, verified: bool) -> Result<(), Failure> {
+    /// Notes what a look at every byte of a checkpoint showed; damage is told once.
+    pub async fn verified(&self, id: &CheckpointId, problems: &[CheckpointProblem]) -> Result<(), Failure> {
         // Not while retention works: what it deletes must not come back as a row.
         let _one = self.tending.lock().await;
         if matches!(self.store.manifest(id).await, Err(CheckpointError::NotFound(_))) {
@@ -220,11 +234,74 @@ impl Repository {
         }
         let run = id.run.clone();
         let rows = self.reader.call(move |reader| reader.checkpoints(&run)).await.map_err(wire::database_failure)?;
-        if let Some(row) = rows.into_iter().find(|row| row.id == *id && row.verified != verified) {
-            let changes = vec![Change::Checkpoint(CheckpointRow { verified, ..row })];
+        let Some(row) = rows.into_iter().find(|row| row.id == *id) else { return Ok(()) };
+        let verified = problems.is_empty();
+        let mut changes = Vec::new();
+        if row.verified != verified {
+            changes.push(Change::Checkpoint(CheckpointRow { verified, ..row }));
+        }
+        if !verified && self.damaged().insert(id.clone()) {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            let text = format!("the checkpoint at step {} is damaged: {}", id.step, problems.join("; "));
+            tracing::error!(checkpoint = %id, problems = problems.join("; "), "a stored checkpoint is damaged");
+            changes.push(Change::Event(EventRow { run: id.run.clone(), time_ms: Clock::wall_ms(), text }));
+            // Control must not send anybody to it.
+            let at = CheckpointAt { generation: id.generation, step: id.step };
+            self.send(Command::Happened { event: Event::CheckpointLost { run: id.run.clone(), at } }).await;
+        }
+        if !changes.is_empty() {
             self.send(Command::Write { changes }).await;
         }
         Ok(())
+    }
+
+    fn damaged(&self) -> MutexGuard<'_, HashSet<CheckpointId>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads all stored checkpoints again and again, one at a time and spread evenly over `period`, so that damage is
+    /// found before somebody needs them. Until `shutdown`.
+    pub async fn scrub(&self, period: Duration, shutdown: CancellationToken) {
+        let mut last = None;
+        loop {
+            let stored = self.stored().await.unwrap_or_else(|failure| {
+                tracing::warn!(error = %failure, "the list of checkpoints cannot be read");
+                Vec::new()
+            });
+            let share = u32::try_from(stored.len()).unwrap_or(u32::MAX).max(1);
+            // With nothing there it is looked again before long.
+            let pause = if stored.is_empty() { period.min(SCRUB_IDLE) } else { period / share };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            let place = |id: &CheckpointId| (id.run.clone(), id.age());
+            let next = stored.iter().find(|id| last.as_ref().is_none_or(|last| place(id) > *last)).or(stored.first());
+            let Some(id) = next else { continue };
+            last = Some(place(id));
+            let done = match self.store.verify(id).await {
+                Ok(problems) => self.verified(id, &problems).await,
+                // Retention was quicker.
+                Err(CheckpointError::NotFound(_)) => Ok(()),
+                Err(error) => Err(failure(error)),
+            };
+            if let Err(failure) = done {
+                tracing::warn!(checkpoint = %id, error = %failure, "a stored checkpoint cannot be read again");
+            }
+        }
+    }
+
+    /// All checkpoints that the database knows, by run and age.
+    async fn stored(&self) -> Result<Vec<CheckpointId>, Failure> {
+        let read = |reader: &mut Reader| -> Result<Vec<CheckpointId>, store::DatabaseError> {
+            let mut stored = Vec::new();
+            for run in reader.runs()? {
+                stored.extend(reader.checkpoints(&run.id)?.into_iter().map(|row| row.id));
+            }
+            stored.sort_by_key(|id| (id.run.clone(), id.age()));
+            Ok(stored)
+        };
+        self.reader.call(read).await.map_err(wire::database_failure)
     }
 
     async fn send(&self, command: Command) {

@@ -5,8 +5,8 @@ use super::runs::find;
 use config::CheckedConfig;
 use corpus::{Corpus, CorpusError, ErrorKind, Tokenizer};
 use proto::{Failure, FailureKind};
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use store::Reader;
 use types::RunId;
 
@@ -25,6 +25,8 @@ pub struct Opened {
 pub struct Corpora {
     reader: OnThread<Reader>,
     kept: Mutex<VecDeque<(RunId, Arc<Opened>)>>,
+    // Those that are being opened for people, or could not be.
+    tried: Mutex<HashSet<RunId>>,
 }
 
 impl std::fmt::Debug for Corpora {
@@ -71,7 +73,7 @@ pub fn stored_config(run: &RunId, text: &str) -> Result<CheckedConfig, Failure> 
 impl Corpora {
     /// Nothing opened yet.
     pub fn new(reader: OnThread<Reader>) -> Self {
-        Self { reader, kept: Mutex::default() }
+        Self { reader, kept: Mutex::default(), tried: Mutex::default() }
     }
 
     fn take(&self, run: &RunId) -> Option<Arc<Opened>> {
@@ -95,6 +97,25 @@ impl Corpora {
         let opened = Arc::new(blocking(move || open(&config)).await?);
         self.keep(row.id, Arc::clone(&opened));
         Ok(opened)
+    }
+
+    /// A run's corpus if it is open. If not it will be before long, if it can be: nobody waits for it.
+    pub fn at_hand(self: &Arc<Self>, run: &RunId) -> Option<Arc<Opened>> {
+        let opened = self.take(run);
+        if opened.is_none() && self.tried().insert(run.clone()) {
+            let (this, run) = (Arc::clone(self), run.clone());
+            tokio::spawn(async move {
+                match this.of(run.as_str()).await {
+                    Ok(_) => drop(this.tried().remove(&run)),
+                    Err(failure) => tracing::debug!(run = %run, error = %failure, "the corpus cannot be opened"),
+                }
+            });
+        }
+        opened
+    }
+
+    fn tried(&self) -> MutexGuard<'_, HashSet<RunId>> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps one that was opened elsewhere.

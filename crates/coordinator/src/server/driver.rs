@@ -12,10 +12,12 @@ pub use sessions::{QUEUE as SESSION_QUEUE, SessionHandle};
 use super::checkpoints::{Pin, Repository};
 use super::clock::Clock;
 use super::on_thread::OnThread;
+use super::refusals::{Claim, Refusals};
 use super::rendezvous::Rendezvous;
+use super::stuck::Stuck;
 use batch::Batch;
 use control::{CheckpointAt, Control, Directive, Effect, Event, Holding, Record, Refusal, RunSpec, WorkerFacts};
-use proto::v1;
+use proto::{Failure, FailureKind, v1};
 use sessions::Sessions;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -116,6 +118,13 @@ pub enum Command {
         /// What people should know, e.g. that a damaged one was passed over.
         notes: Vec<String>,
     },
+    /// Tell a worker to go. Answered when it has been told, or cannot be.
+    Drain {
+        /// Which.
+        worker: WorkerId,
+        /// Whether there is such a worker, and it is connected.
+        done: oneshot::Sender<Result<(), Failure>>,
+    },
     /// A question about the present state.
     Ask(Question),
 }
@@ -143,6 +152,8 @@ pub struct Driver {
     sessions: Sessions,
     rendezvous: Arc<Rendezvous>,
     repository: Arc<Repository>,
+    refusals: Arc<Refusals>,
+    stuck: Arc<Stuck>,
     changed: watch::Sender<u64>,
     clock: Clock,
     // Metrics of steps that are not committed yet.
@@ -165,6 +176,10 @@ pub struct Parts {
     pub rendezvous: Arc<Rendezvous>,
     /// To look for checkpoints in.
     pub repository: Arc<Repository>,
+    /// To count in.
+    pub refusals: Arc<Refusals>,
+    /// Tells people why nothing goes on.
+    pub stuck: Arc<Stuck>,
     /// Counts batches, for those who watch.
     pub changed: watch::Sender<u64>,
     /// The same that `control` was restored by.
@@ -174,7 +189,19 @@ pub struct Parts {
 impl Driver {
     /// Ready to run.
     pub fn new(parts: Parts) -> Self {
-        let Parts { control, commands, sender, database, details, rendezvous, repository, changed, clock } = parts;
+        let Parts {
+            control,
+            commands,
+            sender,
+            database,
+            details,
+            rendezvous,
+            repository,
+            refusals,
+            stuck,
+            changed,
+            clock,
+        } = parts;
         Self {
             control,
             commands,
@@ -184,6 +211,8 @@ impl Driver {
             sessions: Sessions::default(),
             rendezvous,
             repository,
+            refusals,
+            stuck,
             changed,
             clock,
             early_metrics: BTreeMap::new(),
@@ -253,8 +282,9 @@ impl Driver {
                 }
             }
             Command::Worker { session, event, metrics } => {
+                let claim = Claim::of(&event, &metrics);
                 if !self.sessions.is_present(session) {
-                    return;
+                    return self.refusals.count_report(claim);
                 }
                 let step = match &event {
                     Event::Progress { run, step, .. } => Some((run.clone(), *step)),
@@ -269,6 +299,8 @@ impl Driver {
                     && self.control.refused() == refused
                 {
                     self.keep_metrics(run, step, metrics);
+                } else if self.control.refused() > refused {
+                    self.refusals.count_report(claim);
                 }
             }
             Command::Disconnect { worker, session } => {
@@ -276,6 +308,7 @@ impl Driver {
                 self.control.handle(now, Event::WorkerDisconnected { worker, session });
             }
             Command::Submit { run, spec, details, done } => {
+                self.refusals.know(&run);
                 self.details.insert(run.clone(), details);
                 self.control.handle(now, Event::Submit { run, spec });
                 answers.push(Box::new(move || _ = done.send(())));
@@ -310,9 +343,32 @@ impl Driver {
                 self.control.handle(now, Event::RestoreFound { run, at });
                 answers.push(Box::new(move || drop(found)));
             }
+            Command::Drain { worker, done } => {
+                // Who asked may have gone.
+                let _ = done.send(self.drain(&worker));
+            }
             Command::Ask(question) => (question.0)(&self.control),
         }
         self.collect(batch);
+    }
+
+    fn drain(&mut self, worker: &WorkerId) -> Result<(), Failure> {
+        let known = self.control.workers().find(|(name, _)| *name == worker).map(|(_, known)| known);
+        match known {
+            None => {
+                let message = format!("there is no worker `{worker}`; `coordinator workers list` shows all");
+                Err(Failure::new(FailureKind::NotFound, message))
+            }
+            Some(known) if known.session.is_none() => {
+                let message = format!("worker `{worker}` is not connected now; try again when it is back");
+                Err(Failure::new(FailureKind::Conflict, message))
+            }
+            Some(_) => {
+                let drain = v1::coordinator_message::Kind::Drain(v1::Drain {});
+                self.sessions.send(worker, v1::CoordinatorMessage { kind: Some(drain) });
+                Ok(())
+            }
+        }
     }
 
     fn note(&self, run: &RunId, text: String) -> Change {
@@ -414,6 +470,7 @@ impl Driver {
             let error = match self.database.call(move |database| database.apply(&batch)).await {
                 Ok(()) => {
                     if failures > 0 {
+                        self.stuck.set(None);
                         tracing::info!(failures, "the run database can be written again");
                     }
                     return Ok(());
@@ -424,6 +481,9 @@ impl Driver {
             // Nothing is lost while we wait: workers go on training, and their reports wait with us.
             if failures.is_multiple_of(30) {
                 tracing::error!(%error, "cannot write to the run database; trying again every second");
+            }
+            if failures == 0 {
+                self.stuck.set(Some(format!("nothing can be recorded, trying again every second: {error}")));
             }
             failures += 1;
             if shutdown.is_cancelled() {

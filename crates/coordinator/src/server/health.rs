@@ -13,6 +13,7 @@ pub async fn grpc() -> HealthServer<impl Health> {
         v1::metrics_server::SERVICE_NAME,
         v1::runs_server::SERVICE_NAME,
         v1::data_server::SERVICE_NAME,
+        v1::workers_server::SERVICE_NAME,
     ] {
         reporter.set_service_status(service, tonic_health::ServingStatus::Serving).await;
     }

@@ -1,5 +1,6 @@
 //! The wire side of [`super::rendezvous`].
 
+use super::refusals::{Kind, Refusals};
 use super::rendezvous::{Rendezvous, Table};
 use super::request;
 use proto::v1;
@@ -13,17 +14,21 @@ use types::Generation;
 #[derive(Debug)]
 pub struct RendezvousService {
     rendezvous: Arc<Rendezvous>,
+    refusals: Arc<Refusals>,
 }
 
 impl RendezvousService {
     /// Over the tables that control opens and closes.
-    pub fn new(rendezvous: Arc<Rendezvous>) -> Self {
-        Self { rendezvous }
+    pub fn new(rendezvous: Arc<Rendezvous>, refusals: Arc<Refusals>) -> Self {
+        Self { rendezvous, refusals }
     }
 
     fn table(&self, scope: Option<v1::Scope>) -> Result<Arc<Table>, Failure> {
         let scope = scope.ok_or_else(|| Failure::new(FailureKind::Invalid, "a rendezvous call without a scope"))?;
-        self.rendezvous.table(&request::run_id(&scope.run)?, Generation(scope.generation))
+        let (run, generation) = (request::run_id(&scope.run)?, Generation(scope.generation));
+        self.rendezvous.table(&run, generation).inspect_err(|_| {
+            self.refusals.count(&run, generation, Kind::Rendezvous, &scope.worker);
+        })
     }
 }
 

@@ -1,9 +1,12 @@
 //! Runs, as people see them.
 
-use super::corpora::{Corpora, Opened};
+use super::corpora::{Corpora, Opened, stored_config};
+use super::coverage;
 use super::driver::{Command, Question};
 use super::ledger::{self, Ledger};
 use super::on_thread::OnThread;
+use super::refusals::Refusals;
+use super::stuck::Stuck;
 use super::submit;
 use super::wire::{self, RunParts};
 use super::{checkpoints::Repository, request};
@@ -11,17 +14,19 @@ use control::Refusal;
 use proto::{Failure, FailureKind, v1};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Reader, RunRow};
+use store::{CommitRow, Reader, RunRow};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
-use types::{RunId, Step};
+use types::{Digest, RunId, Step};
 
 /// Events shown with a run.
 const EVENTS: usize = 200;
 /// Who watches a run gets no more than so many snapshots a second.
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(200);
+/// The driver answers a question at once, unless it waits for the disk.
+const ANSWER: Duration = Duration::from_secs(2);
 /// Commits read at once.
 const COMMITS: usize = 1024;
 /// A run that goes back to a checkpoint while its ledger is read is read so often at most.
@@ -30,12 +35,8 @@ const LEDGER_TRIES: usize = 5;
 /// Serves `trireme.v1.Runs`.
 #[derive(Debug)]
 pub struct RunsService {
-    /// To the driver.
-    pub commands: mpsc::Sender<Command>,
-    /// What is committed.
-    pub reader: OnThread<Reader>,
-    /// Corpora of runs, opened when needed.
-    pub corpora: Arc<Corpora>,
+    /// What people are shown.
+    pub shown: Shown,
     /// For `init.from = "run:…"`.
     pub repository: Arc<Repository>,
     /// Counts the driver's batches.
@@ -58,34 +59,71 @@ pub async fn find(reader: &OnThread<Reader>, wanted: &str) -> Result<RunRow, Fai
     found.await.map_err(wire::database_failure)?
 }
 
-/// The run with all that belongs to it.
-async fn show(reader: &OnThread<Reader>, commands: &mpsc::Sender<Command>, row: RunRow) -> Result<v1::Run, Failure> {
-    let id = row.id.clone();
-    let read = move |reader: &mut Reader| -> Result<(RunRow, RunParts), store::DatabaseError> {
-        // First the run itself: what is read after it is of that state or of a later one.
-        let row = reader.run(&id)?.unwrap_or(row);
-        let mut samples_digest = row.samples_digest;
-        if let (None, Some(before)) = (samples_digest, row.step.0.checked_sub(1)) {
-            samples_digest = reader.commits(&id, Step(before), 1)?.first().map(|commit| commit.samples_digest);
-        }
-        let parts = RunParts {
-            metrics: reader.latest_metrics(&id)?,
-            checkpoints: reader.checkpoints(&id)?,
-            events: reader.events(&id, EVENTS)?,
-            samples_digest,
-            waiting_for: None,
-        };
-        Ok((row, parts))
-    };
-    let (row, mut parts) = reader.call(read).await.map_err(wire::database_failure)?;
-    if matches!(row.status.as_str(), "queued" | "interrupted") {
-        let (answer, waiting_for) = oneshot::channel();
+/// What a run is shown from.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// To the driver.
+    pub commands: mpsc::Sender<Command>,
+    /// What is committed.
+    pub reader: OnThread<Reader>,
+    /// Corpora of runs, opened when needed.
+    pub corpora: Arc<Corpora>,
+    /// What came too late.
+    pub refusals: Arc<Refusals>,
+    /// Why nothing is recorded, if so.
+    pub stuck: Arc<Stuck>,
+}
+
+impl Shown {
+    /// The run with all that belongs to it.
+    async fn run(&self, row: RunRow) -> Result<v1::Run, Failure> {
         let id = row.id.clone();
-        let question = Question(Box::new(move |control| drop(answer.send(control.waiting_for(&id)))));
-        commands.send(Command::Ask(question)).await.map_err(|_| ending())?;
-        parts.waiting_for = waiting_for.await.map_err(|_| ending())?;
+        let read = move |reader: &mut Reader| -> Result<_, store::DatabaseError> {
+            // First the run itself: what is read after it is of that state or of a later one.
+            let row = reader.run(&id)?.unwrap_or(row);
+            let last = match row.step.0.checked_sub(1) {
+                Some(before) => reader.commits(&id, Step(before), 1)?.into_iter().next(),
+                None => None,
+            };
+            let parts = RunParts {
+                metrics: reader.latest_metrics(&id)?,
+                checkpoints: reader.checkpoints(&id)?,
+                events: reader.events(&id, EVENTS)?,
+                samples_digest: row.samples_digest.or(last.as_ref().map(|commit| commit.samples_digest)),
+                ..RunParts::default()
+            };
+            Ok((row, parts, last))
+        };
+        let (row, mut parts, last) = self.reader.call(read).await.map_err(wire::database_failure)?;
+        parts.refused = self.refusals.of(&row.id);
+        parts.coverage = Some(self.coverage(&row, last.as_ref(), parts.samples_digest));
+        let waits = matches!(row.status.as_str(), "queued" | "interrupted");
+        if waits || row.status == "running" {
+            parts.waiting_for = self.stuck.reason();
+        }
+        // A driver that cannot write does not answer either.
+        if waits && parts.waiting_for.is_none() {
+            let (answer, waiting_for) = oneshot::channel();
+            let id = row.id.clone();
+            let question = Question(Box::new(move |control| drop(answer.send(control.waiting_for(&id)))));
+            self.commands.send(Command::Ask(question)).await.map_err(|_| ending())?;
+            if let Ok(answer) = tokio::time::timeout(ANSWER, waiting_for).await {
+                parts.waiting_for = answer.map_err(|_| ending())?;
+            }
+        }
+        Ok(wire::run(row, parts))
     }
-    Ok(wire::run(row, parts))
+
+    /// Every step uses the same number of samples; where the slots stand is in the last commit.
+    fn coverage(&self, row: &RunRow, last: Option<&CommitRow>, chain: Option<Digest>) -> v1::Coverage {
+        let a_step = stored_config(&row.id, &row.config).map_or(0, |config| config.batch.global_samples());
+        let epochs = last.map_or(Some(0), |commit| {
+            let opened = self.corpora.at_hand(&row.id)?;
+            coverage::epochs(opened.corpus.plan(), &commit.segments)
+        });
+        let chain = chain.map(|chain| chain.to_string()).unwrap_or_default();
+        v1::Coverage { samples: row.step.0.saturating_mul(a_step), epochs, chain }
+    }
 }
 
 fn ending() -> Failure {
@@ -98,9 +136,9 @@ impl RunsService {
         wanted: &str,
         command: impl FnOnce(RunId, oneshot::Sender<Result<(), Refusal>>) -> Command,
     ) -> Result<v1::Run, Failure> {
-        let row = find(&self.reader, wanted).await?;
+        let row = find(&self.shown.reader, wanted).await?;
         let (done, answer) = oneshot::channel();
-        self.commands.send(command(row.id.clone(), done)).await.map_err(|_| ending())?;
+        self.shown.commands.send(command(row.id.clone(), done)).await.map_err(|_| ending())?;
         let answer = answer.await.map_err(|_| ending())?;
         answer.map_err(|refusal| {
             let kind = match refusal {
@@ -109,12 +147,12 @@ impl RunsService {
             };
             Failure::new(kind, refusal.to_string())
         })?;
-        show(&self.reader, &self.commands, row).await
+        self.shown.run(row).await
     }
 
     async fn verify(&self, wanted: &str) -> Result<v1::LedgerReport, Failure> {
-        let row = find(&self.reader, wanted).await?;
-        let opened = self.corpora.of(row.id.as_str()).await?;
+        let row = find(&self.shown.reader, wanted).await?;
+        let opened = self.shown.corpora.of(row.id.as_str()).await?;
         for _ in 0..LEDGER_TRIES {
             // The run may go on meanwhile: what is proved is what stands now, up to this step.
             let Some(run) = self.run(&row.id).await? else { break };
@@ -130,7 +168,7 @@ impl RunsService {
 
     async fn run(&self, run: &RunId) -> Result<Option<RunRow>, Failure> {
         let run = run.clone();
-        self.reader.call(move |reader| reader.run(&run)).await.map_err(wire::database_failure)
+        self.shown.reader.call(move |reader| reader.run(&run)).await.map_err(wire::database_failure)
     }
 
     /// Proves the commits of a run up to the step that its row tells.
@@ -139,7 +177,7 @@ impl RunsService {
         let mut after = Step(0);
         loop {
             let id = row.id.clone();
-            let read = self.reader.call(move |reader| reader.commits(&id, after, COMMITS));
+            let read = self.shown.reader.call(move |reader| reader.commits(&id, after, COMMITS));
             let page = read.await.map_err(wire::database_failure)?;
             let last = page.len() < COMMITS;
             if let Some(commit) = page.last() {
@@ -163,11 +201,11 @@ impl RunsService {
 impl v1::runs_server::Runs for RunsService {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let text = request.into_inner().config;
-        let submission = submit::check(&text, &self.reader, &self.repository, &self.corpora).await?;
+        let submission = submit::check(&text, &self.shown.reader, &self.repository, &self.shown.corpora).await?;
         let run = submission.run.clone();
         let (done, answer) = oneshot::channel();
         let submit::Submission { run: id, spec, details, parent } = submission;
-        self.commands.send(Command::Submit { run: id, spec, details, done }).await.map_err(|_| ending())?;
+        self.shown.commands.send(Command::Submit { run: id, spec, details, done }).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())?;
         drop(parent);
         tracing::info!(run = %run, "run submitted");
@@ -175,14 +213,14 @@ impl v1::runs_server::Runs for RunsService {
     }
 
     async fn list(&self, _: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
-        let rows = self.reader.call(|reader| reader.runs()).await.map_err(wire::database_failure)?;
+        let rows = self.shown.reader.call(|reader| reader.runs()).await.map_err(wire::database_failure)?;
         let runs = rows.into_iter().map(|row| wire::run(row, RunParts::default())).collect();
         Ok(Response::new(v1::ListRunsResponse { runs }))
     }
 
     async fn show(&self, request: Request<v1::RunRequest>) -> Result<Response<v1::Run>, Status> {
-        let row = find(&self.reader, &request.into_inner().run).await?;
-        Ok(Response::new(show(&self.reader, &self.commands, row).await?))
+        let row = find(&self.shown.reader, &request.into_inner().run).await?;
+        Ok(Response::new(self.shown.run(row).await?))
     }
 
     async fn cancel(&self, request: Request<v1::RunRequest>) -> Result<Response<v1::Run>, Status> {
@@ -198,15 +236,14 @@ impl v1::runs_server::Runs for RunsService {
     type WatchStream = ReceiverStream<Result<v1::Run, Status>>;
 
     async fn watch(&self, request: Request<v1::RunRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let row = find(&self.reader, &request.into_inner().run).await?;
+        let row = find(&self.shown.reader, &request.into_inner().run).await?;
         let (snapshots, stream) = mpsc::channel(4);
-        let (reader, commands) = (self.reader.clone(), self.commands.clone());
-        let (shutdown, mut changed) = (self.shutdown.clone(), self.changed.clone());
+        let (shown, shutdown, mut changed) = (self.shown.clone(), self.shutdown.clone(), self.changed.clone());
         tokio::spawn(async move {
             let mut last: Option<v1::Run> = None;
             loop {
                 changed.borrow_and_update();
-                let snapshot = show(&reader, &commands, row.clone()).await;
+                let snapshot = shown.run(row.clone()).await;
                 let ended = snapshot
                     .as_ref()
                     .map_or(true, |run| matches!(run.status.as_str(), "completed" | "failed" | "cancelled"));

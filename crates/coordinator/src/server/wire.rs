@@ -48,8 +48,12 @@ pub struct RunParts {
     pub events: Vec<EventRow>,
     /// The chain up to the run's step, where the run's own row does not have it (just rewound).
     pub samples_digest: Option<Digest>,
-    /// Why a queued run waits.
+    /// Why a queued run waits, or none goes on.
     pub waiting_for: Option<String>,
+    /// What came too late, by kind.
+    pub refused: Vec<(&'static str, u64)>,
+    /// What of the corpus was used.
+    pub coverage: Option<v1::Coverage>,
 }
 
 /// A run, for people. Digests that are not known yet are empty.
@@ -84,6 +88,8 @@ pub fn run(row: RunRow, parts: RunParts) -> v1::Run {
             .into_iter()
             .map(|event| v1::RunEvent { time_ms: event.time_ms, text: event.text })
             .collect(),
+        refused: parts.refused.into_iter().map(|(kind, count)| v1::Refused { kind: kind.to_owned(), count }).collect(),
+        coverage: parts.coverage,
     }
 }
 

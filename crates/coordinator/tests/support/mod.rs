@@ -36,37 +36,67 @@ impl tonic::service::Interceptor for Show {
 
 pub type Authenticated = InterceptedService<Channel, Show>;
 
-/// A coordinator that runs in this process until it is stopped.
+/// A coordinator, until it is stopped or killed.
 pub struct Server {
     pub folder: PathBuf,
     pub address: String,
     pub token: String,
-    shutdown: CancellationToken,
-    task: JoinHandle<Result<(), server::ServeError>>,
+    running: Running,
+}
+
+enum Running {
+    Here { shutdown: CancellationToken, task: JoinHandle<Result<(), server::ServeError>> },
+    Process(tokio::process::Child),
 }
 
 impl Server {
+    /// In this process.
     pub async fn start(folder: &Path) -> Self {
+        Self::start_with(folder, None).await
+    }
+
+    pub async fn start_with(folder: &Path, scrub: Option<Duration>) -> Self {
         let listener = server::bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let config = ServerConfig {
             data_dir: folder.to_owned(),
             store: None,
             require_token: true,
+            scrub,
             settings: control::Settings::default(),
         };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(server::run(listener, config, shutdown.clone()));
         let endpoint = coordinator::data_dir::endpoint_path(folder);
         wait_for("the endpoint", || std::fs::read_to_string(&endpoint).is_ok_and(|text| text.trim() == address)).await;
-        let token = std::fs::read_to_string(coordinator::data_dir::token_path(folder)).unwrap().trim().to_owned();
-        Self { folder: folder.to_owned(), address, token, shutdown, task }
+        let token = token(folder);
+        Self { folder: folder.to_owned(), address, token, running: Running::Here { shutdown, task } }
+    }
+
+    /// In a process of its own, that can be killed.
+    pub async fn spawn(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let endpoint = coordinator::data_dir::endpoint_path(folder);
+        let log = std::fs::File::options().create(true).append(true).open(folder.with_extension("log")).unwrap();
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_coordinator"));
+        command.args(["start", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder).args(arguments);
+        let process = command.envs(environment.iter().copied()).stderr(log).kill_on_drop(true).spawn().unwrap();
+        // One that was killed leaves its endpoint behind; the new one removes it before it writes its own.
+        let pid = process.id().unwrap().to_string();
+        let is_its = || std::fs::read_to_string(folder.join("lock")).is_ok_and(|text| text.trim() == pid);
+        wait_for("the endpoint", || is_its() && endpoint.exists()).await;
+        let address = std::fs::read_to_string(&endpoint).unwrap().trim().to_owned();
+        Self { folder: folder.to_owned(), address, token: token(folder), running: Running::Process(process) }
     }
 
     pub async fn stop(self) {
-        self.shutdown.cancel();
-        tokio::time::timeout(PATIENCE, self.task).await.expect("it ends").unwrap().unwrap();
-        assert!(!coordinator::data_dir::endpoint_path(&self.folder).exists());
+        match self.running {
+            Running::Here { shutdown, task } => {
+                shutdown.cancel();
+                tokio::time::timeout(PATIENCE, task).await.expect("it ends").unwrap().unwrap();
+                assert!(!coordinator::data_dir::endpoint_path(&self.folder).exists());
+            }
+            Running::Process(mut process) => process.kill().await.unwrap(),
+        }
     }
 
     pub async fn channel(&self, token: Option<&str>) -> Authenticated {
@@ -130,6 +160,10 @@ impl Server {
         command.args(arguments).env("TRIREME_COORDINATOR", &self.address).env("TRIREME_TOKEN", &self.token);
         output(command).await
     }
+}
+
+fn token(folder: &Path) -> String {
+    std::fs::read_to_string(coordinator::data_dir::token_path(folder)).unwrap().trim().to_owned()
 }
 
 pub async fn output(mut command: tokio::process::Command) -> (i32, String, String) {
@@ -215,6 +249,8 @@ pub struct FakeTraining {
     pub assign: v1::Assign,
     pub step: u64,
     pub digest: Digest,
+    /// What the model's file has beside its text.
+    pub padding: usize,
     loader: Loader,
 }
 
@@ -279,6 +315,17 @@ impl FakeWorker {
         }
     }
 
+    /// The next assignment, after whatever else it is told of the generation before.
+    pub async fn assigned_at_last(&mut self) -> v1::Assign {
+        loop {
+            match self.next().await {
+                Some(Directive::Assign(assign)) => return assign,
+                Some(_) => {}
+                None => panic!("the session of {} ended", self.name),
+            }
+        }
+    }
+
     /// Reports the next step of `training`.
     pub async fn step(&self, training: &mut FakeTraining) {
         let segments = training.compute();
@@ -296,7 +343,8 @@ impl FakeWorker {
             generation: training.assign.generation,
             step: training.step,
         };
-        let model = format!("weights after step {}", training.step).into_bytes();
+        let mut model = format!("weights after step {}", training.step).into_bytes();
+        model.resize(model.len() + training.padding, 7);
         let tokenizer = br#"{"normalizer": {"type": "BertNormalizer", "lowercase": true}}"#.to_vec();
         let hf = br#"{"model_type": "modernbert", "max_position_embeddings": 512}"#.to_vec();
         let mut files = Vec::new();
@@ -365,7 +413,7 @@ pub async fn upload(server: &Server, reference: &v1::CheckpointRef, file: &str, 
     };
     let mut parts = vec![v1::UploadPart { kind: Some(Kind::Header(header)) }];
     let mut offset = 0;
-    for data in content.chunks(5) {
+    for data in content.chunks((content.len() / 64).max(5)) {
         let chunk = v1::Chunk { offset, data: data.to_vec() };
         offset += data.len() as u64;
         parts.push(v1::UploadPart { kind: Some(Kind::Chunk(chunk)) });
@@ -386,7 +434,7 @@ impl FakeTraining {
         let mut loader = Loader::new(corpus, tokenizer, &config);
         let slots: Vec<_> = (0..config.batch.slots).map(|slot| (SlotId(slot), Cursor::default())).collect();
         loader.assign(&slots);
-        Self { assign, step: 0, digest: Digest::default(), loader }
+        Self { assign, step: 0, digest: Digest::default(), padding: 0, loader }
     }
 
     /// From a checkpoint: the data order is computed again up to there.

@@ -2,12 +2,11 @@
 
 use super::{Repository, failure};
 use crate::server::clock::Clock;
-use crate::server::driver::Command;
 use crate::server::on_thread::OnThread;
+use crate::server::refusals::{Kind as Refused, Refusals};
 use crate::server::runs::find;
 use crate::server::{request, wire};
 use bytes::{Bytes, BytesMut};
-use control::{CheckpointAt, Event};
 use futures::StreamExt;
 use proto::v1::upload_part::Kind;
 use proto::{Failure, FailureKind, v1};
@@ -28,12 +27,22 @@ const CHUNK: usize = 1 << 20;
 pub struct CheckpointsService {
     repository: Arc<Repository>,
     reader: OnThread<Reader>,
+    refusals: Arc<Refusals>,
 }
 
 impl CheckpointsService {
     /// Over the repository.
-    pub fn new(repository: Arc<Repository>, reader: OnThread<Reader>) -> Self {
-        Self { repository, reader }
+    pub fn new(repository: Arc<Repository>, reader: OnThread<Reader>, refusals: Arc<Refusals>) -> Self {
+        Self { repository, reader, refusals }
+    }
+
+    /// Whether `worker` may write to a checkpoint; a refusal is counted.
+    async fn admit(&self, id: &CheckpointId, worker: &str) -> Result<(), Failure> {
+        self.repository.admit(id).await.inspect_err(|failure| {
+            if failure.kind == FailureKind::Fenced {
+                self.refusals.count(&id.run, id.generation, Refused::Upload, worker);
+            }
+        })
     }
 
     /// A reference as people write it: the run by id or name; generation 0 is the newest one of that step, and step 0
@@ -99,7 +108,7 @@ impl v1::checkpoints_server::Checkpoints for CheckpointsService {
             return Err(Failure::new(FailureKind::Invalid, "an upload begins with its header").into());
         };
         let id = wire::checkpoint_id(&request::checkpoint(header.checkpoint)?)?;
-        self.repository.admit(&id).await?;
+        self.admit(&id, &header.worker).await?;
         let file = CheckpointFile { name: header.file, bytes: header.bytes, blake3: required(&header.blake3)? };
         self.repository.store().put_file(&id, &file, contents(parts)).await.map_err(|error| {
             tracing::warn!(checkpoint = %id, file = file.name, worker = header.worker, %error, "upload failed");
@@ -114,7 +123,7 @@ impl v1::checkpoints_server::Checkpoints for CheckpointsService {
     ) -> Result<Response<v1::CompleteShardResult>, Status> {
         let request = request.into_inner();
         let id = wire::checkpoint_id(&request::checkpoint(request.checkpoint)?)?;
-        self.repository.admit(&id).await?;
+        self.admit(&id, &request.worker).await?;
         let mut files = Vec::with_capacity(request.files.len());
         for v1::CheckpointFile { name, bytes, blake3 } in request.files {
             files.push(CheckpointFile { name, bytes, blake3: required(&blake3)? });
@@ -202,13 +211,7 @@ impl v1::checkpoints_server::Checkpoints for CheckpointsService {
     ) -> Result<Response<v1::VerifyCheckpointResponse>, Status> {
         let id = self.resolve(Some(request.into_inner())).await?;
         let problems = self.repository.store().verify(&id).await.map_err(failure)?;
-        self.repository.mark(&id, problems.is_empty()).await?;
-        if !problems.is_empty() {
-            // Control must not send anybody to it.
-            let at = CheckpointAt { generation: id.generation, step: id.step };
-            let event = Event::CheckpointLost { run: id.run.clone(), at };
-            self.repository.send(Command::Happened { event }).await;
-        }
+        self.repository.verified(&id, &problems).await?;
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         Ok(Response::new(v1::VerifyCheckpointResponse { ok: problems.is_empty(), problems }))
     }
