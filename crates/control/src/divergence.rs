@@ -7,7 +7,7 @@ use types::{Generation, RunId, Step, WorkerId};
 
 impl Control {
     pub(crate) fn diverged(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, step: Step, reason: &str) {
-        if !self.set_state(worker, id, generation, SeatState::Failed) {
+        if !self.set_state(worker, id, generation, SeatState::Failed(step)) {
             return;
         }
         let run = self.run_mut(id);

@@ -443,3 +443,17 @@ fn a_damaged_last_checkpoint_is_written_once_more() {
     desk.saved(2, 5);
     assert_eq!(desk.status(), RunStatus::Completed);
 }
+
+#[test]
+fn when_nobody_holds_the_state_a_checkpoint_is_looked_for() {
+    let mut desk = Desk::with_run(1, 2);
+    desk.connect("a", 1, None);
+    (1..=3).for_each(|step| drop(desk.progress("a", 1, step)));
+    desk.saved(1, 2);
+    desk.connect("b", 2, None);
+    desk.paused("a", 1, 3);
+    // The only holder is lost before the newcomer has the state.
+    desk.exited("a", 2);
+    let effects = desk.step_failed("b", 2, 0);
+    assert!(effects.contains(&Effect::FindRestore { run: run(), at_most: Step(3) }), "{effects:?}");
+}
