@@ -180,9 +180,11 @@ impl Run {
         self.trusted.map_or(self.record.step, |trusted| trusted.min(self.record.step))
     }
 
-    /// All members say that they hold less than what was committed.
+    /// No member holds the run's state, or only one from before the newest checkpoint. One that is a step behind the
+    /// last commit is as good as any: that step is computed again, and comes out the same.
     pub fn is_forgotten(&self) -> bool {
-        let less = |seat: &Seat| matches!(seat.state, SeatState::Failed(step) if step < self.record.step);
+        let kept = self.record.restore.map_or(Step(0), |at| at.step).max(Step(1)).min(self.record.step);
+        let less = |seat: &Seat| matches!(seat.state, SeatState::Failed(step) if step < kept);
         self.seats.values().all(less)
     }
 
