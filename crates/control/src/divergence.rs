@@ -7,10 +7,12 @@ use types::{Generation, RunId, Step, WorkerId};
 
 impl Control {
     pub(crate) fn diverged(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, step: Step, reason: &str) {
-        if !self.set_state(worker, id, generation, SeatState::Failed) {
+        if !self.set_state(worker, id, generation, SeatState::Failed(step)) {
             return;
         }
         let run = self.run_mut(id);
+        // Also for a person who resumes it later.
+        run.trusted = Some(trusted(&run.record, step));
         let text = format!("diverged at step {step}: {reason} ({worker})");
         if run.record.spec.recovery.on_divergence == OnDivergence::Stop {
             return self.fail(id, text);
@@ -20,7 +22,6 @@ impl Control {
             return self.fail(id, text);
         }
         run.diverged_at = Some(step);
-        run.trusted = Some(trusted(&run.record, step));
         self.rewind(id, format!("{text}: back to a checkpoint"));
     }
 }

@@ -93,17 +93,14 @@ impl Control {
 
     pub(crate) fn checkpoint_lost(&mut self, id: &RunId, at: CheckpointAt) {
         let Some(run) = self.runs.get_mut(id) else { return };
+        run.early_checkpoint.take_if(|early| *early == at);
+        // Members that have finished still hold the state: they save it once more.
+        run.saves_again |= at.step == run.record.spec.total_steps;
         if run.record.restore == Some(at) {
             run.record.restore = run.older_checkpoint.take();
             self.persist(id);
         }
         self.note(id, format!("the checkpoint at step {} is damaged or gone", at.step));
-        // Members that have finished still hold the state: they save it once more.
-        let run = &self.runs[id];
-        let under_way = matches!(run.stage, Stage::Training | Stage::Saving { .. });
-        if under_way && run.finished.is_some() && at.step == run.record.spec.total_steps {
-            self.stop(id, false, false);
-        }
     }
 
     /// Draws the conclusion if all members have stopped or the time for it is over.
@@ -121,6 +118,7 @@ impl Control {
                 self.run_mut(id).record.weights_digest = weights_digest;
                 self.end(id, RunStatus::Completed, None);
             }
+            Stage::Training | Stage::Saving { .. } if all_finished && run.saves_again => self.regroup(id, false),
             Stage::Training if all_finished => self.run_mut(id).stage = Stage::Saving { until },
             Stage::Training if all_stopped => self.regroup(id, true),
             Stage::Stopping { until, .. } if all_stopped || now >= until => self.regroup(id, false),
@@ -158,7 +156,11 @@ impl Control {
         let run = &self.runs[id];
         let joiners = self.may_join(id);
         let (have, need) = (run.seats.len(), run.need());
-        if have == 0 || have + joiners.len() < need {
+        if have > 0 && run.is_forgotten() {
+            // Its checkpoint has to be looked for, and verified.
+            let step = run.record.step;
+            self.rewind(id, format!("nobody holds the state of step {step} any more: back to a checkpoint"));
+        } else if have == 0 || have + joiners.len() < need {
             self.interrupt(id, format!("{have} workers are left and it needs {need}"));
         } else {
             self.form(id, &joiners);

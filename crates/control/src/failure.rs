@@ -17,7 +17,7 @@ impl Control {
         if let Some(known) = self.workers.get_mut(worker).filter(|known| known.run.is_none()) {
             known.ready = true;
         }
-        if !self.set_state(worker, id, generation, SeatState::Failed) {
+        if !self.set_state(worker, id, generation, SeatState::Failed(step)) {
             return;
         }
         self.claim(id, step);
@@ -82,7 +82,7 @@ impl Control {
     }
 
     pub(crate) fn run_failed(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, reason: &str) {
-        if self.set_state(worker, id, generation, SeatState::Failed) {
+        if self.set_state(worker, id, generation, SeatState::Failed(Step(0))) {
             self.fail(id, format!("{worker}: {reason}"));
         }
     }

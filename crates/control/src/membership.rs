@@ -235,7 +235,7 @@ impl Control {
         if grows {
             run.growth.last = Some(self.now);
         }
-        run.growth.due = None;
+        (run.growth.due, run.saves_again) = (None, false);
         run.paused_since = run.pace.last_commit().filter(|_| went_on);
         run.pace.begin(self.now);
         run.balance.begin();

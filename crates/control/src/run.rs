@@ -30,6 +30,8 @@ pub(crate) struct Run {
     pub early_checkpoint: Option<CheckpointAt>,
     /// The checkpoint before the present one: retention keeps it until that has been verified.
     pub older_checkpoint: Option<CheckpointAt>,
+    /// The last checkpoint was damaged: another generation writes it again.
+    pub saves_again: bool,
     /// The step at which it diverged and went back; none once a checkpoint is past it.
     pub diverged_at: Option<Step>,
     /// Until the next attempt begins: later states are not to be trusted.
@@ -100,7 +102,8 @@ pub(crate) struct Seat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SeatState {
     Training,
-    Failed,
+    /// A collective failed when it had done so many steps.
+    Failed(Step),
     Paused(Step),
     Finished,
 }
@@ -146,6 +149,7 @@ impl Run {
             lineage,
             early_checkpoint,
             older_checkpoint: None,
+            saves_again: false,
             diverged_at: None,
             trusted: None,
             crashed_in: None,
@@ -179,6 +183,14 @@ impl Run {
     /// The last step whose state may be restored: a later one would leave steps without a commit.
     pub fn restorable(&self) -> Step {
         self.trusted.map_or(self.record.step, |trusted| trusted.min(self.record.step))
+    }
+
+    /// No member holds the run's state, or only one from before the newest checkpoint. One that is a step behind the
+    /// last commit is as good as any: that step is computed again, and comes out the same.
+    pub fn is_forgotten(&self) -> bool {
+        let kept = self.record.restore.map_or(Step(0), |at| at.step).max(Step(1)).min(self.record.step);
+        let less = |seat: &Seat| matches!(seat.state, SeatState::Failed(step) if step < kept);
+        self.seats.values().all(less)
     }
 
     /// Members that have not said that they stopped.

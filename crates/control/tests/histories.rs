@@ -486,3 +486,33 @@ fn a_damaged_last_checkpoint_is_written_once_more() {
     desk.saved(2, 5);
     assert_eq!(desk.status(), RunStatus::Completed);
 }
+
+#[test]
+fn when_nobody_holds_the_state_a_checkpoint_is_looked_for() {
+    let mut desk = Desk::with_run(1, 2);
+    desk.connect("a", 1, None);
+    (1..=3).for_each(|step| drop(desk.progress("a", 1, step)));
+    desk.saved(1, 2);
+    desk.connect("b", 2, None);
+    desk.paused("a", 1, 3);
+    // The only holder is lost before the newcomer has the state.
+    desk.exited("a", 2);
+    let effects = desk.step_failed("b", 2, 0);
+    assert!(effects.contains(&Effect::FindRestore { run: run(), at_most: Step(3) }), "{effects:?}");
+}
+
+#[test]
+fn a_survivor_that_is_a_step_behind_the_last_commit_goes_on() {
+    let mut desk = Desk::with_run(2, 2);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    desk.connect("c", 3, None);
+    desk.saved(1, 1);
+    // Only the one that is lost did step 3.
+    (1..=3).for_each(|step| drop(desk.progress("a", 1, step)));
+    desk.disconnect("a", 1);
+    assert_eq!(assigned(&desk.step_failed("b", 1, 2)).len(), 2);
+    desk.progress("b", 2, 3);
+    desk.progress("b", 2, 4);
+    assert_eq!((desk.step(), desk.status()), (4, RunStatus::Running));
+}

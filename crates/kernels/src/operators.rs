@@ -18,8 +18,7 @@ pub fn linear(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor 
     }
     let bias = bias.map_or(ptr::null_mut(), pointer);
     // SAFETY: the tensors are live for the length of the call.
-    let [result] =
-        unsafe { made("linear", |[result]| ffi::tr_linear(pointer(input), pointer(weight), bias, result)) };
+    let [result] = unsafe { made("linear", |[result]| ffi::tr_linear(pointer(input), pointer(weight), bias, result)) };
     result
 }
 

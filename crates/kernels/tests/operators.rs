@@ -32,11 +32,8 @@ fn linear_and_its_gradients_are_libtorchs() {
             let run = |ours: bool| {
                 let [input, weight, bias] = [&input, &weight, &bias].map(leaf);
                 let bias = with_bias.then_some(bias);
-                let result = if ours {
-                    linear(&input, &weight, bias.as_ref())
-                } else {
-                    input.linear(&weight, bias.as_ref())
-                };
+                let result =
+                    if ours { linear(&input, &weight, bias.as_ref()) } else { input.linear(&weight, bias.as_ref()) };
                 // A gradient that is not the same everywhere, and comes transposed.
                 let gradient = Tensor::arange(result.numel() as i64, FLOAT).reshape(result.size()).sin();
                 let leaves: Vec<&Tensor> = [Some(&input), Some(&weight), bias.as_ref()].into_iter().flatten().collect();

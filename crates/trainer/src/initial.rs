@@ -6,11 +6,11 @@ use crate::capture::{FORMAT, StateHeader};
 use crate::host::{CheckpointFiles, Host};
 use crate::objective;
 use crate::state::{State, optimizer_key};
-use kernels::fixed_point;
 use config::{
     Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ModelSize, ObjectiveKind, ReduceMode, TagScheme,
 };
 use corpus::Tokenizer;
+use kernels::fixed_point;
 use model::{Missing, Model, hugging_face, safetensors_io};
 use std::path::Path;
 use tch::Device;

@@ -6,8 +6,8 @@
 mod lamb;
 mod muon;
 
-use kernels::{AdamW, NativeError, fused_adamw};
 use config::{OptimizerConfig, OptimizerKind};
+use kernels::{AdamW, NativeError, fused_adamw};
 use model::Parameter;
 use tch::Tensor;
 

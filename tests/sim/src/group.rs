@@ -232,7 +232,8 @@ impl World {
         let at = CheckpointAt { generation: key.1, step: state.step };
         let current = self.control.as_ref().is_some_and(|control| control.is_current(&key.0, key.1));
         let kept = self.disk.runs.get_mut(&key.0).expect("it trains");
-        if !current && !(key.1 < kept.record.generation && kept.ledger.stands(at.generation, at.step)) {
+        let finishes = key.1 < kept.record.generation && kept.ledger.stands(at.generation, at.step);
+        if !current && !finishes {
             return;
         }
         let world = self.groups[key].members.len();

@@ -71,6 +71,9 @@ fn a_run_may_rather_stop() {
     desk.diverged("a", 1, 1);
     assert_eq!(desk.status(), RunStatus::Failed);
     assert_eq!(desk.reason(), "diverged at step 1: 10 steps were skipped (a)");
+    // A person who resumes it does not get the bad state back.
+    let effects = desk.tell(Event::Resume { run: run() });
+    assert!(asked(&effects, 0), "{effects:?}");
 }
 
 #[test]
