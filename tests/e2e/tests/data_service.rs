@@ -20,12 +20,12 @@ fn trained_in(folders: &[Option<&str>]) -> ((String, String), Vec<String>) {
         .collect();
     indices.iter().for_each(|index| cluster.until_joined(*index));
     // Leads to the file from the cluster's folder, in which the coordinator runs, and nowhere from another one.
-    let name = cluster.corpus.text.file_name().and_then(|name| name.to_str()).unwrap().to_owned();
+    let name = cluster.corpus.text.file_name().and_then(|name| name.to_str()).expect("plain ASCII").to_owned();
     let path = Path::new("/proc/self/cwd").join(name);
     let run = cluster.submit(&[&format!("data.paths=[\"{}\"]", path.display())]);
     let weights = cluster.until_completed(&run);
     cluster.verify_ledger(&run);
-    let samples = cluster.show(&run)["samples_digest"].as_str().unwrap().to_owned();
+    let samples = cluster.show(&run)["samples_digest"].as_str().expect("a completed run has one").to_owned();
     ((weights, samples), indices.iter().map(|index| cluster.worker_log(*index)).collect())
 }
 
