@@ -14,6 +14,20 @@ pub enum TrainError {
         /// The communication library's own words.
         message: String,
     },
+    /// The state itself is not to be trusted, on any member: the run must go back to a checkpoint or stop.
+    #[error("{reason}")]
+    Diverged {
+        /// Steps done.
+        step: Step,
+        /// What was seen.
+        reason: String,
+    },
+    /// This member's state differs from that of the others. Only a new process with their state can mend it.
+    #[error("{message}")]
+    Corrupted {
+        /// What was seen.
+        message: String,
+    },
     /// The run cannot go on, whoever works on it.
     #[error("{message}")]
     Fatal {

@@ -23,6 +23,7 @@ mod step;
 mod sync;
 mod tensors;
 mod trainer;
+mod verify;
 
 pub use capture::{Capture, StateHeader};
 pub use error::TrainError;

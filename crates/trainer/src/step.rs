@@ -16,9 +16,6 @@ use std::time::Instant;
 use tch::{Device, Tensor};
 use types::{Cursor, Segment, SlotId, Step};
 
-/// So many skipped steps one after the other end the run: the numbers will not come back by themselves.
-const MAX_SKIPPED_IN_A_ROW: u32 = 20;
-
 /// Goes from step to step within one generation.
 pub(crate) struct Stepper<'a> {
     pub config: &'a CheckedConfig,
@@ -216,13 +213,16 @@ impl Stepper<'_> {
         state.header.skipped_in_a_row += 1;
         let skipped = state.header.skipped_in_a_row;
         tracing::warn!(run = %self.membership.run, step = next.0, skipped, "gradients overflowed; the step is skipped");
-        if skipped >= MAX_SKIPPED_IN_A_ROW {
-            return Err(TrainError::fatal(format!(
-                "the gradients of {skipped} steps in a row, up to step {next}, were not finite or too large: lower \
-                 optimizer.learning_rate or reduce.fraction_bits (now {}), raise schedule.warmup, or look for broken \
-                 samples in data.paths",
-                self.config.reduce.fraction_bits
-            )));
+        if u64::from(skipped) >= self.config.recovery.max_skipped_steps {
+            return Err(TrainError::Diverged {
+                step: state.header.step,
+                reason: format!(
+                    "the gradients of {skipped} steps in a row, up to step {next}, were not finite or too large: lower \
+                     optimizer.learning_rate or reduce.fraction_bits (now {}), raise schedule.warmup, or look for \
+                     broken samples in data.paths",
+                    self.config.reduce.fraction_bits
+                ),
+            });
         }
         Ok(())
     }

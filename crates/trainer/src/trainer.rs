@@ -5,11 +5,11 @@ use crate::host::{Host, Membership, Outcome, Phase, StepReport};
 use crate::initial::{self, Recipe};
 use crate::state::State;
 use crate::step::{Done, Stepper, due};
-use crate::{TrainError, sync};
+use crate::{TrainError, sync, verify};
 use c10d::ProcessGroup;
 use config::{CheckedConfig, ObjectiveKind};
 use corpus::{Corpus, Loader, Tokenizer};
-use model::safetensors_io;
+use model::{Model, safetensors_io};
 use std::sync::Arc;
 use tch::Device;
 use types::{Digest, Step};
@@ -64,6 +64,11 @@ impl Trainer {
     /// Steps done by the state that is held; `None` if none is.
     pub fn step(&self) -> Option<Step> {
         self.held.as_ref().map(|state| state.header.step)
+    }
+
+    /// The model that is held, between two generations.
+    pub fn model(&self) -> Option<&Model> {
+        self.held.as_ref().map(|state| &state.model)
     }
 
     /// Takes part in one generation, until the run is done, a pause was agreed, or something failed. After a
@@ -145,19 +150,25 @@ impl Trainer {
             let Done { mut report, checkpoint, pause } = stepper.step(state, &mut self.loader)?;
             let step = state.header.step;
             let last = step.0 >= total;
-            eval_loss = None;
-            if last || due(step, self.config.eval.every_steps) {
-                match self.evaluate(state, group, host) {
-                    Ok(metrics) => {
-                        eval_loss = loss_in(&metrics);
-                        report.metrics.extend(metrics);
-                    }
-                    Err(error) => {
-                        // The step itself was applied, and must be reported by whoever survives.
-                        host.progress(report.clone());
-                        self.unevaluated = Some(StepReport { metrics: Vec::new(), tokens: 0, seconds: 0.0, ..report });
-                        return Err(error);
-                    }
+            let evaluates = last || due(step, self.config.eval.every_steps);
+            let mut checked = Ok(Vec::new());
+            if due(step, self.config.recovery.verify_every) {
+                checked = verify::compare(state, group).map(|()| Vec::new());
+            }
+            if evaluates && checked.is_ok() {
+                checked = self.evaluate(state, group, host);
+            }
+            match checked {
+                Ok(metrics) => {
+                    eval_loss = loss_in(&metrics);
+                    report.metrics.extend(metrics);
+                }
+                Err(error) => {
+                    // The step itself was applied, and must be reported by whoever survives.
+                    host.progress(report.clone());
+                    self.unevaluated =
+                        evaluates.then_some(StepReport { metrics: Vec::new(), tokens: 0, seconds: 0.0, ..report });
+                    return Err(error);
                 }
             }
             host.progress(report);

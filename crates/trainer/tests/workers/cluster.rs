@@ -32,6 +32,8 @@ pub struct Plan {
     pub parent: Option<PathBuf>,
     /// This worker dies where its first evaluation begins.
     pub dies_in_evaluation: Option<usize>,
+    /// A bit of what this worker holds is flipped before the generation begins.
+    pub flips_a_bit: Option<usize>,
 }
 
 impl Cluster {
@@ -78,6 +80,7 @@ impl Cluster {
                 restore: plan.restore.clone(),
                 parent: plan.parent.clone(),
                 dies_in_evaluation: plan.dies_in_evaluation == Some(member),
+                flips_a_bit: plan.flips_a_bit == Some(member),
             };
             let worker = &mut self.workers[member];
             let order = serde_json::to_vec(&Some(assignment)).unwrap();

@@ -74,13 +74,13 @@ fn fast_mode_comes_close_to_exact_mode() {
 }
 
 #[test]
-fn a_run_whose_gradients_never_fit_ends_with_a_reason() {
+fn a_run_whose_gradients_never_fit_diverges_with_a_reason() {
     let config = pretraining("[reduce]\nfraction_bits = 50");
     let mut cluster = Cluster::new(&config.replace("dropout = 0.1", "dropout = 0.1\ninitializer_range = 3e4"), 2);
     cluster.assign(&[0, 1], &Plan::default());
     for worker in [0, 1] {
-        let Verdict::Fatal(reason) = cluster.verdict(worker) else { panic!("it went on") };
-        assert!(reason.contains("20 steps in a row, up to step 20") && reason.contains("fraction_bits"), "{reason}");
+        let Verdict::Diverged { step: 9, reason } = cluster.verdict(worker) else { panic!("it went on") };
+        assert!(reason.contains("10 steps in a row, up to step 10") && reason.contains("fraction_bits"), "{reason}");
     }
     assert_eq!(cluster.metric(0, "train/skipped"), Some(1.0));
 }

@@ -29,6 +29,8 @@ pub struct Assignment {
     pub parent: Option<PathBuf>,
     /// End this process, as a crash would, where the first evaluation begins.
     pub dies_in_evaluation: bool,
+    /// Flip one bit of what is held before this generation begins.
+    pub flips_a_bit: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +38,8 @@ pub enum Verdict {
     Paused(u64),
     Finished { step: u64, weights_digest: String },
     Collective { step: Option<u64>, message: String },
+    Diverged { step: u64, reason: String },
+    Corrupted(String),
     Fatal(String),
 }
 
@@ -146,6 +150,9 @@ fn take_part(trainer: &mut Trainer, folder: &Path, worker: usize, assignment: &A
         world: WorldSize(assignment.world),
         slots: assignment.slots.iter().copied().map(SlotId).collect(),
     };
+    if assignment.flips_a_bit {
+        flip_a_bit(trainer);
+    }
     let steps = Cell::new(trainer.step().map_or(0, |step| step.0));
     let host = FolderHost { folder, worker, assignment, steps };
     match trainer.run(&membership, &group, &host) {
@@ -156,6 +163,16 @@ fn take_part(trainer: &mut Trainer, folder: &Path, worker: usize, assignment: &A
         Err(TrainError::Collective { step, message }) => {
             Verdict::Collective { step: step.map(|Step(step)| step), message }
         }
+        Err(TrainError::Diverged { step, reason }) => Verdict::Diverged { step: step.0, reason },
+        Err(TrainError::Corrupted { message }) => Verdict::Corrupted(message),
         Err(TrainError::Fatal { message }) => Verdict::Fatal(message),
     }
+}
+
+/// The highest bit of one number's mantissa, as a cosmic ray does it: a lower one may be rounded away by the next update.
+fn flip_a_bit(trainer: &Trainer) {
+    let parameters = trainer.model().expect("something is held").parameters();
+    let mut element = parameters[0].tensor.detach().reshape([-1]).narrow(0, 3, 1);
+    let value = element.double_value(&[0]) as f32;
+    let _ = element.fill_(f64::from(f32::from_bits(value.to_bits() ^ (1 << 22))));
 }

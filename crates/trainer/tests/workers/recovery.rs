@@ -121,3 +121,42 @@ fn a_damaged_checkpoint_is_refused_with_its_file() {
         std::fs::write(&path, good).unwrap();
     }
 }
+
+#[test]
+fn a_flipped_bit_is_found_and_the_odd_one_takes_the_state_of_the_others() {
+    let config = pretraining("[recovery]\nverify_every = 5");
+    let (expected, _) = undisturbed(&config, 1);
+    let mut cluster = Cluster::new(&config, 3);
+    cluster.assign(&[0, 1, 2], &Plan { pause_after: Some(7), ..Plan::default() });
+    for worker in 0..3 {
+        assert_eq!(cluster.verdict(worker), Verdict::Paused(7));
+    }
+    cluster.assign(&[0, 1, 2], &Plan { flips_a_bit: Some(0), ..Plan::default() });
+    let verdict = cluster.verdict(0);
+    let Verdict::Corrupted(message) = &verdict else { panic!("{verdict:?}") };
+    assert!(message.contains("rank 0 after step 10"), "{message}");
+    cluster.kill(0);
+    for worker in [1, 2] {
+        let verdict = cluster.verdict(worker);
+        assert!(matches!(verdict, Verdict::Collective { step: Some(10), .. }), "{verdict:?}");
+    }
+    // What a new process in its place does.
+    let healed = cluster.add_worker();
+    cluster.assign(&[1, healed, 2], &Plan::default());
+    assert_eq!(cluster.digest(&[1, healed, 2]), expected);
+}
+
+#[test]
+fn two_that_differ_do_not_know_who_is_right() {
+    let config = pretraining("[recovery]\nverify_every = 5");
+    let mut cluster = Cluster::new(&config, 2);
+    cluster.assign(&[0, 1], &Plan { pause_after: Some(2), ..Plan::default() });
+    for worker in [0, 1] {
+        assert_eq!(cluster.verdict(worker), Verdict::Paused(2));
+    }
+    cluster.assign(&[0, 1], &Plan { flips_a_bit: Some(1), ..Plan::default() });
+    for worker in [0, 1] {
+        let verdict = cluster.verdict(worker);
+        assert!(matches!(&verdict, Verdict::Diverged { step: 5, .. }), "{verdict:?}");
+    }
+}

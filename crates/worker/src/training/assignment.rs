@@ -56,6 +56,8 @@ pub struct Held {
 enum Failed {
     /// Others may go on, and so may we in a new generation.
     Step { step: u64, error: String },
+    /// The state is not to be trusted, on any member.
+    Diverged { step: u64, reason: String },
     /// The run cannot go on.
     Run(String),
 }
@@ -109,6 +111,7 @@ impl Workplace {
         let (run, generation) = (key.run.clone(), key.generation);
         self.reporter.send(match failed {
             Failed::Step { step, error } => Kind::StepFailed(v1::StepFailed { run, generation, step, error }),
+            Failed::Diverged { step, reason } => Kind::Diverged(v1::Diverged { run, generation, step, reason }),
             Failed::Run(reason) => Kind::RunFailed(v1::RunFailed { run, generation, reason }),
         });
     }
@@ -150,6 +153,12 @@ impl Workplace {
             // What fails because the assignment was taken away says nothing about the run.
             Err(TrainError::Fatal { message }) if host.over.is_cancelled() => {
                 Err(Failed::Step { step: held.trainer.step().map_or(0, |step| step.0), error: message })
+            }
+            Err(TrainError::Diverged { step, reason }) => Err(Failed::Diverged { step: step.0, reason }),
+            Err(TrainError::Corrupted { message }) => {
+                // A new process takes the state from the others.
+                tracing::error!(run = %key.run, "{message}");
+                std::process::exit(1);
             }
             Err(TrainError::Fatal { message }) => Err(Failed::Run(message)),
         }
