@@ -1,4 +1,5 @@
-//! Whether all members still hold the same bits: a flipped one in some worker's memory must not spread.
+//! Whether all members still hold the same bits. A flipped one in some worker's memory reaches the others only through
+//! the gradients it computes, so they agree among themselves and outvote it; what it computed until then stays in the run.
 
 use crate::TrainError;
 use crate::state::State;
