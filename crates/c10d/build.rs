@@ -1,25 +1,23 @@
 //! Compiles the C++ shim against libtorch's headers and tells the linker where libtorch is.
 //!
-//! Environment: `LIBTORCH` (a folder with `include/` and `lib/`, set by .cargo/config.toml), `LIBTORCH_CXX11_ABI`
-//! (as torch-sys reads it) and, with the feature `cuda`, `TRIREME_CUDA_ROOT`: a folder with `nvidia/*/include`, as the
-//! site-packages folder of a Python that has the CUDA wheels; by default the folder that holds `LIBTORCH`.
+//! Where libtorch is, the build script of `kernels` says. Environment, with the feature `cuda`: `TRIREME_CUDA_ROOT`, a
+//! folder with `nvidia/*/include`, as the site-packages folder of a Python that has the CUDA wheels; by default the folder
+//! that holds libtorch.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 fn main() {
-    let library_dir = PathBuf::from(variable("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells where libtorch is"));
-    let library_dir = std::fs::canonicalize(&library_dir).unwrap_or(library_dir);
-    let include_dir = match variable("LIBTORCH_INCLUDE").or_else(|| variable("LIBTORCH")) {
-        Some(root) => PathBuf::from(root).join("include"),
-        None => library_dir.join("../include"),
+    let of_kernels = |name: &str| {
+        variable(&format!("DEP_TRIREME_KERNELS_{name}")).expect("the build script of kernels tells where libtorch is")
     };
+    let library_dir = PathBuf::from(of_kernels("LIBTORCH_LIBRARY"));
+    let include_dir = PathBuf::from(of_kernels("LIBTORCH_INCLUDE"));
     assert!(
         include_dir.join("torch/csrc/distributed/c10d/ProcessGroupGloo.hpp").is_file(),
         "{} has no c10d headers: set LIBTORCH to the torch folder of an unpacked torch 2.11.0 wheel",
         include_dir.display()
     );
-    let abi = variable("LIBTORCH_CXX11_ABI").unwrap_or_else(|| "1".to_owned());
     let cuda = env::var_os("CARGO_FEATURE_CUDA").is_some();
 
     let mut build = cc::Build::new();
@@ -30,11 +28,11 @@ fn main() {
         .debug(false)
         .pic(true)
         .warnings(false) // libtorch's headers are not warning-free
-        .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
+        .define("_GLIBCXX_USE_CXX11_ABI", of_kernels("CXX11_ABI").as_str())
         .define("USE_DISTRIBUTED", None)
         .define("USE_C10D_GLOO", None)
         .include("native")
-        .include(variable("DEP_TRIREME_KERNELS_INCLUDE").expect("kernels tells where its shim.h is"))
+        .include(of_kernels("INCLUDE"))
         .include(&include_dir)
         .include(include_dir.join("torch/csrc/api/include"));
     for file in ["store.cpp", "group.cpp", "reducer.cpp", "report.cpp"] {

@@ -46,8 +46,12 @@ fn main() {
     println!("cargo:rustc-link-lib=dylib=c10");
     println!("cargo:rustc-link-lib=dylib=gomp");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library_dir.display());
+    // What c10d's build script needs: where the headers are, and how to compile against them.
     let native = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("set by cargo")).join("native");
     println!("cargo:include={}", native.display());
+    println!("cargo:libtorch_include={}", include_dir.display());
+    println!("cargo:libtorch_library={}", library_dir.display());
+    println!("cargo:cxx11_abi={abi}");
 }
 
 fn variable(name: &str) -> Option<String> {
