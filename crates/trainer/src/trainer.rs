@@ -153,7 +153,7 @@ impl Trainer {
             let evaluates = last || due(step, self.config.eval.every_steps);
             let mut checked = Ok(Vec::new());
             if due(step, self.config.recovery.verify_every) {
-                checked = verify::compare(state, group).map(|()| Vec::new());
+                checked = verify::compare(state, group, host).map(|()| Vec::new());
             }
             if evaluates && checked.is_ok() {
                 checked = self.evaluate(state, group, host);

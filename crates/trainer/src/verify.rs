@@ -2,6 +2,7 @@
 //! the gradients it computes, so they agree among themselves and outvote it; what it computed until then stays in the run.
 
 use crate::TrainError;
+use crate::host::{Host, Phase};
 use crate::state::State;
 use c10d::ProcessGroup;
 use model::safetensors_io;
@@ -9,13 +10,14 @@ use std::collections::BTreeMap;
 
 /// Compares the members' parameters and moments. The one that differs from the majority gives its state up; without a
 /// majority nobody knows whose state is right. An error of the collective is one of `state`'s step.
-pub(crate) fn compare(state: &State, group: &ProcessGroup) -> Result<(), TrainError> {
+pub(crate) fn compare(state: &State, group: &ProcessGroup, host: &dyn Host) -> Result<(), TrainError> {
     if group.world() == 1 {
         return Ok(());
     }
     let step = state.header.step;
     let digest = safetensors_io::digest(&state.tensors()).map_err(|error| TrainError::fatal(error.to_string()))?.0;
     let own = i64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|index| digest[index]));
+    host.phase(Phase::Reduce);
     let digests = group.all_gather_i64(own).map_err(|error| TrainError::collective(Some(step), error))?;
     match majority(&digests) {
         Some(right) if right == own => Ok(()),
