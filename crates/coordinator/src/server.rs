@@ -28,7 +28,7 @@ use clock::Clock;
 use control::{Control, RunStatus};
 use corpora::Corpora;
 use data::DataService;
-use driver::{Command, Driver, Parts};
+use driver::{Command, Driver, Sessions};
 use metrics::MetricsService;
 use on_thread::OnThread;
 use proto::v1;
@@ -283,19 +283,21 @@ impl Takeover {
         if runs > 0 {
             tracing::info!(runs, "runs taken over");
         }
-        Ok(Driver::new(Parts {
+        Ok(Driver {
             control,
             commands: queue,
             sender: commands,
             database,
             details,
+            sessions: Sessions::default(),
             rendezvous,
             repository,
             refusals,
             stuck,
             changed,
             clock,
-        }))
+            early_metrics: BTreeMap::new(),
+        })
     }
 }
 

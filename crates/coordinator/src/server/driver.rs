@@ -7,7 +7,7 @@ mod batch;
 mod sessions;
 
 pub use batch::{RunDetails, run_record};
-pub use sessions::{QUEUE as SESSION_QUEUE, SessionHandle};
+pub use sessions::{QUEUE as SESSION_QUEUE, SessionHandle, Sessions};
 
 use super::checkpoints::{Pin, Repository};
 use super::clock::Clock;
@@ -18,7 +18,6 @@ use super::stuck::Stuck;
 use batch::Batch;
 use control::{CheckpointAt, Control, Directive, Effect, Event, Holding, Record, Refusal, RunSpec, WorkerFacts};
 use proto::{Failure, FailureKind, v1};
-use sessions::Sessions;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,35 +142,18 @@ type Answer = Box<dyn FnOnce() + Send>;
 
 /// The driver's own state.
 pub struct Driver {
-    control: Control,
-    commands: mpsc::Receiver<Command>,
-    // For the answers of work that the driver itself starts.
-    sender: mpsc::Sender<Command>,
-    database: OnThread<Database>,
-    details: BTreeMap<RunId, RunDetails>,
-    sessions: Sessions,
-    rendezvous: Arc<Rendezvous>,
-    repository: Arc<Repository>,
-    refusals: Arc<Refusals>,
-    stuck: Arc<Stuck>,
-    changed: watch::Sender<u64>,
-    clock: Clock,
-    // Metrics of steps that are not committed yet.
-    early_metrics: BTreeMap<(RunId, Step), Vec<v1::Metric>>,
-}
-
-/// What the driver is made of.
-pub struct Parts {
     /// Restored already.
     pub control: Control,
     /// The queue's end.
     pub commands: mpsc::Receiver<Command>,
-    /// The queue's beginning.
+    /// The queue's beginning, for the answers of work that the driver itself starts.
     pub sender: mpsc::Sender<Command>,
     /// The writing connection.
     pub database: OnThread<Database>,
     /// Of every run in `control`.
     pub details: BTreeMap<RunId, RunDetails>,
+    /// Who is connected; nobody at first.
+    pub sessions: Sessions,
     /// To open and close generations in.
     pub rendezvous: Arc<Rendezvous>,
     /// To look for checkpoints in.
@@ -184,41 +166,11 @@ pub struct Parts {
     pub changed: watch::Sender<u64>,
     /// The same that `control` was restored by.
     pub clock: Clock,
+    /// Metrics of steps that are not committed yet.
+    pub early_metrics: BTreeMap<(RunId, Step), Vec<v1::Metric>>,
 }
 
 impl Driver {
-    /// Ready to run.
-    pub fn new(parts: Parts) -> Self {
-        let Parts {
-            control,
-            commands,
-            sender,
-            database,
-            details,
-            rendezvous,
-            repository,
-            refusals,
-            stuck,
-            changed,
-            clock,
-        } = parts;
-        Self {
-            control,
-            commands,
-            sender,
-            database,
-            details,
-            sessions: Sessions::default(),
-            rendezvous,
-            repository,
-            refusals,
-            stuck,
-            changed,
-            clock,
-            early_metrics: BTreeMap::new(),
-        }
-    }
-
     /// Until `shutdown`: then what is waiting is still handled and written. An error means that the database refused a
     /// change for good; nothing that depends on it was sent.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), DatabaseError> {
