@@ -96,3 +96,19 @@ fn slots_that_cannot_be_dealt_evenly_change_nothing() {
     };
     assert_eq!(run_with(3), run_with(1));
 }
+
+#[test]
+fn a_run_that_diverges_goes_back_once_and_then_fails_with_the_reason() {
+    let mut cluster = Cluster::start();
+    cluster.add_workers(2);
+    let run = cluster.submit(&["reduce.fraction_bits=50", "model.initializer_range=3e4"]);
+    let shown = cluster.until_status(&run, "failed");
+    let events = shown["events"].to_string();
+    assert!(events.contains("back to a checkpoint"), "{events}");
+    let reason = shown["reason"].as_str().unwrap();
+    assert!(reason.contains("10 steps in a row") && reason.contains("fraction_bits"), "{reason}");
+    assert!(reason.contains("it had gone back to a checkpoint"), "{reason}");
+    // The workers are free for the next run.
+    let next = cluster.submit(&[]);
+    cluster.until_completed(&next);
+}
