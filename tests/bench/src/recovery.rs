@@ -93,7 +93,7 @@ pub fn measure(quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
     let mut victim = 0;
     for fault in [Fault::Kill, Fault::Freeze, Fault::Coordinator] {
         for _ in 0..count {
-            let before = cluster.generations(&run).len();
+            let before = generation(&cluster, &run);
             let from = now_ms();
             match fault {
                 Fault::Kill => cluster.worker(victim).kill(),
@@ -149,10 +149,16 @@ pub fn measure(quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
     Ok(())
 }
 
-fn until_world(cluster: &Cluster, run: &str, before: usize, world: usize) {
+fn generation(cluster: &Cluster, run: &str) -> u64 {
+    cluster.show(run)["generation"].as_u64().unwrap_or(0)
+}
+
+/// Not by the run's events: `runs show` has the last of them only.
+fn until_world(cluster: &Cluster, run: &str, before: u64, world: usize) {
     cluster.until(&format!("a generation of {world}"), |cluster| {
-        let generations = cluster.generations(run);
-        (generations.len() > before && generations.last() == Some(&world)).then_some(())
+        let shown = cluster.show(run);
+        let is_new = shown["generation"].as_u64().is_some_and(|generation| generation > before);
+        (is_new && shown["world_size"].as_u64() == Some(world as u64)).then_some(())
     });
 }
 
