@@ -13,6 +13,7 @@ mod tidy;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, quickstart, tests and measurements of Trireme", version)]
@@ -37,13 +38,25 @@ enum Command {
     Sim(sim::Arguments),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Command::Setup => libtorch::set_up(),
-        Command::Quickstart(arguments) => quickstart::run(&arguments),
-        Command::Test(arguments) => test::run(&arguments),
-        Command::Tidy(arguments) => tidy::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
-        Command::Sim(arguments) => sim::run(&arguments),
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        // Not by the standard library's way, which adds a backtrace where RUST_BACKTRACE is set: nobody is helped by ours.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn run() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Setup => libtorch::set_up()?,
+        Command::Quickstart(arguments) => quickstart::run(&arguments)?,
+        Command::Test(arguments) => return test::run(&arguments),
+        Command::Tidy(arguments) => tidy::run(&arguments)?,
+        Command::Bench(arguments) => bench::run(&arguments)?,
+        Command::Sim(arguments) => sim::run(&arguments)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
