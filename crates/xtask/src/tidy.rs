@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Mend what can be mended: format, write the schema and the generated reference pages again.
+    /// Mend what can be mended: format, write the schema and the reference pages again.
     #[arg(long)]
     pub fix: bool,
 }
@@ -36,16 +36,45 @@ const LAYERS: [(&str, u32); 17] = [
     ("benchmarks", 6),
 ];
 
-/// Crates that must not reach these packages, not even through others.
-const BANS: [(&str, &[&str], &str); 7] = [
-    ("types", &["tokio", "tonic", "tch", "arrow", "parquet"], "it holds words, nothing heavy"),
-    ("control", &["tokio", "tonic", "tch", "rusqlite", "rand"], "it is a pure state machine"),
-    ("corpus", &["tch", "torch-sys", "tonic"], "the coordinator reads corpora without libtorch"),
-    ("store", &["tch", "torch-sys", "tonic"], "it keeps bytes and rows"),
-    ("coordinator", &["tch", "torch-sys", "kernels", "c10d", "model", "trainer"], "its host needs no libtorch"),
-    ("model", &["c10d", "tonic", "tokio"], "it is single-device code"),
-    ("trainer", &["tonic", "proto", "tokio-stream"], "it knows no gRPC"),
+/// What a crate must not know.
+struct Ban {
+    holder: &'static str,
+    /// Packages that it must not reach, not even through others.
+    anywhere: &'static [&'static str],
+    /// Packages that it must not use itself; what it stands on may.
+    itself: &'static [&'static str],
+    why: &'static str,
+}
+
+impl Ban {
+    const fn of(holder: &'static str, anywhere: &'static [&'static str], why: &'static str) -> Self {
+        Self { holder, anywhere, itself: &[], why }
+    }
+}
+
+/// The last column of the table in docs/ARCHITECTURE.md, as far as dependencies show it.
+const BANS: [Ban; 11] = [
+    Ban::of("types", &["tokio", "tonic", "tch", "arrow", "parquet"], "it holds words, nothing heavy"),
+    Ban::of("config", &["tch", "torch-sys", "tonic", "arrow", "parquet", "object_store"], "it opens no corpus"),
+    Ban::of("control", &["tokio", "tonic", "tch", "rusqlite", "rand"], "it is a pure state machine"),
+    Ban::of("proto", &["config", "control", "corpus", "store", "tch"], "it knows no domain logic"),
+    Ban::of("corpus", &["tch", "torch-sys", "tonic"], "the coordinator reads corpora without libtorch"),
+    Ban::of("store", &["tch", "torch-sys", "tonic"], "it keeps bytes and rows"),
+    Ban::of("kernels", &["config", "corpus", "proto", "tonic", "tokio"], "it knows tensors, no models and no workers"),
+    Ban::of("c10d", &["config", "corpus", "proto", "tonic", "tokio"], "it knows tensors, no models and no gRPC"),
+    Ban::of("coordinator", &["tch", "torch-sys", "kernels", "c10d", "model", "trainer"], "its host needs no libtorch"),
+    Ban::of("model", &["c10d", "tonic", "tokio"], "it is single-device code"),
+    Ban {
+        holder: "trainer",
+        anywhere: &["tonic", "proto"],
+        // The corpus reads object stores with it.
+        itself: &["tokio", "tokio-stream", "tokio-util"],
+        why: "it is a loop, and knows no gRPC",
+    },
 ];
+
+/// `control` knows no files: none of these words stands in it.
+const OF_FILES: [&str; 3] = ["fs", "File", "OpenOptions"];
 
 const LINES_MAX: usize = 600;
 
@@ -62,7 +91,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     complaints.extend(arrows()?);
     complaints.extend(sizes(&cache::root())?);
+    complaints.extend(files_in_control(&cache::root())?);
     complaints.extend(generated(arguments.fix)?);
+    if arguments.fix {
+        // What --help says; each program's own test compares it.
+        let mut pages = cargo();
+        pages.args(["test", "--quiet", "--workspace", "--lib", "--bins", "the_reference_page_is_fresh"]);
+        if cache::run(pages.env("TRIREME_WRITE_DOCS", "1")).is_err() {
+            complaints.push("the pages of the commands could not be written".to_owned());
+        }
+    }
     let mut clippy = cargo();
     clippy.args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]);
     if cache::run(&mut clippy).is_err() {
@@ -112,7 +150,11 @@ fn arrow_complaints(metadata: &Value) -> Vec<String> {
                     .push(format!("`{name}` (layer {layer}) must not depend on `{}` (layer {other})", names[target]));
             }
         }
-        for (_, banned, why) in BANS.iter().filter(|(held, ..)| held == name) {
+        for Ban { anywhere, itself, why, .. } in BANS.iter().filter(|ban| ban.holder == name) {
+            let used = arrows.get(&member).into_iter().flatten();
+            for id in used.filter(|id| itself.contains(&names[*id].as_str())) {
+                complaints.push(format!("`{name}` must not use `{}`: {why}", names[id]));
+            }
             let mut open = vec![member.clone()];
             let mut seen = std::collections::BTreeSet::new();
             while let Some(id) = open.pop() {
@@ -120,7 +162,7 @@ fn arrow_complaints(metadata: &Value) -> Vec<String> {
                     open.extend(arrows.get(&id).into_iter().flatten().cloned());
                 }
             }
-            for id in seen.iter().filter(|id| banned.contains(&names[*id].as_str())) {
+            for id in seen.iter().filter(|id| anywhere.contains(&names[*id].as_str())) {
                 complaints.push(format!("`{name}` must not reach `{}`: {why}", names[id]));
             }
         }
@@ -128,16 +170,32 @@ fn arrow_complaints(metadata: &Value) -> Vec<String> {
     complaints
 }
 
+fn tracked(root: &Path, patterns: &[&str]) -> Result<Vec<String>> {
+    let mut git = std::process::Command::new("git");
+    let listed = cache::output(git.current_dir(root).arg("ls-files").args(patterns))?;
+    Ok(listed.lines().map(str::to_owned).collect())
+}
+
 /// A file past 600 lines is two ideas.
 fn sizes(root: &Path) -> Result<Vec<String>> {
-    let listed = cache::output(
-        std::process::Command::new("git").current_dir(root).args(["ls-files", "*.rs", "*.cc", "*.h", "*.py"]),
-    )?;
     let mut complaints = Vec::new();
-    for file in listed.lines() {
-        let lines = fs::read_to_string(root.join(file)).map_or(0, |text| text.lines().count());
+    for file in tracked(root, &["*.rs", "*.cpp", "*.h", "*.py"])? {
+        let lines = fs::read_to_string(root.join(&file)).map_or(0, |text| text.lines().count());
         if lines > LINES_MAX {
             complaints.push(format!("{file} has {lines} lines: split it ({LINES_MAX} at most)"));
+        }
+    }
+    Ok(complaints)
+}
+
+/// What `control` decides follows from its arguments alone.
+fn files_in_control(root: &Path) -> Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    for file in tracked(root, &["crates/control/src/*.rs"])? {
+        let text = fs::read_to_string(root.join(&file)).unwrap_or_default();
+        let mut words = text.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+        if let Some(word) = words.find(|word| OF_FILES.contains(word)) {
+            complaints.push(format!("{file}: `{word}`: `control` must not know files"));
         }
     }
     Ok(complaints)
@@ -230,5 +288,46 @@ mod tests {
     fn bans_reach_through_others() {
         let complaints = arrow_complaints(&metadata("control", "types"));
         assert_eq!(complaints, ["`control` must not reach `tokio`: it is a pure state machine"]);
+    }
+
+    #[test]
+    fn what_a_crate_stands_on_may_use_what_it_must_not_use_itself() {
+        assert_eq!(arrow_complaints(&metadata("trainer", "corpus")), Vec::<String>::new());
+        let complaints = arrow_complaints(&metadata("trainer", "tokio"));
+        assert_eq!(complaints, ["`trainer` must not use `tokio`: it is a loop, and knows no gRPC"]);
+    }
+
+    #[test]
+    fn every_room_below_the_binaries_has_a_row() {
+        let banned: Vec<&str> = BANS.iter().map(|ban| ban.holder).collect();
+        let free: Vec<&str> =
+            LAYERS.iter().filter(|(name, layer)| *layer < 4 && !banned.contains(name)).map(|(name, _)| *name).collect();
+        assert_eq!(free, [""; 0]);
+    }
+
+    /// A folder with one file in it that git knows.
+    fn tracked_file(path: &str, text: &str) -> PathBuf {
+        let root = std::env::temp_dir().join(format!("trireme-tidy-{}-{}", std::process::id(), path.replace('/', "-")));
+        fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        fs::write(root.join(path), text).unwrap();
+        for arguments in [["init", "--quiet"], ["add", "."]] {
+            cache::run(std::process::Command::new("git").current_dir(&root).args(arguments)).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn a_long_file_of_any_language_is_two_ideas() {
+        let root = tracked_file("native/long.cpp", &"\n".repeat(601));
+        assert_eq!(sizes(&root).unwrap(), ["native/long.cpp has 601 lines: split it (600 at most)"]);
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_control_is_found() {
+        let root = tracked_file("crates/control/src/deep/er.rs", "use std::{fmt, fs};\n");
+        let complaint = "crates/control/src/deep/er.rs: `fs`: `control` must not know files";
+        assert_eq!(files_in_control(&root).unwrap(), [complaint]);
+        fs::remove_dir_all(root).unwrap();
     }
 }
