@@ -1,11 +1,13 @@
 //! A coordinator and its workers, and the questions a test asks of them.
 
+use crate::network::{Host, Network};
 use crate::process::{Output, program};
-use crate::{Corpus, pretraining};
+use crate::{Corpus, interruption, pretraining};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -20,6 +22,7 @@ pub struct Worker {
     /// Its name.
     pub name: String,
     child: Child,
+    host: Option<Host>,
 }
 
 impl Worker {
@@ -51,6 +54,11 @@ impl Worker {
         self.child.id()
     }
 
+    /// Where it runs, if the cluster has a network of its own.
+    pub fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
+    }
+
     /// The process number of its trainer process.
     pub fn trainer_pid(&self) -> u32 {
         let path = format!("/proc/{0}/task/{0}/children", self.child.id());
@@ -64,6 +72,7 @@ impl Worker {
     pub fn wait(&mut self) -> ExitStatus {
         let started = Instant::now();
         loop {
+            interruption::check();
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 return status;
             }
@@ -80,9 +89,13 @@ pub struct Cluster {
     pub corpus: Corpus,
     /// HOST:PORT.
     pub endpoint: String,
+    /// What `coordinator start` was given beside the address.
+    arguments: Vec<String>,
     coordinator: Option<Child>,
     workers: Vec<Worker>,
     named: usize,
+    /// None: all is on loopback.
+    network: Option<Network>,
 }
 
 impl Cluster {
@@ -95,11 +108,31 @@ impl Cluster {
     /// With more arguments for `coordinator start`.
     #[track_caller]
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_on(None, arguments)
+    }
+
+    /// Every worker is a host of this network.
+    #[track_caller]
+    pub fn start_in(network: Network) -> Self {
+        Self::start_on(Some(network), &["--insecure-plaintext"])
+    }
+
+    #[track_caller]
+    fn start_on(network: Option<Network>, arguments: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("trireme-e2e-").tempdir().expect("room on the disk");
         let corpus = Corpus::write(folder.path());
-        let mut cluster =
-            Self { folder, corpus, endpoint: String::new(), coordinator: None, workers: Vec::new(), named: 0 };
-        cluster.start_coordinator("127.0.0.1:0", arguments);
+        let address = network.as_ref().map_or("127.0.0.1", Network::address);
+        let mut cluster = Self {
+            folder,
+            corpus,
+            endpoint: String::new(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            coordinator: None,
+            workers: Vec::new(),
+            named: 0,
+            network,
+        };
+        cluster.start_coordinator(&format!("{address}:0"));
         cluster
     }
 
@@ -126,11 +159,17 @@ impl Cluster {
 
     /// A command of one of our programs with this cluster's address and token.
     pub fn command(&self, name: &str) -> Command {
-        self.command_of(&program(name))
+        let program = program(name);
+        self.environment(match &self.network {
+            Some(network) => network.command(&program),
+            None => Command::new(program),
+        })
     }
 
-    fn command_of(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
+    fn environment(&self, mut command: Command) -> Command {
+        if interruption::listens() {
+            command.process_group(0);
+        }
         command
             .env("XDG_DATA_HOME", self.folder.path())
             .env("TRIREME_COORDINATOR", &self.endpoint)
@@ -148,12 +187,12 @@ impl Cluster {
     }
 
     #[track_caller]
-    fn start_coordinator(&mut self, listen: &str, arguments: &[&str]) {
+    fn start_coordinator(&mut self, listen: &str) {
         let log = self.log("coordinator");
         let child = self
             .command("coordinator")
             .args(["start", "--listen", listen])
-            .args(arguments)
+            .args(&self.arguments)
             .stdout(log.try_clone().expect("a file"))
             .stderr(log)
             .spawn()
@@ -178,7 +217,7 @@ impl Cluster {
         // The killed one left it.
         std::fs::remove_file(self.data_dir().join("endpoint")).expect("a coordinator tells its address");
         let endpoint = self.endpoint.clone();
-        self.start_coordinator(&endpoint, &[]);
+        self.start_coordinator(&endpoint);
     }
 
     /// Starts a one-thread worker without waiting for it; returns its index.
@@ -196,14 +235,18 @@ impl Cluster {
         self.named += 1;
         let name = format!("worker-{}", self.named);
         let log = self.log(&name);
-        let mut command = self.command_of(program);
+        let host = self.network.as_mut().map(|network| network.add_host().unwrap_or_else(|error| panic!("{error}")));
+        let mut command = self.environment(match &host {
+            Some(host) => host.command(program),
+            None => Command::new(program),
+        });
         command
             .args(["join", "--device", "cpu", "--threads", "1", "--name", &name])
             .stdout(log.try_clone().expect("a file"))
             .stderr(log);
         change(&mut command);
         let child = command.spawn().expect("the worker starts");
-        self.workers.push(Worker { name, child });
+        self.workers.push(Worker { name, child, host });
         self.workers.len() - 1
     }
 
@@ -226,6 +269,11 @@ impl Cluster {
     /// A worker by index, in the order in which they were started.
     pub fn worker(&mut self, index: usize) -> &mut Worker {
         &mut self.workers[index]
+    }
+
+    /// All workers in the order in which they were started.
+    pub fn workers(&self) -> &[Worker] {
+        &self.workers
     }
 
     /// How many workers were started so far and not ended by [`Cluster::kill_workers`].
@@ -285,6 +333,7 @@ impl Cluster {
     pub fn until<T>(&self, what: &str, mut ready: impl FnMut(&Self) -> Option<T>) -> T {
         let started = Instant::now();
         loop {
+            interruption::check();
             if let Some(value) = ready(self) {
                 return value;
             }
@@ -331,12 +380,21 @@ impl Cluster {
     /// The whole history of one metric: (attempt, step, value).
     #[track_caller]
     pub fn metric(&self, run: &str, key: &str) -> Vec<(u64, u64, f64)> {
-        let output = self.coordinator(&["metrics", run, "--key", key, "--json"]).expect_code(0);
         let number = |row: &Value, key: &str| row[key].as_u64().unwrap_or_else(|| panic!("no {key} in {row}"));
-        let rows = output.json_lines();
-        rows.iter()
+        self.metric_rows(run, key, false)
+            .iter()
             .map(|row| (number(row, "attempt"), number(row, "step"), row["value"].as_f64().unwrap_or(f64::NAN)))
             .collect()
+    }
+
+    /// The whole history of one metric as `metrics --json` gives it, with what a rewind superseded or without it.
+    #[track_caller]
+    pub fn metric_rows(&self, run: &str, key: &str, superseded: bool) -> Vec<Value> {
+        let mut arguments = vec!["metrics", run, "--key", key, "--json"];
+        if superseded {
+            arguments.push("--superseded");
+        }
+        self.coordinator(&arguments).expect_code(0).json_lines()
     }
 
     /// The ledger proves that every sample was used once, and the chain of digests holds.
@@ -364,7 +422,7 @@ impl Drop for Cluster {
             let _ = child.kill();
             let _ = child.wait();
         }
-        if std::thread::panicking() {
+        if std::thread::panicking() && !interruption::asked() {
             print_logs(self.folder.path());
         }
     }

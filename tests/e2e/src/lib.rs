@@ -7,27 +7,36 @@
 
 #![allow(clippy::print_stderr)] // seeds and logs are for whoever reads the test's output
 
+pub mod chaos;
 mod cluster;
 mod config;
 mod corpus;
+pub mod interruption;
+mod network;
 mod process;
 mod proxy;
 
 pub use cluster::{Cluster, Worker};
 pub use config::{SLOW, pretraining};
 pub use corpus::{Corpus, WORDS, text_parquet};
+pub use network::{Host, Network};
 pub use process::{Output, program};
 pub use proxy::Proxy;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// A random source whose seed is printed (shown when the test fails) and can be set with `TRIREME_TEST_SEED`.
+/// A random source of [`seed`].
 pub fn seeded(name: &str) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(seed(name))
+}
+
+/// A random seed that is printed (shown when the test fails) and can be set with `TRIREME_TEST_SEED`.
+pub fn seed(name: &str) -> u64 {
     let seed = match std::env::var("TRIREME_TEST_SEED") {
         Ok(text) => text.parse().expect("TRIREME_TEST_SEED is a number"),
         Err(_) => rand::random(),
     };
     eprintln!("{name}: TRIREME_TEST_SEED={seed}");
-    ChaCha8Rng::seed_from_u64(seed)
+    seed
 }
