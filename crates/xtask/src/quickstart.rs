@@ -38,6 +38,9 @@ pub(crate) struct Scale {
     tagger_steps: u64,
     reviews: usize,
     review_steps: u64,
+    /// Entropy of the corpus's tokens by their frequencies alone, in nats: what a model that knows nothing else reaches.
+    /// None for a scale that has no goals to be compared with.
+    unigram: Option<f64>,
 }
 
 const FULL: Scale = Scale {
@@ -48,6 +51,7 @@ const FULL: Scale = Scale {
     tagger_steps: 150,
     reviews: 2000,
     review_steps: 60,
+    unigram: Some(6.58),
 };
 
 const SMOKE: Scale = Scale {
@@ -58,6 +62,7 @@ const SMOKE: Scale = Scale {
     tagger_steps: 20,
     reviews: 64,
     review_steps: 4,
+    unigram: None,
 };
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -72,7 +77,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let set_up = started.elapsed();
     let results = stages::all(&binaries, scale, &out)?;
-    report::write(&results, &out)?;
+    report::write(&results, scale, &out)?;
     println!("\nset-up {} s, the job {} s", set_up.as_secs(), started.elapsed().saturating_sub(set_up).as_secs());
     Ok(())
 }

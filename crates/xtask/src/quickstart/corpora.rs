@@ -143,7 +143,6 @@ fn pairs(line: &str) -> impl Iterator<Item = (&str, &str)> {
     line.split(' ').filter_map(|word| word.rsplit_once('/'))
 }
 
-/// Unigram entropy of a text in nats a token is what a model that knows only frequencies reaches; see docs/results.md.
 #[cfg(test)]
 mod tests {
     use super::*;

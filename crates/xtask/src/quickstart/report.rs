@@ -1,42 +1,23 @@
 //! The summary and the loss curve as a picture.
 
-use super::stages::Results;
+use super::Scale;
+use super::stages::{Pretraining, Results, TaggerRow};
 use anyhow::{Context, Result};
 use std::fmt::Write;
 use std::path::Path;
 
-/// Unigram entropy of this corpus under its 8k vocabulary, in nats: what knowing only frequencies reaches.
-const UNIGRAM: f64 = 6.58;
+/// Held-out loss that the full quickstart is to reach, in nats.
+const LOSS_GOAL: f64 = 4.8;
+/// By how much the pretrained tagger is to beat the one from scratch where there are few labelled sentences.
+const TAGGER_GOAL: f64 = 0.08;
+const FEW_SENTENCES: usize = 200;
+/// Characters of the longest bar of the loss curve.
+const BAR: f64 = 40.0;
 
 /// Prints the summary and writes `summary.md` and `loss.svg`.
-pub fn write(results: &Results, out: &Path) -> Result<()> {
+pub fn write(results: &Results, scale: &Scale, out: &Path) -> Result<()> {
     let run = results.pretraining.as_ref().context("no pretraining result")?;
-    let mut text = String::new();
-    writeln!(text, "| what | result |\n|---|---|")?;
-    writeln!(
-        text,
-        "| pretraining | {} steps in {:.0} s, {} samples, each used once |",
-        run.steps, run.seconds, run.samples
-    )?;
-    writeln!(
-        text,
-        "| held-out MLM loss (unigram {UNIGRAM}) | {:.3} nats, accuracy {:.1} % |",
-        run.eval_loss,
-        100.0 * run.eval_accuracy
-    )?;
-    writeln!(text, "| kill -9 of one of two workers | {:.1} s to the next committed step |", run.recovery_seconds)?;
-    writeln!(text, "| attempts, generations | {}, {} |", run.attempt, run.generation)?;
-    for row in &results.tagger {
-        writeln!(
-            text,
-            "| tagger, {} sentences | {:.3} pretrained, {:.3} from scratch, {:.3} most frequent tag |",
-            row.sentences, row.pretrained, row.scratch, row.most_frequent
-        )?;
-    }
-    if let Some((checkpoint, scratch)) = results.sentiment {
-        writeln!(text, "| sentiment | {checkpoint:.3} from the MiniLM checkpoint, {scratch:.3} from scratch |")?;
-    }
-    writeln!(text, "| weights (SHA-256) | {} |", run.weights_digest)?;
+    let text = summary(results, run, scale)?;
     let svg = out.join("loss.svg");
     std::fs::write(&svg, picture(&run.curve, &run.eval_curve))?;
     std::fs::write(out.join("summary.md"), &text)?;
@@ -46,6 +27,56 @@ pub fn write(results: &Results, out: &Path) -> Result<()> {
     println!("checkpoints, metrics {}", out.join("coordinator").display());
     println!("logs                 {}", out.join("logs").display());
     Ok(())
+}
+
+fn summary(results: &Results, run: &Pretraining, scale: &Scale) -> Result<String> {
+    // A scale without goals learns nothing that could be compared with one.
+    let verdict = |goal: &str, met: bool| match (scale.unigram, met) {
+        (None, _) => String::new(),
+        (_, true) => format!("{goal}: met"),
+        (_, false) => format!("{goal}: missed"),
+    };
+    let mut text = String::new();
+    let mut row = |what: &str, result: &str, goal: &str| writeln!(text, "| {what} | {result} | {goal} |");
+    row("what", "result", "goal")?;
+    row("---", "---", "---")?;
+    let done = format!("{} steps in {:.0} s, {} samples, each used once", run.steps, run.seconds, run.samples);
+    row("pretraining", &done, "")?;
+    let unigram = scale.unigram.map_or_else(String::new, |nats| format!(" (unigram {nats})"));
+    let loss = format!("{:.3} nats, accuracy {:.1} %", run.eval_loss, 100.0 * run.eval_accuracy);
+    let goal = verdict(&format!("at most {LOSS_GOAL}"), run.eval_loss <= LOSS_GOAL);
+    row(&format!("held-out MLM loss{unigram}"), &loss, &goal)?;
+    if let Some(seconds) = run.recovery_seconds {
+        let recovery = format!("{seconds:.1} s until the second step after it, seen by a poll of 0.2 s");
+        row("kill -9 of one of two workers", &recovery, "")?;
+    }
+    row("attempts, generations", &format!("{}, {}", run.attempt, run.generation), "")?;
+    for tagger in &results.tagger {
+        let TaggerRow { sentences, pretrained, scratch, most_frequent } = tagger;
+        let accuracy =
+            format!("{pretrained:.3} pretrained, {scratch:.3} from scratch, {most_frequent:.3} most frequent tag");
+        let points = 100.0 * TAGGER_GOAL;
+        let goal = if *sentences <= FEW_SENTENCES {
+            verdict(&format!("{points:.0} points above scratch"), pretrained - scratch >= TAGGER_GOAL)
+        } else {
+            String::new()
+        };
+        row(&format!("tagger, {sentences} sentences"), &accuracy, &goal)?;
+    }
+    if let Some((checkpoint, scratch)) = results.sentiment {
+        let accuracy = format!("{checkpoint:.3} from the MiniLM checkpoint, {scratch:.3} from scratch");
+        row("sentiment", &accuracy, &verdict("above scratch", checkpoint > scratch))?;
+    }
+    row("weights (SHA-256)", &run.weights_digest, "")?;
+    Ok(text + &curve(&run.eval_curve))
+}
+
+/// The held-out loss in figures and bars.
+fn curve(points: &[(u64, f64)]) -> String {
+    let highest = points.iter().map(|(_, loss)| *loss).fold(f64::MIN_POSITIVE, f64::max);
+    let bar = |loss: f64| "█".repeat((loss / highest * BAR).round() as usize);
+    let rows = points.iter().map(|(step, loss)| format!("| {step} | {loss:.3} | {} |\n", bar(*loss)));
+    "\n| step | held-out loss, nats | |\n|---|---|---|\n".to_owned() + &rows.collect::<String>()
 }
 
 /// Training loss as a line, held-out loss as points.
@@ -81,4 +112,64 @@ fn picture(train: &[(u64, f64)], held_out: &[(u64, f64)]) -> String {
         svg += &format!("<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\" fill=\"#c05621\"/>\n", x(*step), y(*loss));
     }
     svg + "</svg>\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{FULL, SMOKE};
+    use super::*;
+
+    fn results() -> Results {
+        let pretraining = Pretraining {
+            run: "r".to_owned(),
+            steps: 400,
+            attempt: 2,
+            generation: 5,
+            eval_loss: 4.9,
+            eval_accuracy: 0.25,
+            curve: vec![(1, 9.0)],
+            eval_curve: vec![(200, 8.0), (400, 4.0)],
+            seconds: 100.0,
+            recovery_seconds: Some(1.1),
+            samples: 25_600,
+            weights_digest: "d".to_owned(),
+        };
+        let tagger = |sentences, pretrained| TaggerRow { sentences, pretrained, scratch: 0.6, most_frequent: 0.6 };
+        Results {
+            pretraining: Some(pretraining),
+            tagger: vec![tagger(50, 0.7), tagger(200, 0.65), tagger(1000, 0.62)],
+            sentiment: Some((0.77, 0.58)),
+            export: None,
+        }
+    }
+
+    fn of(scale: &Scale) -> String {
+        let results = results();
+        summary(&results, results.pretraining.as_ref().unwrap(), scale).unwrap()
+    }
+
+    #[test]
+    fn what_was_to_be_reached_is_compared() {
+        let text = of(&FULL);
+        assert!(
+            text.contains("| held-out MLM loss (unigram 6.58) | 4.900 nats, accuracy 25.0 % | at most 4.8: missed |")
+        );
+        let of_tagger = |sentences| text.lines().find(|line| line.contains(&format!("tagger, {sentences} "))).unwrap();
+        assert!(of_tagger(50).ends_with("| 8 points above scratch: met |"), "{text}");
+        assert!(of_tagger(200).ends_with("| 8 points above scratch: missed |"), "{text}");
+        assert!(of_tagger(1000).ends_with("|  |"), "{text}");
+        assert!(text.contains("| above scratch: met |"), "{text}");
+    }
+
+    #[test]
+    fn a_smoke_test_is_not_held_to_goals_nor_to_another_corpus() {
+        let text = of(&SMOKE);
+        assert!(!["unigram", "met", "missed"].iter().any(|word| text.contains(word)), "{text}");
+    }
+
+    #[test]
+    fn the_curve_is_in_the_summary() {
+        let rows = format!("| 200 | 8.000 | {} |\n| 400 | 4.000 | {} |\n", "█".repeat(40), "█".repeat(20));
+        assert!(of(&FULL).ends_with(&rows), "{}", of(&FULL));
+    }
 }

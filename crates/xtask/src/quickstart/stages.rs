@@ -44,10 +44,11 @@ pub struct Pretraining {
     pub curve: Vec<(u64, f64)>,
     /// (step, held-out loss).
     pub eval_curve: Vec<(u64, f64)>,
-    /// Wall time of training, waits included.
+    /// Wall time of training, waits included; if the quickstart was interrupted, since it was taken up again.
     pub seconds: f64,
-    /// From SIGKILL of one worker to the next committed step.
-    pub recovery_seconds: f64,
+    /// From SIGKILL of one worker until a second step was seen to be committed after it, by a poll of 0.2 s. None if the
+    /// run had come too far by then: on a fast machine, or when an interrupted quickstart was taken up again.
+    pub recovery_seconds: Option<f64>,
     /// Samples of the ledger, and whether each was used exactly once.
     pub samples: u64,
     /// SHA-256 of all parameters.
@@ -129,12 +130,34 @@ fn set(key: &str, value: impl Into<Value>) -> [String; 2] {
     ["--set".to_owned(), format!("{key}={}", value.into())]
 }
 
-fn submit(cluster: &Cluster, config: &str, settings: &[[String; 2]]) -> Result<String> {
+/// Submits a run, or goes on with the one of this name that an interrupted quickstart has left: it may be first in the
+/// queue, and another one would wait for it.
+fn submit(cluster: &Cluster, config: &str, name: &str, settings: &[[String; 2]]) -> Result<String> {
+    let known = cluster.command(&["runs", "list", "--json"])?;
+    if is_listed(&known, name)? {
+        let left = cluster.show(name)?;
+        let run = left["id"].as_str().context("a run has an id")?.to_owned();
+        let status = left["status"].as_str().unwrap_or_default();
+        if status != "failed" {
+            println!("  going on with run {run}: {status} at step {}", left["step"]);
+            if status == "cancelled" {
+                cluster.command(&["runs", "resume", &run])?;
+            }
+            return Ok(run);
+        }
+    }
     let file = cache::root().join(format!("configs/{config}.toml")).display().to_string();
     let mut arguments = vec!["submit".to_owned(), file, "--json".to_owned()];
+    arguments.extend(set("run.name", name));
     arguments.extend(settings.iter().flatten().cloned());
     let answer = cluster.json(&arguments)?;
     answer["run"].as_str().map(str::to_owned).context("submit names no run")
+}
+
+/// Whether `runs list --json` has a run of this name.
+fn is_listed(list: &str, name: &str) -> Result<bool> {
+    let runs: Vec<Value> = list.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    Ok(runs.iter().any(|run| run["name"] == name))
 }
 
 fn number(value: &Value, what: &str) -> Result<f64> {
@@ -148,25 +171,16 @@ fn pretrain(cluster: &mut Cluster, scale: &Scale, out: &Path) -> Result<Pretrain
         set("data.paths", json!([out.join("corpus.parquet")])),
         set("tokenizer.path", out.join("tokenizer/tokenizer.json").display().to_string()),
     ];
-    let run = submit(cluster, scale.config, &settings)?;
+    let run = submit(cluster, scale.config, scale.config, &settings)?;
     let total = cluster.show(&run)?["total_steps"].as_u64().context("total_steps")?;
     let at_least = |step: u64| move |state: &Value| state["step"].as_u64() >= Some(step);
 
-    cluster.wait(&run, at_least(total / 2))?;
-    let before = cluster.show(&run)?["step"].as_u64().unwrap_or_default();
-    println!("  step {before}: kill -9 of worker beta");
-    let killed = Instant::now();
-    cluster.kill("beta")?;
-    // One step may have been on its way to the coordinator when the worker died.
-    let after = cluster.wait(&run, |state| state["world_size"] == 1 && state["step"].as_u64() > Some(before + 1))?;
-    let recovery_seconds = killed.elapsed().as_secs_f64();
-    println!("  step {}: going on with one worker after {recovery_seconds:.1} s; a new one joins", after["step"]);
-    cluster.join("gamma")?;
-    cluster.wait(&run, at_least(total * 3 / 4))?;
-    cluster.command(&["runs", "cancel", &run])?;
-    let stopped = cluster.wait(&run, |state| state["status"] == "cancelled")?;
-    println!("  step {}: stopped; resuming from its checkpoint", stopped["step"]);
-    cluster.command(&["runs", "resume", &run])?;
+    let late = at_least(total * 3 / 4);
+    let half = cluster.wait(&run, |state| late(state) || at_least(total / 2)(state) && state["world_size"] == 2)?;
+    let recovery_seconds = if late(&half) { None } else { kill_and_replace(cluster, &run)? };
+    if !is_over(&cluster.wait(&run, late)?) {
+        stop_and_resume(cluster, &run)?;
+    }
     let state = cluster.wait(&run, |state| state["status"] == "completed")?;
     let seconds = started.elapsed().as_secs_f64();
 
@@ -197,8 +211,45 @@ fn pretrain(cluster: &mut Cluster, scale: &Scale, out: &Path) -> Result<Pretrain
     })
 }
 
-fn finetune(cluster: &Cluster, config: &str, settings: &[[String; 2]]) -> Result<f64> {
-    let run = submit(cluster, config, settings)?;
+/// A fast machine may have completed a small run before it was stopped.
+fn is_over(state: &Value) -> bool {
+    state["status"] == "completed"
+}
+
+/// SIGKILL to one of two workers; the seconds until the run was seen to go on, if there was anything left to do.
+fn kill_and_replace(cluster: &mut Cluster, run: &str) -> Result<Option<f64>> {
+    let before = cluster.show(run)?["step"].as_u64().unwrap_or_default();
+    println!("  step {before}: kill -9 of worker beta");
+    let killed = Instant::now();
+    cluster.kill("beta")?;
+    // One step may have been on its way to the coordinator when the worker died.
+    let goes_on = |state: &Value| state["world_size"] == 1 && state["step"].as_u64() > Some(before + 1);
+    let after = cluster.wait(run, |state| goes_on(state) || is_over(state))?;
+    let seconds = killed.elapsed().as_secs_f64();
+    cluster.join("gamma")?;
+    if is_over(&after) {
+        return Ok(None);
+    }
+    println!("  step {}: going on with one worker after {seconds:.1} s; a new one joins", after["step"]);
+    Ok(Some(seconds))
+}
+
+fn stop_and_resume(cluster: &Cluster, run: &str) -> Result<()> {
+    if let Err(error) = cluster.command(&["runs", "cancel", run]) {
+        // What is complete cannot be cancelled.
+        return if is_over(&cluster.show(run)?) { Ok(()) } else { Err(error) };
+    }
+    let stopped = cluster.wait(run, |state| state["status"] == "cancelled" || is_over(state))?;
+    if is_over(&stopped) {
+        return Ok(());
+    }
+    println!("  step {}: stopped; resuming from its checkpoint", stopped["step"]);
+    cluster.command(&["runs", "resume", run])?;
+    Ok(())
+}
+
+fn finetune(cluster: &Cluster, config: &str, name: &str, settings: &[[String; 2]]) -> Result<f64> {
+    let run = submit(cluster, config, name, settings)?;
     let state = cluster.wait(&run, |state| state["status"] == "completed")?;
     number(&state["metrics"]["eval/accuracy"], "eval/accuracy")
 }
@@ -221,7 +272,6 @@ fn tag(cluster: &Cluster, corpora: &Corpora, scale: &Scale, out: &Path, parent: 
         fs::write(&train_file, train.join("\n"))?;
         let accuracy = |name: &str, from: &str| {
             let settings = [
-                set("run.name", format!("tagger-{sentences}-{name}")),
                 set("run.steps", scale.tagger_steps),
                 set("data.paths", json!([train_file])),
                 set("data.eval_paths", json!([test_file])),
@@ -229,7 +279,7 @@ fn tag(cluster: &Cluster, corpora: &Corpora, scale: &Scale, out: &Path, parent: 
                 set("objective.labels", json!(labels)),
                 set("init.from", from),
             ];
-            finetune(cluster, "finetune-tagger", &settings)
+            finetune(cluster, "finetune-tagger", &format!("tagger-{sentences}-{name}"), &settings)
         };
         let row = TaggerRow {
             sentences,
@@ -265,17 +315,29 @@ fn classify(cluster: &Cluster, corpora: &Corpora, scale: &Scale, out: &Path) -> 
     let train = write("reviews-train.jsonl", &corpora.reviews[held_out..held_out + scale.reviews])?;
     let accuracy = |name: &str, from: &str| {
         let settings = [
-            set("run.name", format!("sentiment-{name}")),
             set("run.steps", scale.review_steps),
             set("data.paths", json!([train])),
             set("data.eval_paths", json!([test])),
             set("tokenizer.path", link.join("tokenizer.json").display().to_string()),
             set("init.from", from),
         ];
-        finetune(cluster, "finetune-sentiment", &settings)
+        finetune(cluster, "finetune-sentiment", &format!("sentiment-{name}"), &settings)
     };
     let checkpoint = accuracy("checkpoint", &format!("hf:{}", link.display()))?;
     let scratch = accuracy("scratch", "")?;
     println!("  {} reviews: from the checkpoint {checkpoint:.3}, from scratch {scratch:.3}", scale.reviews);
     Ok((checkpoint, scratch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_was_left_is_known_by_its_name() {
+        let list = "{\"id\":\"1\",\"name\":\"tagger-50-scratch\"}\n{\"id\":\"2\",\"name\":\"quickstart\"}\n";
+        assert!(is_listed(list, "quickstart").unwrap());
+        assert!(!is_listed(list, "tagger-50-pretrained").unwrap());
+        assert!(!is_listed("", "quickstart").unwrap());
+    }
 }
