@@ -5,7 +5,7 @@ use std::fmt;
 /// A config that cannot be used. `Display` is what a person reads: file, line, key, and the fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The file, or what stands in for one (`--set`).
+    /// The file, or the name of what stands in for one.
     pub source_name: String,
     /// Everything found wrong; never empty.
     pub problems: Vec<Problem>,
@@ -14,7 +14,9 @@ pub struct ConfigError {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// 1-based line and column, where the text was at hand.
+    /// What was given in place of the file's value (`--set run.steps=0`); None: the file.
+    pub origin: Option<String>,
+    /// 1-based line and column in the file, where the text was at hand.
     pub position: Option<(usize, usize)>,
     /// Dotted key, or empty for the whole file.
     pub key: String,
@@ -26,7 +28,7 @@ pub struct Problem {
 
 impl Problem {
     pub(crate) fn at_key(key: &str, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { position: None, key: key.to_owned(), message: message.into(), help: Some(help.into()) }
+        Self { origin: None, position: None, key: key.to_owned(), message: message.into(), help: Some(help.into()) }
     }
 }
 
@@ -36,7 +38,7 @@ impl fmt::Display for ConfigError {
             if index > 0 {
                 writeln!(f)?;
             }
-            write!(f, "{}", self.source_name)?;
+            write!(f, "{}", problem.origin.as_ref().unwrap_or(&self.source_name))?;
             if let Some((line, column)) = problem.position {
                 write!(f, ":{line}:{column}")?;
             }

@@ -1,8 +1,9 @@
 //! From text to [`RunConfig`]: TOML, overrides, relative paths, and errors that name line, key and nearest valid name.
 
 use crate::error::Problem;
-use crate::{ConfigError, InitSource, RunConfig};
+use crate::{CheckedConfig, ConfigError, InitSource, RunConfig};
 use serde::Deserialize;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -29,12 +30,57 @@ impl std::str::FromStr for Override {
     }
 }
 
+impl fmt::Display for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--set {}={}", self.key, self.value)
+    }
+}
+
+/// Where the values of a config come from: the text of a file, and what was given in place of some of them.
+struct Origin<'a> {
+    name: &'a str,
+    text: &'a str,
+    overrides: &'a [Override],
+}
+
+impl Origin<'_> {
+    /// The error, each problem with the override or else the line that it comes from.
+    fn error(&self, mut problems: Vec<Problem>) -> ConfigError {
+        for problem in &mut problems {
+            let key = problem.key.as_str();
+            // An override of a whole section, and of a key in a section that there is not.
+            let within = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'));
+            let given = self.overrides.iter().rev().find(|it| it.key == key || within(key, &it.key));
+            let line = || problem.position.or_else(|| find_key(self.text, key));
+            let position = if given.is_some() { None } else { line() };
+            let given = given.or_else(|| {
+                let below = self.overrides.iter().rev().find(|it| within(&it.key, key));
+                below.filter(|_| position.is_none())
+            });
+            (problem.origin, problem.position) = (given.map(ToString::to_string), position);
+        }
+        ConfigError { source_name: self.name.to_owned(), problems }
+    }
+}
+
 /// Reads a config file. Its relative paths start at the file's folder; those of `overrides` at the working directory.
 pub fn load(file: &Path, overrides: &[Override]) -> Result<RunConfig, ConfigError> {
+    read(file, overrides).map(|(config, _)| config)
+}
+
+/// The same, checked: what is wrong is named with its line in the file, or with the override.
+pub fn load_checked(file: &Path, overrides: &[Override]) -> Result<CheckedConfig, ConfigError> {
+    let (config, text) = read(file, overrides)?;
+    let name = file.display().to_string();
+    config.check(&name).map_err(|error| Origin { name: &name, text: &text, overrides }.error(error.problems))
+}
+
+/// The config, and the file's text.
+fn read(file: &Path, overrides: &[Override]) -> Result<(RunConfig, String), ConfigError> {
     let name = file.display().to_string();
     let fail = |message: String, help: &str| ConfigError {
         source_name: name.clone(),
-        problems: vec![Problem { position: None, key: String::new(), message, help: Some(help.to_owned()) }],
+        problems: vec![Problem::at_key("", message, help)],
     };
     let text = std::fs::read_to_string(file)
         .map_err(|error| fail(format!("cannot be read: {error}"), "give the path of a run's TOML file"))?;
@@ -42,17 +88,18 @@ pub fn load(file: &Path, overrides: &[Override]) -> Result<RunConfig, ConfigErro
     let folder = cwd.join(file.parent().unwrap_or(Path::new("")));
     let mut table = parse_table(&name, &text)?;
     resolve_paths(&mut table, &folder);
+    let origin = Origin { name: &name, text: &text, overrides };
     for Override { key, value } in overrides {
-        set(&mut table, key, value.clone())
-            .map_err(|problem| ConfigError { source_name: format!("--set {key}"), problems: vec![problem] })?;
+        set(&mut table, key, value.clone()).map_err(|problem| origin.error(vec![problem]))?;
     }
     resolve_paths(&mut table, &cwd);
-    from_table(&name, &text, table)
+    let config = from_table(&origin, table)?;
+    Ok((config, text))
 }
 
 /// Parses a resolved config, such as the one stored with a run. Paths are left as they are.
 pub fn parse(source_name: &str, text: &str) -> Result<RunConfig, ConfigError> {
-    from_table(source_name, text, parse_table(source_name, text)?)
+    from_table(&Origin { name: source_name, text, overrides: &[] }, parse_table(source_name, text)?)
 }
 
 /// The config as TOML, every default written out.
@@ -69,6 +116,7 @@ fn parse_table(source_name: &str, text: &str) -> Result<Table, ConfigError> {
     text.parse::<Table>().map_err(|error| ConfigError {
         source_name: source_name.to_owned(),
         problems: vec![Problem {
+            origin: None,
             position: error.span().map(|span| line_and_column(text, span.start)),
             key: String::new(),
             message: error.message().to_owned(),
@@ -77,32 +125,17 @@ fn parse_table(source_name: &str, text: &str) -> Result<Table, ConfigError> {
     })
 }
 
-fn from_table(source_name: &str, text: &str, table: Table) -> Result<RunConfig, ConfigError> {
+fn from_table(origin: &Origin<'_>, table: Table) -> Result<RunConfig, ConfigError> {
     let unknown = unknown_keys(&table);
     if !unknown.is_empty() {
-        let problems = unknown
-            .into_iter()
-            .map(|(key, help)| Problem {
-                position: find_key(text, &key),
-                message: "no such key".to_owned(),
-                help: Some(help),
-                key,
-            })
-            .collect();
-        return Err(ConfigError { source_name: source_name.to_owned(), problems });
+        let problems = unknown.into_iter().map(|(key, help)| Problem::at_key(&key, "no such key", help)).collect();
+        return Err(origin.error(problems));
     }
     // Section by section, so that an error knows at least its section.
     RunConfig::deserialize(Value::Table(table.clone())).map_err(|error| {
-        let key = culprit(&table, error.message());
-        ConfigError {
-            source_name: source_name.to_owned(),
-            problems: vec![Problem {
-                position: find_key(text, &key),
-                message: error.message().trim().to_owned(),
-                help: Some("`coordinator config schema` lists every key with its type".to_owned()),
-                key,
-            }],
-        }
+        let help = "`coordinator config schema` lists every key with its type";
+        let problem = Problem::at_key(&culprit(&table, error.message()), error.message().trim(), help);
+        origin.error(vec![problem])
     })
 }
 
@@ -259,7 +292,7 @@ fn find_key(text: &str, key: &str) -> Option<(usize, usize)> {
             }
         } else if let Some(name) = name {
             let written = trimmed.split('=').next().unwrap_or_default().trim();
-            if current == section && written == name {
+            if (current == section && written == name) || (current.is_empty() && written == key) {
                 return Some((index + 1, column));
             }
         }

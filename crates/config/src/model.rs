@@ -140,6 +140,9 @@ pub struct ModelShape {
     pub rope_theta: f64,
 }
 
+/// Where `model.vocabulary` is left out, the embedding has the tokenizer's size rounded up to a multiple of this.
+pub const VOCABULARY_MULTIPLE: i64 = 8;
+
 impl ModelConfig {
     /// Fills in every number. `tokenizer_size` is the number of ids the tokenizer knows.
     pub fn shape(&self, tokenizer_size: i64, sequence_length: i64) -> ModelShape {
@@ -159,7 +162,7 @@ impl ModelConfig {
         let dropout = self.dropout.unwrap_or(if modern { 0.0 } else { 0.1 });
         ModelShape {
             architecture: self.architecture,
-            vocabulary: self.vocabulary.unwrap_or_else(|| round_up(tokenizer_size, 8)),
+            vocabulary: self.vocabulary.unwrap_or_else(|| round_up(tokenizer_size, VOCABULARY_MULTIPLE)),
             hidden,
             layers: self.layers.unwrap_or(layers),
             heads: self.heads.unwrap_or(heads),

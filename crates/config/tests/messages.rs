@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use config::{Override, load, parse, to_toml};
+use config::{Override, load, load_checked, parse, to_toml};
 use std::path::{Path, PathBuf};
 
 fn configs() -> PathBuf {
@@ -108,4 +108,56 @@ fn an_override_of_an_unknown_key_is_refused() {
         message.contains("`optimizer.learning_rat`") && message.contains("did you mean `learning_rate`?"),
         "{message}"
     );
+}
+
+/// What a person reads about this file with these overrides.
+fn loaded(text: &str, overrides: &[&str]) -> String {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{:?}", std::thread::current().id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join(format!("{}.toml", std::process::id()));
+    std::fs::write(&file, text).unwrap();
+    let overrides: Vec<Override> = overrides.iter().map(|text| text.parse().unwrap()).collect();
+    let message = load_checked(&file, &overrides).unwrap_err().to_string();
+    std::fs::remove_file(&file).unwrap();
+    message.replace(&file.display().to_string(), "run.toml")
+}
+
+#[test]
+fn a_breach_is_named_with_its_line() {
+    let text = quickstart().replace("min_workers = 1", "min_workers = 9").replace("heads = 2", "heads = 3");
+    let line = |start: &str| text.lines().position(|line| line.starts_with(start)).unwrap() + 1;
+    let message = loaded(&text, &[]);
+    for start in [
+        format!("run.toml:{}:1: `run.min_workers`: 9 workers cannot share 4 slots", line("min_workers")),
+        format!("run.toml:{}:1: `model.heads`: 3 heads do not divide hidden = 128", line("heads")),
+    ] {
+        assert!(message.lines().any(|line| line == start), "no `{start}` in\n{message}");
+    }
+    // A rule that a key is missing for has no line.
+    let finetune = quickstart().replace("pretrain", "finetune").replace("\"mlm\"", "\"classify\"");
+    let message = loaded(&finetune, &[]);
+    assert!(message.starts_with("run.toml: `data.label_column`: is missing"), "{message}");
+    let dotted = format!("eval.samples = 0\n{}", quickstart().replace("[eval]", "[checkpoint.more]"));
+    let dotted = dotted.split("[checkpoint.more]").next().unwrap();
+    assert_eq!(loaded(dotted, &[]).lines().next(), Some("run.toml:1:1: `eval.samples`: is 0"));
+}
+
+#[test]
+fn what_an_override_says_is_not_laid_on_the_file() {
+    for (overrides, start) in [
+        (vec!["run.steps=many"], "--set run.steps=\"many\": `run.steps`: "),
+        (vec!["run.steps=0"], "--set run.steps=0: `run.steps`: is 0"),
+        (vec!["run.steps=5", "run.steps=0"], "--set run.steps=0: `run.steps`: is 0"),
+        (vec!["run.step=5"], "--set run.step=5: `run.step`: no such key"),
+        (vec!["runs.steps=5"], "--set runs.steps=5: `runs`: no such key"),
+        (vec!["run.steps.all=5"], "--set run.steps.all=5: `run.steps.all`: `steps` is a value, not a section"),
+    ] {
+        let message = loaded(&quickstart(), &overrides);
+        assert!(message.starts_with(start), "{overrides:?}: {message}");
+    }
+    // The key that a rule names may be the file's although another one was overridden.
+    let line = quickstart().lines().position(|line| line.starts_with("min_workers")).unwrap() + 1;
+    let text = quickstart().replace("min_workers = 1", "min_workers = 2");
+    let message = loaded(&text, &["batch.slots=1"]);
+    assert!(message.starts_with(&format!("run.toml:{line}:1: `run.min_workers`")), "{message}");
 }

@@ -8,12 +8,12 @@ use std::process::ExitCode;
 pub fn run(arguments: ConfigArguments) -> Result<ExitCode, Problem> {
     match arguments.command {
         ConfigCommand::Validate { file, set, json } => {
-            let name = file.display().to_string();
-            let checked = config::load(&file, &set)?.check(&name)?;
+            let checked = config::load_checked(&file, &set)?;
             if json {
                 output::json(&*checked)?;
             } else {
                 output::line(config::to_toml(&checked).trim_end())?;
+                let name = file.display();
                 output::message(&format!("{name} is a valid config; `coordinator submit` also opens its data"));
             }
         }

@@ -30,7 +30,7 @@ fn inspect(arguments: DataSourceArguments) -> Result<ExitCode, Problem> {
     let DataSourceArguments { sources, column, json } = arguments;
     let files = match sources.as_slice() {
         [file] if file.ends_with(".toml") => {
-            let checked = config::load(file.as_ref(), &[])?.check(file)?;
+            let checked = config::load_checked(file.as_ref(), &[])?;
             Corpus::open(&checked).map_err(corpus_problem)?.files().to_vec()
         }
         paths => FileSource::open(paths, &[], None, &Columns::text(&column)).map_err(corpus_problem)?.files().to_vec(),
@@ -104,8 +104,7 @@ fn probe(corpus: &Arc<Corpus>, checked: &config::CheckedConfig) -> Result<Probe,
 
 fn plan(arguments: PlanArguments) -> Result<ExitCode, Problem> {
     let PlanArguments { file, set, json } = arguments;
-    let name = file.display().to_string();
-    let checked = config::load(&file, &set)?.check(&name)?;
+    let checked = config::load_checked(&file, &set)?;
     let corpus = Arc::new(Corpus::open(&checked).map_err(corpus_problem)?);
     let probe = probe(&corpus, &checked)?;
     let plan = corpus.plan();

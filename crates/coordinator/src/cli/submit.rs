@@ -11,8 +11,7 @@ use std::process::ExitCode;
 pub async fn run(connection: &Connection, arguments: SubmitArguments) -> Result<ExitCode, Problem> {
     let SubmitArguments { file, set, wait, json } = arguments;
     // What can be found wrong without the coordinator is told with its line.
-    let name = file.display().to_string();
-    let checked = config::load(&file, &set)?.check(&name)?;
+    let checked = config::load_checked(&file, &set)?;
     let client = Client::connect(connection).await?;
     let request = v1::SubmitRequest { config: config::to_toml(&checked) };
     let run = client.runs().submit(request).await?.into_inner().run;
