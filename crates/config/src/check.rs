@@ -13,6 +13,9 @@ const SLOT_SAMPLES_MAX: usize = 1 << 16;
 const SEQUENCE_LENGTH_MAX: usize = 1 << 16;
 /// With less, a step that takes a little longer than the others would look like a hanging worker.
 const HANG_FACTOR: std::ops::RangeInclusive<u32> = 3..=10_000;
+/// Random next sentences come from the other rows of a unit: with few of them, the model sees the same pairs of
+/// neighbours again and again, and with one there is none.
+const NEXT_SENTENCE_UNIT_ROWS_MIN: u64 = 8;
 /// Units that wait in memory, for each slot.
 const PREFETCH_UNITS_MAX: usize = 64;
 
@@ -94,6 +97,16 @@ impl RunConfig {
             "0.02 holds out one unit in fifty",
         );
         rule(data.unit_rows != Some(0), "data.unit_rows", "is 0".into(), "leave it out for the default");
+        rule(
+            self.objective.kind != ObjectiveKind::MlmNsp
+                || data.unit_rows.is_none_or(|rows| rows == 0 || rows >= NEXT_SENTENCE_UNIT_ROWS_MIN),
+            "data.unit_rows",
+            format!(
+                "{} rows are too few for `mlm_nsp`, which takes its random next sentences from the same unit",
+                data.unit_rows.unwrap_or_default()
+            ),
+            "32 or more mix well; leave it out for the default, or set objective.kind = \"mlm\"",
+        );
         rule(data.limit_rows != Some(0), "data.limit_rows", "is 0".into(), "leave it out for all rows");
         rule(
             data.limit_rows.is_none() || self.run.kind == RunKind::Finetune,
@@ -189,6 +202,18 @@ impl RunConfig {
                 "0.1 is usual, 0 turns it off",
             );
         }
+        for (key, value) in [
+            ("model.initializer_range", shape.initializer_range),
+            ("model.layer_norm_epsilon", shape.layer_norm_epsilon),
+            ("model.rope_theta", shape.rope_theta),
+        ] {
+            rule(
+                value.is_finite() && value > 0.0,
+                key,
+                format!("{value} is not a positive number"),
+                "leave it out for the default",
+            );
+        }
         if let Err(message) = self.init.source() {
             rule(false, "init.from", message, "for example `run:bert-mini` or `hf:models/minilm`");
         }
@@ -236,6 +261,13 @@ impl RunConfig {
             "objective.labels",
             "has one label".into(),
             "give at least two, or none to find them",
+        );
+        let twice = objective.labels.iter().enumerate().find(|(at, label)| objective.labels[..*at].contains(label));
+        rule(
+            twice.is_none(),
+            "objective.labels",
+            format!("`{}` stands there twice", twice.map_or("", |(_, label)| label)),
+            "name each label once, in the order of the model's outputs",
         );
     }
 

@@ -58,3 +58,43 @@ fn recovery_has_sensible_limits() {
         assert!(text.contains(&format!("`{key}`")) && text.contains(part), "{key} = {value}: {text}");
     }
 }
+
+#[test]
+fn numbers_of_the_model_are_positive_and_finite() {
+    for key in ["model.initializer_range", "model.layer_norm_epsilon", "model.rope_theta"] {
+        for value in ["0", "0.0", "-0.02", "nan", "inf", "-inf"] {
+            let text = message(&[&format!("{key}={value}")]);
+            assert!(text.contains(&format!("`{key}`")) && text.contains("not a positive number"), "{key}: {text}");
+        }
+        // Large is strange, and for who sets it to find out.
+        assert_eq!(message(&[&format!("{key}=3e4")]), "");
+    }
+}
+
+#[test]
+fn a_label_stands_once() {
+    let classify = |labels: &str| {
+        message(&[
+            "run.kind=finetune",
+            "objective.kind=classify",
+            "data.label_column=label",
+            &format!("objective.labels={labels}"),
+        ])
+    };
+    assert_eq!(classify(r#"["a", "b"]"#), "");
+    let text = classify(r#"["a", "b", "a"]"#);
+    assert!(text.contains("`objective.labels`: `a` stands there twice"), "{text}");
+}
+
+#[test]
+fn next_sentences_need_other_rows_in_the_unit() {
+    let with = |kind: &str, rows: u64| {
+        message(&["model.architecture=bert", &format!("objective.kind={kind}"), &format!("data.unit_rows={rows}")])
+    };
+    for rows in [1, 7] {
+        let text = with("mlm_nsp", rows);
+        assert!(text.contains(&format!("`data.unit_rows`: {rows} rows are too few for `mlm_nsp`")), "{text}");
+        assert_eq!(with("mlm", rows), "", "blocks are made of each document alone");
+    }
+    assert_eq!(with("mlm_nsp", 8), "");
+}

@@ -74,6 +74,14 @@ impl Corpus {
         } else {
             plan::hold_out(all, config.data.eval_fraction, seed)
         };
+        if kind == ObjectiveKind::MlmNsp && train.iter().all(|unit| unit.rows < 2) {
+            return Err(CorpusError::new(
+                ErrorKind::Empty,
+                files.first().map_or("data.paths", |file| file.path.as_str()),
+                "every row is a unit of its own, so there is no other row to take a random next sentence from",
+                "write the files with larger row groups, or set objective.kind = \"mlm\"",
+            ));
+        }
         let selected = config.data.limit_rows.filter(|_| labelled).map(|limit| select(&mut train, limit, seed));
         let plan = Plan::new(train, eval, config.batch.slots, seed);
         Ok(Self { files, source, columns, plan, labels, selected })

@@ -221,3 +221,14 @@ fn what_cannot_be_read_is_told_apart_from_what_is_not_there() {
     let path = path.display().to_string();
     check(&open(MLM, &path), ErrorKind::Unreadable, &path, &["cannot be read", "its disk"]);
 }
+
+#[test]
+fn rows_that_are_units_of_their_own_have_no_random_next_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_parquet(&folder.path().join("single.parquet"), &[("text", texts(6))], 1);
+    let settings = MLM.replace("kind=mlm", "kind=mlm_nsp");
+    check(&open(&settings, &path), ErrorKind::Empty, &path, &["no other row", "larger row groups"]);
+    Corpus::open(&config(MLM, &[&path])).unwrap();
+    let path = write_parquet(&folder.path().join("pairs.parquet"), &[("text", texts(6))], 2);
+    Corpus::open(&config(&settings, &[&path])).unwrap();
+}
