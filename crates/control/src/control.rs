@@ -17,6 +17,9 @@ pub struct Control {
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) next_place: u64,
     pub(crate) refused: u64,
+    /// When something is due without anything happening; heartbeats only put it off, and are so many that they do not
+    /// change it.
+    due: Option<Millis>,
     effects: VecDeque<Effect>,
     #[cfg(feature = "planted-bugs")]
     pub(crate) planted: Option<PlantedBug>,
@@ -32,6 +35,7 @@ impl Control {
             workers: BTreeMap::new(),
             next_place: 0,
             refused: 0,
+            due: None,
             effects: VecDeque::new(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
@@ -56,13 +60,14 @@ impl Control {
                 self.run_mut(&id).stage = Stage::Ended;
             }
         }
+        self.due = self.next_due();
     }
 
     /// Something happened at `now`. Time that goes back is taken to stand still.
     pub fn handle(&mut self, now: Millis, event: Event) {
         self.advance(now);
-        if let Some(worker) = event.speaker() {
-            self.hear(worker);
+        if let Some((worker, ago)) = event.speaker() {
+            self.hear(worker, ago);
         }
         match event {
             Event::Submit { run, spec } => self.submit(run, spec),
@@ -75,11 +80,11 @@ impl Control {
             Event::WorkerDisconnected { worker, session } => self.disconnected(&worker, session),
             Event::WorkerLeaving { worker } => self.leaving(&worker),
             Event::TrainerReady { worker } => self.trainer_ready(&worker),
-            Event::Heartbeat { worker, run, generation, step, phase, collective, since_progress_ms } => {
+            Event::Heartbeat { worker, run, generation, step, phase, collective, since_progress_ms, .. } => {
                 let beat = Beat { step, phase, collective, quiet: Millis(since_progress_ms), at: self.now };
                 // There are many of them: nothing else is looked at unless it matters.
                 let acts = self.heartbeat(&worker, &run, generation, beat);
-                if !acts && self.poll_timeout().is_none_or(|due| due > self.now) {
+                if !acts && self.due.is_none_or(|due| due > self.now) {
                     return;
                 }
             }
@@ -118,6 +123,10 @@ impl Control {
 
     /// When [`Control::handle_timeout`] has to be called at the latest.
     pub fn poll_timeout(&self) -> Option<Millis> {
+        self.due
+    }
+
+    fn next_due(&self) -> Option<Millis> {
         let looks = self.runs.keys().filter_map(|id| self.look_due(id));
         let rests = self.workers.values().filter_map(|worker| worker.rests_until).filter(|until| *until > self.now);
         self.runs.values().filter_map(Run::deadline).chain(looks).chain(rests).min()
@@ -163,6 +172,7 @@ impl Control {
         }
         self.admit();
         self.ask_members();
+        self.due = self.next_due();
     }
 
     pub(crate) fn run_mut(&mut self, id: &RunId) -> &mut Run {

@@ -1,6 +1,6 @@
 //! What can happen: everything the core is told.
 
-use crate::{CheckpointAt, RunSpec};
+use crate::{CheckpointAt, Millis, RunSpec};
 use serde::{Deserialize, Serialize};
 use types::{Digest, Generation, RunId, Segment, Step, WorkerId};
 
@@ -127,6 +127,8 @@ pub enum Event {
         collective: u64,
         /// For how long nothing has moved, in milliseconds.
         since_progress_ms: u64,
+        /// For how long its agent has not heard its trainer, in milliseconds.
+        trainer_silent_ms: u64,
     },
     /// A step was applied.
     Progress {
@@ -246,20 +248,20 @@ pub enum Event {
 }
 
 impl Event {
-    /// The worker that must be alive to have said this.
-    pub(crate) fn speaker(&self) -> Option<&WorkerId> {
+    /// The worker whose trainer must have been alive so long ago to have this said.
+    pub(crate) fn speaker(&self) -> Option<(&WorkerId, Millis)> {
         match self {
+            Event::Heartbeat { worker, trainer_silent_ms, .. } => Some((worker, Millis(*trainer_silent_ms))),
             Event::WorkerConnected { worker, .. }
             | Event::WorkerLeaving { worker }
             | Event::TrainerReady { worker }
-            | Event::Heartbeat { worker, .. }
             | Event::Progress { worker, .. }
             | Event::StepFailed { worker, .. }
             | Event::Paused { worker, .. }
             | Event::Finished { worker, .. }
             | Event::TrainerExited { worker, .. }
             | Event::RunFailed { worker, .. }
-            | Event::Diverged { worker, .. } => Some(worker),
+            | Event::Diverged { worker, .. } => Some((worker, Millis(0))),
             Event::Submit { .. }
             | Event::Cancel { .. }
             | Event::Resume { .. }

@@ -3,6 +3,7 @@
 use crate::balance::shares;
 use crate::run::{Asked, Run, Seat, SeatState, Stage};
 use crate::slots::deal;
+use crate::watch::Hearing;
 use crate::worker::{Return, Worker};
 use crate::{Assignment, Control, Directive, Effect, Holding, Member, RunStatus, WorkerFacts};
 use types::{Generation, Rank, RunId, WorkerId};
@@ -26,7 +27,7 @@ impl Control {
             ready: true,
             leaving: false,
             run: None,
-            heard: self.now,
+            hearing: Hearing::begin(self.now),
             rests_until: None,
             suspected: 0,
         });
@@ -240,7 +241,10 @@ impl Control {
         run.pace.begin(self.now);
         run.balance.begin();
         for worker in &names {
-            self.workers.get_mut(worker).expect("members are connected").run = Some(id.clone());
+            let known = self.workers.get_mut(worker).expect("members are connected");
+            known.run = Some(id.clone());
+            // Who has no work is silent.
+            known.hearing.resume(self.now);
         }
         self.persist(id);
         let list: Vec<&str> = names.iter().map(WorkerId::as_str).collect();

@@ -1,10 +1,11 @@
 //! Who hangs: told by progress, not by being alive.
 //!
-//! How long a step of a run takes is learned from its commits. A run with no new step for several times as long is
-//! looked into: a member that is not heard any more while others are, or the one that all others wait for in a
-//! collective, is left out, and the run's events say so. While nobody waits for anybody, nothing is done for long.
+//! A member whose trainer is not heard any more while others are, and no step was committed meanwhile (a step takes all
+//! members), is left out at once: a stopped process, a host that is gone. How long a step of a run takes is learned from
+//! its commits. A run with no new step for several times as long is looked into: the one that all others wait for in a
+//! collective is left out. The run's events say so. While nobody waits for anybody, nothing is done for long.
 
-use crate::run::{SeatState, Stage};
+use crate::run::{Seat, SeatState, Stage};
 use crate::{Control, Millis, Phase};
 use types::{Generation, RunId, Step, WorkerId};
 
@@ -14,6 +15,11 @@ const LOOK_EVERY: Millis = Millis(250);
 const LATE: Millis = Millis(500);
 /// The longest step counts for a thousandth less with every step.
 const FORGET: f64 = 0.999;
+/// The longest pause between two signs of life counts for a hundredth less with every one of them.
+const FORGET_PAUSE: f64 = 0.99;
+/// A silence is longer than this many times the longest pause of late; but after so many times the least silence it is
+/// one, however a member used to pause.
+const PAUSE_FACTOR: u64 = 3;
 /// A stall is longer than this many times the longest step of late.
 const LONGEST_FACTOR: f64 = 3.0;
 /// The first step of a generation waits for state, memory and samples: this long at least, in milliseconds.
@@ -61,6 +67,39 @@ impl Beat {
     }
 }
 
+/// When a member's trainer was heard.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Hearing {
+    last: Millis,
+    /// The longest pause of late, in milliseconds.
+    longest_ms: f64,
+}
+
+impl Hearing {
+    /// It was heard now for the first time.
+    pub fn begin(now: Millis) -> Self {
+        Self { last: now, longest_ms: 0.0 }
+    }
+
+    /// What came before says nothing: it counts as heard now.
+    pub fn resume(&mut self, now: Millis) {
+        self.last = now;
+    }
+
+    fn heard(&mut self, at: Millis) {
+        if at > self.last {
+            self.longest_ms = ((at - self.last).0 as f64).max(self.longest_ms * FORGET_PAUSE);
+            self.last = at;
+        }
+    }
+
+    /// How long a silence must be to mean something.
+    fn patience(&self, least: Millis) -> Millis {
+        let usual = Millis(self.longest_ms as u64 * PAUSE_FACTOR);
+        usual.clamp(least, Millis(least.0 * PAUSE_FACTOR))
+    }
+}
+
 impl Pace {
     /// A generation begins.
     pub fn begin(&mut self, now: Millis) {
@@ -104,7 +143,7 @@ impl Control {
     pub(crate) fn advance(&mut self, now: Millis) {
         if now - self.now > LATE {
             for worker in self.workers.values_mut() {
-                worker.heard = now;
+                worker.hearing.resume(now);
             }
             for run in self.runs.values_mut() {
                 run.pace.moved = now;
@@ -113,10 +152,10 @@ impl Control {
         self.now = self.now.max(now);
     }
 
-    /// A worker said something.
-    pub(crate) fn hear(&mut self, worker: &WorkerId) {
+    /// A worker's trainer said something so long ago.
+    pub(crate) fn hear(&mut self, worker: &WorkerId, ago: Millis) {
         if let Some(known) = self.workers.get_mut(worker) {
-            known.heard = self.now;
+            known.hearing.heard(self.now - ago);
         }
     }
 
@@ -152,31 +191,37 @@ impl Control {
 
     /// When a run that trains is looked at next.
     pub(crate) fn look_due(&self, id: &RunId) -> Option<Millis> {
-        let run = &self.runs[id];
-        let patience = self.patience(id).filter(|_| run.stage == Stage::Training && run.seats.len() > 1)?;
-        Some(run.pace.look_at.max(run.pace.moved + patience))
+        let run = self.runs.get(id).filter(|run| run.stage == Stage::Training && run.seats.len() > 1)?;
+        let silence = self.silences(id).map(|(_, since, patience)| since + patience).min();
+        let stall = self.patience(id).map(|patience| run.pace.moved + patience);
+        Some(run.pace.look_at.max(silence.into_iter().chain(stall).min()?))
     }
 
     /// Looks for the one that everyone waits for.
     pub(crate) fn look(&mut self, id: &RunId) {
         let now = self.now;
-        let Some(patience) = self.patience(id).filter(|_| self.look_due(id).is_some_and(|due| due <= now)) else {
+        if self.look_due(id).is_none_or(|due| due > now) {
             return;
-        };
-        let run = self.run_mut(id);
-        run.pace.look_at = now + LOOK_EVERY;
-        let stalled = now - run.pace.moved;
-        let silent = self.silent(id);
+        }
+        self.run_mut(id).pace.look_at = now + LOOK_EVERY;
+        let silent: Vec<(WorkerId, Millis)> = self
+            .silences(id)
+            .filter(|(_, since, patience)| *since + *patience <= now)
+            .map(|(worker, since, _)| (worker.clone(), now - since))
+            .collect();
         if !silent.is_empty() {
-            if silent.len() < self.runs[id].seats.len() {
-                for worker in &silent {
-                    let text = format!("was not heard while the run stood still for {} ms", stalled.0);
-                    self.evict(id, worker, &text);
+            // If nobody was heard lately, it is this host that hears nothing.
+            let lately = now - Millis(self.settings.silence.0 / 2);
+            if self.runs[id].seats.keys().any(|worker| self.workers[worker].hearing.last > lately) {
+                for (worker, silence) in &silent {
+                    self.evict(id, worker, &format!("was not heard for {} ms, and no step was done", silence.0));
                 }
             }
             return;
         }
         let run = &self.runs[id];
+        let stalled = now - run.pace.moved;
+        let Some(patience) = self.patience(id).filter(|patience| stalled >= *patience) else { return };
         let training = run.seats.iter().filter(|(_, seat)| seat.state == SeatState::Training);
         let beats: Option<Vec<(&WorkerId, Beat)>> =
             training.map(|(worker, seat)| seat.beat.map(|beat| (worker, beat))).collect();
@@ -206,14 +251,15 @@ impl Control {
         }
     }
 
-    /// Members that still train and are not heard, though their sessions are open.
-    fn silent(&self, id: &RunId) -> Vec<WorkerId> {
-        let (now, silence) = (self.now, self.settings.silence);
-        let seats = self.runs[id].seats.iter();
-        let silent = seats.filter(|(worker, seat)| {
-            seat.away.is_none() && seat.state == SeatState::Training && now - self.workers[*worker].heard >= silence
-        });
-        silent.map(|(worker, _)| worker.clone()).collect()
+    /// Since when the members that train and have a session are silent, and how long they may be. A step is a sign of
+    /// life of all members.
+    fn silences(&self, id: &RunId) -> impl Iterator<Item = (&WorkerId, Millis, Millis)> {
+        let run = &self.runs[id];
+        let train = |seat: &Seat| seat.away.is_none() && seat.state == SeatState::Training;
+        run.seats.iter().filter(move |(_, seat)| train(seat)).map(|(worker, _)| {
+            let hearing = &self.workers[worker].hearing;
+            (worker, hearing.last.max(run.pace.moved), hearing.patience(self.settings.silence))
+        })
     }
 
     /// The run goes on without this member; it is given no work until its trainer answers.

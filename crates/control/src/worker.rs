@@ -1,10 +1,11 @@
 //! The workers the coordinator knows.
 
+use crate::watch::Hearing;
 use crate::{Holding, Millis, WorkerFacts};
 use types::RunId;
 
 /// A worker that is connected, or sits in a run and may come back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Worker {
     /// Its present session.
     pub session: Option<u64>,
@@ -16,8 +17,8 @@ pub struct Worker {
     pub leaving: bool,
     /// The run it works on.
     pub run: Option<RunId>,
-    /// When it last said something.
-    pub heard: Millis,
+    /// When its trainer was last heard.
+    pub(crate) hearing: Hearing,
     /// It may be the cause why generations failed: no work until then.
     pub rests_until: Option<Millis>,
     /// How often that was so.
@@ -33,7 +34,7 @@ impl Worker {
             ready: true,
             leaving: false,
             run: Some(run),
-            heard: now,
+            hearing: Hearing::begin(now),
             rests_until: None,
             suspected: 0,
         }

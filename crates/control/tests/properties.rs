@@ -80,6 +80,7 @@ fn reports() -> impl Strategy<Value = Event> {
                 phase: [Phase::Compute, Phase::Reduce][usize::from(byte)],
                 collective: step.0 % 3,
                 since_progress_ms: 400 << (2 * generation.0),
+                trainer_silent_ms: 300 * step.0,
             },
             7 => Event::Diverged { worker, run, generation, step, reason: "x".into() },
             _ => Event::RunFailed { worker, run, generation, reason: "x".into() },

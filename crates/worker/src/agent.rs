@@ -74,6 +74,7 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
         queue: None,
         holding,
         beat: None,
+        trainer_heard: Instant::now(),
         leaving: None,
     };
     let mut events = None;
@@ -236,6 +237,8 @@ struct Agent {
     holding: watch::Sender<Option<Holding>>,
     /// The trainer's last heartbeat and when it came.
     beat: Option<(Heartbeat, Instant)>,
+    /// When a trainer last said anything.
+    trainer_heard: Instant,
     leaving: Option<Instant>,
 }
 
@@ -265,7 +268,7 @@ impl Agent {
     }
 
     async fn trainer_ready(&mut self) {
-        self.failed_starts = 0;
+        (self.failed_starts, self.trainer_heard) = (0, Instant::now());
         if let Trainer::Running { process, ready, .. } = &mut self.trainer {
             *ready = true;
             for order in self.orders.take() {
@@ -279,6 +282,7 @@ impl Agent {
 
     /// Something the trainer says on its own.
     fn report(&mut self, kind: FromWorker) {
+        self.trainer_heard = Instant::now();
         match &kind {
             FromWorker::Heartbeat(beat) => {
                 moved(&self.holding, &beat.run, beat.step);
@@ -371,13 +375,16 @@ impl Agent {
     /// One heartbeat, if there is a session with room: an old one is worth nothing.
     fn beat(&mut self) {
         let Some(queue) = &self.queue else { return };
+        let age = |since: &Instant| u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let trainer_silent_ms = age(&self.trainer_heard);
         let beat = match (&self.beat, self.holding.borrow().as_ref()) {
             (Some((beat, at)), Some(holding)) if beat.generation == holding.generation && beat.run == holding.run => {
-                let age = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-                Heartbeat { since_progress_ms: beat.since_progress_ms.saturating_add(age), ..beat.clone() }
+                let since_progress_ms = beat.since_progress_ms.saturating_add(age(at));
+                Heartbeat { since_progress_ms, trainer_silent_ms, ..beat.clone() }
             }
             (_, Some(Holding { run, generation, step })) => {
-                Heartbeat { run: run.clone(), generation: *generation, step: *step, ..Heartbeat::default() }
+                let (run, generation, step) = (run.clone(), *generation, *step);
+                Heartbeat { run, generation, step, trainer_silent_ms, ..Heartbeat::default() }
             }
             // Who works on nothing has nothing to say; the connection's own keep-alive shows that it lives.
             (_, None) => return,

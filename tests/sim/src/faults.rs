@@ -148,6 +148,7 @@ impl World {
     }
 
     fn suffer(&mut self, worker: WorkerId, what: Trouble, how_long: std::ops::Range<u64>) {
+        let now = self.now;
         let node = self.nodes.get_mut(&worker).expect("known");
         if matches!(what, Trouble::Frozen | Trouble::Stuck) && !node.up {
             return;
@@ -157,7 +158,7 @@ impl World {
             Trouble::Isolated => node.isolated = true,
             Trouble::SlowLink => node.slow_link = true,
             Trouble::Slow => node.slot_ms *= 5,
-            Trouble::Stuck => node.stuck = true,
+            Trouble::Stuck => node.stuck = Some(now),
             Trouble::Frozen => self.freeze(&worker),
         }
         if let (Trouble::CutOff, Some(link)) = (what, self.nodes[&worker].link) {
@@ -174,7 +175,7 @@ impl World {
             Trouble::Isolated => node.isolated = false,
             Trouble::SlowLink => node.slow_link = false,
             Trouble::Slow => node.slot_ms = (node.slot_ms / 5).max(1),
-            Trouble::Stuck => node.stuck = false,
+            Trouble::Stuck => node.stuck = None,
             Trouble::Frozen => self.thaw(worker),
         }
         self.log(|| format!("{worker} no longer suffers: {what:?}"));
@@ -227,7 +228,7 @@ impl World {
         self.unblock();
         for worker in self.nodes.keys().cloned().collect::<Vec<_>>() {
             let node = self.nodes.get_mut(&worker).expect("known");
-            (node.cut_off, node.stuck, node.isolated, node.slow_link) = (false, false, false, false);
+            (node.cut_off, node.stuck, node.isolated, node.slow_link) = (false, None, false, false);
             self.thaw(&worker);
             self.after(0..3000, Item::Start { worker });
         }

@@ -48,7 +48,7 @@ impl World {
         if !node.up || node.process != process {
             return;
         }
-        if self.control.is_none() || node.cut_off || node.stuck {
+        if self.control.is_none() || node.cut_off || node.stuck.is_some() {
             return self.after(100..300, Item::Join { worker: worker.clone(), process });
         }
         let (key, rank, world) = (part.key(), part.assignment.rank, part.assignment.world);
@@ -79,7 +79,7 @@ impl World {
     /// Somebody does not take part, and the others wait.
     fn is_held_up(&self, members: &[WorkerId]) -> bool {
         members.len() > 1 && members.iter().any(|worker| self.nodes[worker].is_absent())
-            || members.iter().any(|worker| self.nodes[worker].stuck || self.nodes[worker].frozen)
+            || members.iter().any(|worker| self.nodes[worker].stuck.is_some() || self.nodes[worker].frozen)
     }
 
     /// The member with the highest step gives its state to the others.
@@ -224,7 +224,7 @@ impl World {
         }
         let again =
             |state| Item::Upload { worker: worker.clone(), process, key: key.clone(), rank, state, tries: tries - 1 };
-        let away = self.control.is_none() || node.cut_off || node.stuck;
+        let away = self.control.is_none() || node.cut_off || node.stuck.is_some();
         // A full disk, at the coordinator or for the checkpoints, is tried again as well.
         if away || self.blocked() || self.store_full_until > self.now {
             return self.after(400..600, again(state));

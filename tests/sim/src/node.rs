@@ -21,8 +21,8 @@ pub struct Node {
     /// Cannot reach the coordinator, though the other workers.
     pub cut_off: bool,
     pub trainer_up: bool,
-    /// Its trainer is stopped by a signal: alive, but does nothing.
-    pub stuck: bool,
+    /// Since when its trainer is stopped by a signal: alive, but does nothing.
+    pub stuck: Option<Millis>,
     /// Agent and trainer are stopped: nothing is said, nothing is heard, all connections stay.
     pub frozen: bool,
     /// Cannot reach the other workers, though the coordinator.
@@ -68,7 +68,7 @@ impl Node {
             link: None,
             cut_off: false,
             trainer_up: false,
-            stuck: false,
+            stuck: None,
             frozen: false,
             isolated: false,
             slow_link: false,
@@ -83,7 +83,7 @@ impl Node {
 
     /// Does not take part in collectives with others.
     pub fn is_absent(&self) -> bool {
-        self.stuck || self.frozen || self.isolated
+        self.stuck.is_some() || self.frozen || self.isolated
     }
 
     /// How many slots it has.
@@ -193,7 +193,7 @@ impl World {
         let part = node.part.take().map(|part| part.key());
         let generation = part.as_ref().map_or(Generation(0), |(_, generation)| *generation);
         let run = part.map(|(run, _)| run);
-        (node.trainer_up, node.stuck, node.state) = (false, false, None);
+        (node.trainer_up, node.stuck, node.state) = (false, None, None);
         let process = node.process;
         let (cause, last_lines) = ("killed by signal 9 (SIGKILL)".to_owned(), vec!["...".to_owned()]);
         self.tell_coordinator(
@@ -210,12 +210,23 @@ impl World {
         }
         if let Some(part) = node.part.as_ref().filter(|part| part.status.is_none()) {
             // A stopped trainer says nothing new; its agent repeats what it said last.
-            let (step, phase, collective, since) = if node.stuck { part.beat } else { self.place(worker, part.beat) };
+            let silent = node.stuck.map_or(Millis(0), |since| self.now - since);
+            let (step, phase, collective, since) =
+                if node.stuck.is_some() { part.beat } else { self.place(worker, part.beat) };
             let (run, generation) = part.key();
             let since_progress_ms = (self.now - since).0;
             self.part_mut(worker).beat = (step, phase, collective, since);
             let name = worker.clone();
-            let beat = Event::Heartbeat { worker: name, run, generation, step, phase, collective, since_progress_ms };
+            let beat = Event::Heartbeat {
+                worker: name,
+                run,
+                generation,
+                step,
+                phase,
+                collective,
+                since_progress_ms,
+                trainer_silent_ms: silent.0,
+            };
             self.tell_coordinator(worker, beat);
         }
         self.after(250..251, Item::Beat { worker: worker.clone(), process });
@@ -308,7 +319,7 @@ impl World {
         if let Some(status) = part.status.clone() {
             return self.tell_coordinator(worker, status);
         }
-        if !node.stuck {
+        if node.stuck.is_none() {
             self.leave_group(worker);
             self.member_fails(worker, &(run.clone(), generation), "aborted");
         }
@@ -323,7 +334,7 @@ impl World {
             let node = self.nodes.get_mut(worker).expect("known");
             (node.part, node.state) = (None, None);
             node.reports.clear();
-            if node.stuck {
+            if node.stuck.is_some() {
                 // The agent ends a trainer that does not obey.
                 self.trainer_crashes(worker);
             } else {

@@ -201,7 +201,7 @@ impl World {
             Item::MemberFails { worker, process, key, error } => {
                 let node = &self.nodes[&worker];
                 if node.up && node.process == process {
-                    if node.stuck {
+                    if node.stuck.is_some() {
                         self.after(200..201, Item::MemberFails { worker, process, key, error });
                     } else {
                         self.member_fails(&worker, &key, error);

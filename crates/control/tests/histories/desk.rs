@@ -138,6 +138,18 @@ impl Desk {
     }
 
     pub fn beat(&mut self, name: &str, generation: u64, at: (u64, Phase, u64), since_progress_ms: u64) -> Vec<Effect> {
+        self.beat_for(name, generation, at, since_progress_ms, 0)
+    }
+
+    /// Of an agent that has not heard its trainer for so long.
+    pub fn beat_for(
+        &mut self,
+        name: &str,
+        generation: u64,
+        at: (u64, Phase, u64),
+        since_progress_ms: u64,
+        trainer_silent_ms: u64,
+    ) -> Vec<Effect> {
         let (step, phase, collective) = at;
         let (run, generation, step) = (run(), Generation(generation), Step(step));
         self.tell(Event::Heartbeat {
@@ -148,6 +160,7 @@ impl Desk {
             phase,
             collective,
             since_progress_ms,
+            trainer_silent_ms,
         })
     }
 
@@ -176,8 +189,18 @@ impl Desk {
     }
 
     pub fn step_failed(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+        self.step_failed_of(&run(), name, generation, step)
+    }
+
+    pub fn step_failed_of(&mut self, run: &RunId, name: &str, generation: u64, step: u64) -> Vec<Effect> {
         let (generation, step) = (Generation(generation), Step(step));
-        self.tell(Event::StepFailed { worker: worker(name), run: run(), generation, step, error: "reset".into() })
+        self.tell(Event::StepFailed {
+            worker: worker(name),
+            run: run.clone(),
+            generation,
+            step,
+            error: "reset".into(),
+        })
     }
 
     pub fn paused(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {

@@ -67,7 +67,77 @@ fn the_one_that_is_not_heard_is_left_out() {
     let (when, _) =
         beats(&mut desk, [Some((10, Phase::Reduce, 7)), Some((10, Phase::Reduce, 7)), None], 5_000).unwrap();
     assert!((1_000..=1_500).contains(&when), "after {when} ms");
-    assert!(desk.notes(from)[0].starts_with("c was not heard while the run stood still"), "{:?}", desk.notes(from));
+    assert!(desk.notes(from)[0].starts_with("c was not heard for 1"), "{:?}", desk.notes(from));
+}
+
+#[test]
+fn silence_counts_before_anything_is_known_of_the_run() {
+    let mut desk = Desk::with_long_run(3, 3, 6, 1000);
+    for (session, name) in NAMES.into_iter().enumerate() {
+        desk.connect(name, session as u64, None);
+    }
+    let computes = Some((0, Phase::Compute, 1));
+    let (when, _) = beats(&mut desk, [computes, computes, None], 5_000).unwrap();
+    assert!((1_000..=1_500).contains(&when), "after {when} ms");
+}
+
+#[test]
+fn an_agent_does_not_speak_for_its_trainer() {
+    let mut desk = desk();
+    let began = desk.now.0;
+    let from = desk.effects.len();
+    let place = (10, Phase::Compute, 7);
+    while desk.now.0 < began + 1_250 {
+        desk.wait(250);
+        let since = desk.now.0 - began;
+        desk.beat("a", 1, place, 0);
+        desk.beat("b", 1, place, 0);
+        desk.beat_for("c", 1, place, since, since);
+    }
+    assert!(desk.notes(from)[0].starts_with("c was not heard for 1"), "{:?}", desk.notes(from));
+}
+
+#[test]
+fn nobody_is_blamed_while_nobody_is_heard() {
+    let mut desk = desk();
+    let place = (10, Phase::Compute, 7);
+    // "c" used to pause for longer, so that its silence would mean something later than that of the others.
+    for beat in 1..=16 {
+        desk.wait(100);
+        desk.beat("a", 1, place, 0);
+        desk.beat("b", 1, place, 0);
+        if beat % 4 == 0 {
+            desk.beat("c", 1, place, 0);
+        }
+    }
+    desk.wait(100);
+    desk.beat("a", 1, place, 0);
+    assert!(beats(&mut desk, [None; 3], 10_000).is_none());
+    // And then they are.
+    let effects = [desk.beat("a", 1, place, 0), desk.wait(250)].concat();
+    assert!(!sent(&effects, "c").is_empty());
+}
+
+#[test]
+fn who_is_heard_rarely_may_be_silent_for_longer() {
+    let mut desk = desk();
+    let place = (10, Phase::Compute, 7);
+    // "c" is on a busy host: it comes to speak every 800 ms.
+    for beat in 1..=32 {
+        assert_eq!(sent(&desk.wait(100), "a"), []);
+        desk.beat("a", 1, place, 0);
+        desk.beat("b", 1, place, 0);
+        if beat % 8 == 0 {
+            desk.beat("c", 1, place, 0);
+        }
+    }
+    // The others move: nothing but its silence speaks against it.
+    let began = desk.now.0;
+    let told = (1..=60).find_map(|_| {
+        let effects = [desk.wait(50), desk.beat("a", 1, place, 0), desk.beat("b", 1, place, 0)].concat();
+        (!sent(&effects, "c").is_empty()).then_some(desk.now.0 - began)
+    });
+    assert!(told.is_some_and(|when| (2_400..=3_000).contains(&when)), "after {told:?} ms");
 }
 
 #[test]

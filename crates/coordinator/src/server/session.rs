@@ -135,9 +135,9 @@ fn event(worker: &WorkerId, kind: Kind) -> Result<(Event, Vec<v1::Metric>), Fail
         Kind::Register(_) => return Err(invalid("a session registers once")),
         Kind::Heartbeat(beat) => {
             let (run, generation, step) = place(&beat.run, beat.generation, beat.step)?;
-            let v1::Heartbeat { collective, since_progress_ms, .. } = beat;
+            let v1::Heartbeat { collective, since_progress_ms, trainer_silent_ms, .. } = beat;
             let phase = phase(beat.phase());
-            Event::Heartbeat { worker, run, generation, step, phase, collective, since_progress_ms }
+            Event::Heartbeat { worker, run, generation, step, phase, collective, since_progress_ms, trainer_silent_ms }
         }
         Kind::Progress(progress) => return self::progress(worker, progress),
         Kind::StepFailed(v1::StepFailed { run, generation, step, error }) => {

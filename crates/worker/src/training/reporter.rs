@@ -72,25 +72,25 @@ impl Reporter {
         (position.phase, position.since) = (Phase::Idle, Instant::now());
     }
 
-    fn heartbeat(&self) -> Option<Heartbeat> {
+    /// Also of nothing: a process that is stopped is known by its silence.
+    fn heartbeat(&self) -> Heartbeat {
         let position = self.position();
-        let key = position.key.clone()?;
-        Some(Heartbeat {
-            run: key.run,
-            generation: key.generation,
+        let (run, generation) = position.key.as_ref().map_or(("", 0), |key| (&key.run, key.generation));
+        Heartbeat {
+            run: run.to_owned(),
+            generation,
             step: position.step,
             phase: position.phase.into(),
             collective: position.collective,
             since_progress_ms: u64::try_from(position.since.elapsed().as_millis()).unwrap_or(u64::MAX),
-        })
+            trainer_silent_ms: 0,
+        }
     }
 }
 
 fn beat(reporter: &Weak<Reporter>) {
     while let Some(reporter) = reporter.upgrade() {
-        if let Some(heartbeat) = reporter.heartbeat() {
-            reporter.send(Kind::Heartbeat(heartbeat));
-        }
+        reporter.send(Kind::Heartbeat(reporter.heartbeat()));
         drop(reporter);
         std::thread::sleep(HEARTBEAT);
     }
