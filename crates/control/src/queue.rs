@@ -128,20 +128,24 @@ impl Control {
         let run = &self.runs[id];
         let mut missing = run.need().saturating_sub(run.seats.len() + self.idle().count());
         let others: Vec<RunId> = self.queue().into_iter().rev().take_while(|other| other != id).collect();
-        if others.iter().map(|other| self.runs[other].seats.len()).sum::<usize>() < missing {
+        if others.iter().map(|other| self.spare(other).count()).sum::<usize>() < missing {
             return false;
         }
         // Two interrupted runs that hold one worker each would wait for each other for ever.
         for other in others {
-            while missing > 0
-                && let Some(worker) = self.runs[&other].seats.keys().next().cloned()
-            {
+            for worker in self.spare(&other).take(missing).cloned().collect::<Vec<_>>() {
                 self.release_seat(&other, &worker);
                 self.note(&other, format!("{worker} went to run {id}, which is ahead in the queue"));
                 missing -= 1;
             }
         }
         true
+    }
+
+    /// Those who sit in a waiting run and could work for another. A seat may be left whose trainer is just gone.
+    fn spare(&self, id: &RunId) -> impl Iterator<Item = &WorkerId> {
+        let can_work = |worker: &Worker| worker.session.is_some() && worker.ready && !worker.leaving;
+        self.runs[id].seats.keys().filter(move |worker| can_work(&self.workers[*worker]))
     }
 
     /// The runs that wait, in order.

@@ -334,6 +334,26 @@ fn two_interrupted_runs_do_not_wait_for_each_other() {
 }
 
 #[test]
+fn a_worker_without_a_trainer_is_of_no_use_to_the_run_ahead() {
+    let mut desk = Desk::with_run(1, 1);
+    let other: RunId = "other".parse().unwrap();
+    desk.connect("a", 1, None);
+    desk.submit(&other, 2, 2);
+    desk.connect("b", 2, None);
+    desk.connect("c", 3, None);
+    // "b" waits with the state of the other run, and its trainer's end is told of with a run that it left before.
+    desk.disconnect("c", 3);
+    desk.step_failed_of(&other, "b", 1, 0);
+    let (run, cause) = (Some("third".parse().unwrap()), "exit status 1".to_owned());
+    let exited = Event::TrainerExited { worker: worker("b"), run, generation: Generation(1), cause, last_lines: vec![] };
+    desk.tell(exited);
+    assert_eq!(desk.control.run(&other).unwrap().status, RunStatus::Interrupted);
+    desk.disconnect("a", 1);
+    desk.wait(800);
+    assert_eq!((assigned(&desk.wait(300)).len(), desk.status()), (0, RunStatus::Interrupted));
+}
+
+#[test]
 fn a_hanging_member_is_left_out() {
     let mut desk = Desk::with_run(1, 2);
     desk.connect("a", 1, None);
