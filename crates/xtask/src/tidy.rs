@@ -221,20 +221,30 @@ fn config_page(schema: &Value) -> String {
                 value => format!("`{value}`"),
             };
             let meaning = value["description"].as_str().unwrap_or_default().replace("\n", " ");
-            page += &format!("| `{section}.{key}` | {} | {default} | {meaning} |\n", type_name(value));
+            page += &format!("| `{section}.{key}` | {} | {default} | {meaning} |\n", type_name(schema, value));
         }
     }
     page
 }
 
-fn type_name(value: &Value) -> String {
+fn type_name(schema: &Value, value: &Value) -> String {
     let name = |kind: &Value| kind.as_str().filter(|kind| *kind != "null").map(str::to_owned);
     match &value["type"] {
-        Value::String(kind) if kind == "array" => format!("list of {}", type_name(&value["items"])),
+        Value::String(kind) if kind == "array" => format!("list of {}", type_name(schema, &value["items"])),
         Value::Array(kinds) => kinds.iter().filter_map(name).collect::<Vec<_>>().join(" or "),
         Value::String(kind) => kind.clone(),
-        _ => "one of the names".to_owned(),
+        _ => names(schema, value).iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
     }
+}
+
+/// The names that a value may be: of the definition that it refers to, of all that it may be one of, or its own.
+fn names<'a>(schema: &'a Value, value: &'a Value) -> Vec<&'a str> {
+    let reference = value["$ref"].as_str().and_then(|reference| reference.strip_prefix('#'));
+    let referred = reference.and_then(|pointer| schema.pointer(pointer)).into_iter();
+    let alternatives = ["anyOf", "oneOf", "allOf"].into_iter().filter_map(|key| value[key].as_array()).flatten();
+    let inner = referred.chain(alternatives).flat_map(|inner| names(schema, inner));
+    let own = value["enum"].as_array().into_iter().flatten().chain(value.get("const"));
+    own.filter_map(Value::as_str).chain(inner).collect()
 }
 
 /// Files that are made from the code must be what the code makes.
@@ -282,6 +292,23 @@ mod tests {
         assert_eq!(arrow_complaints(&metadata("trainer", "model")), Vec::<String>::new());
         assert_eq!(arrow_complaints(&metadata("store", "trainer")).len(), 1);
         assert_eq!(arrow_complaints(&metadata("unheard-of", "types")).len(), 1);
+    }
+
+    #[test]
+    fn a_key_that_takes_a_name_says_which() {
+        let page = config_page(&config::json_schema());
+        for row in [
+            "| `data.format` | `parquet`, `csv`, `jsonl`, `word-tag` |",
+            "| `model.activation` | `gelu`, `gelu_new`, `relu` |",
+            "| `objective.kind` | `mlm_nsp`, `mlm`, `classify`, `tag` | `\"mlm_nsp\"` |",
+            "| `reduce.compression` | `none`, `bf16` |",
+            "| `data.paths` | list of string | required |",
+        ] {
+            assert!(page.contains(row), "no `{row}` in\n{page}");
+        }
+        for row in page.lines().filter(|line| line.starts_with("| `")) {
+            assert!(row.split('|').nth(2).is_some_and(|cell| !cell.trim().is_empty()), "no type: {row}");
+        }
     }
 
     #[test]
