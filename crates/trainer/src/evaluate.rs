@@ -4,6 +4,7 @@
 //! summed as fixed-point integers and everything else as counts, so the numbers are bit-identical for any world size.
 
 use crate::TrainError;
+use crate::host::Host;
 use crate::metrics::{Confusion, EntityCounts};
 use crate::objective::{Targets, forward, loss_from_fixed, loss_to_fixed};
 use crate::state::State;
@@ -55,6 +56,7 @@ impl HeldOut {
         state: &State,
         loader: &Loader,
         group: &ProcessGroup,
+        host: &dyn Host,
         device: Device,
     ) -> Result<Vec<(String, f64)>, TrainError> {
         if self.batches.is_none() {
@@ -67,6 +69,7 @@ impl HeldOut {
         tch::no_grad(|| {
             for batch in batches.iter().skip(rank).step_by(world) {
                 self.count(&mut counts, state, batch, device);
+                host.moved();
             }
         });
         let counts =

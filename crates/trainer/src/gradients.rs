@@ -4,6 +4,7 @@
 //! slot, micro-batch), so that what a slot contributes does not depend on who computes it. `exact` then sums fixed-point
 //! integers; `fast` sums floats as PyTorch's DDP does.
 
+use crate::host::Host;
 use crate::objective::{Sums, Targets, forward, loss_to_fixed};
 use crate::seeds::dropout_seed;
 use crate::state::State;
@@ -78,6 +79,7 @@ pub(crate) fn exact(
     own: &[(SlotId, SlotStep)],
     targets: Targets,
     device: Device,
+    host: &dyn Host,
 ) -> Local {
     let mut local = Local::default();
     let accumulator = state.buffers.cleared_accumulator(&state.parameters, device);
@@ -91,6 +93,7 @@ pub(crate) fn exact(
                 local.overflows += fixed_point::accumulate(gradient, &accumulator, offset, config.reduce.fraction_bits);
             }
         });
+        host.moved();
     }
     local
 }
@@ -150,6 +153,7 @@ impl FastReduction {
         own: &[(SlotId, SlotStep)],
         targets: Targets,
         device: Device,
+        host: &dyn Host,
     ) -> Result<Local, GroupError> {
         let mut local = Local::default();
         for parameter in &mut state.parameters {
@@ -170,6 +174,7 @@ impl FastReduction {
                 loss.backward();
             }
             local.add(&sums);
+            host.moved();
         }
         Ok(local)
     }

@@ -82,6 +82,10 @@ pub trait Host {
     /// A new phase began. Must not block.
     fn phase(&self, phase: Phase);
 
+    /// A part of the phase is done: a micro-batch, a held-out batch, a tensor of the state. One that goes on like this does not hang, however
+    /// long it takes. Must not block.
+    fn moved(&self) {}
+
     /// A step is done. Must not wait for the network.
     fn progress(&self, report: StepReport);
 

@@ -78,13 +78,13 @@ impl Stepper<'_> {
         self.host.phase(Phase::Compute);
         let computing = Instant::now();
         let local = match self.config.reduce.mode {
-            ReduceMode::Exact => exact(self.config, state, &own, agreement.targets, self.device),
+            ReduceMode::Exact => exact(self.config, state, &own, agreement.targets, self.device, self.host),
             ReduceMode::Fast => {
                 if self.fast.is_none() {
                     self.fast = Some(FastReduction::new(self.config, state, self.group).map_err(failed)?);
                 }
                 let fast = self.fast.as_mut().expect("made just above");
-                fast.compute(self.config, state, &own, agreement.targets, self.device).map_err(failed)?
+                fast.compute(self.config, state, &own, agreement.targets, self.device, self.host).map_err(failed)?
             }
         };
         let seconds = computing.elapsed().as_secs_f64();

@@ -54,7 +54,7 @@ pub(crate) fn synchronise(
         }
         recipe.state(header)?
     };
-    let received = receive(&mut state, source, group);
+    let received = receive(&mut state, source, group, host);
     // The source writes nothing, and who has done as many steps is sent the very bytes it holds.
     if received.is_ok() || keeps {
         *held = Some(state);
@@ -82,6 +82,11 @@ fn share_header(
     Ok(unpack_bytes(&packed, length))
 }
 
-fn receive(state: &mut State, source: u32, group: &ProcessGroup) -> Result<(), GroupError> {
-    tch::no_grad(|| state.tensors().iter().try_for_each(|tensor| group.broadcast(tensor, source)))
+fn receive(state: &mut State, source: u32, group: &ProcessGroup, host: &dyn Host) -> Result<(), GroupError> {
+    tch::no_grad(|| {
+        state.tensors().iter().try_for_each(|tensor| {
+            host.moved();
+            group.broadcast(tensor, source)
+        })
+    })
 }

@@ -231,7 +231,7 @@ impl Trainer {
     ) -> Result<Vec<(String, f64)>, TrainError> {
         let Some(held_out) = &mut self.held_out else { return Ok(Vec::new()) };
         host.phase(Phase::Evaluate);
-        held_out.evaluate(state, &self.loader, group, self.device)
+        held_out.evaluate(state, &self.loader, group, host, self.device)
     }
 
     fn capture(&self, state: &State, membership: &Membership, host: &dyn Host, eval_loss: Option<f64>) {

@@ -6,16 +6,19 @@ use proto::{Failure, FailureKind};
 use std::collections::BTreeMap;
 use tonic::Status;
 
-/// The files of a committed checkpoint whose names `wanted` says yes to, by name.
+/// The files of a committed checkpoint whose names `wanted` says yes to, by name. `transferred` hears of
+/// every piece, and of the beginning.
 pub async fn checkpoint(
     coordinator: &Coordinator,
     checkpoint: &CheckpointRef,
     wanted: impl Fn(&str) -> bool,
+    transferred: impl Fn(),
 ) -> Result<BTreeMap<String, Vec<u8>>, Status> {
+    transferred();
     let manifest = coordinator.checkpoints().manifest(checkpoint.clone()).await?.into_inner();
     let mut files = BTreeMap::new();
     for file in manifest.files.into_iter().filter(|file| wanted(&file.name)) {
-        let contents = download(coordinator, checkpoint, &file).await?;
+        let contents = download(coordinator, checkpoint, &file, &transferred).await?;
         files.insert(file.name, contents);
     }
     Ok(files)
@@ -25,6 +28,7 @@ async fn download(
     coordinator: &Coordinator,
     checkpoint: &CheckpointRef,
     file: &CheckpointFile,
+    transferred: impl Fn(),
 ) -> Result<Vec<u8>, Status> {
     let CheckpointRef { run, step, .. } = checkpoint;
     let corrupt = |what: String| {
@@ -39,6 +43,7 @@ async fn download(
             return Err(corrupt(format!("byte {} came after byte {}", chunk.offset, contents.len())));
         }
         contents.extend_from_slice(&chunk.data);
+        transferred();
     }
     if contents.len() as u64 != file.bytes {
         return Err(corrupt(format!("{} bytes of {} arrived", contents.len(), file.bytes)));

@@ -143,7 +143,7 @@ fn download(name: &str, arguments: &PredictArguments) -> Result<Downloaded, Prob
         let run = coordinator.runs().show(request).await.map_err(told)?.into_inner();
         let from = choose(&run.name, &run.checkpoints, step)?;
         let wanted = |name: &str| !name.starts_with("optimizer-");
-        let files = downloads::checkpoint(&coordinator, &from, wanted).await.map_err(told)?;
+        let files = downloads::checkpoint(&coordinator, &from, wanted, || ()).await.map_err(told)?;
         let folder = tempfile::tempdir().map_err(|error| Problem::failure(format!("no temporary folder: {error}")))?;
         for (file, contents) in files {
             let path = folder.path().join(plain(&file)?);

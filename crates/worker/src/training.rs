@@ -90,7 +90,7 @@ pub fn run(arguments: TrainerArguments) -> anyhow::Result<()> {
     let for_reader = current.clone();
     std::thread::Builder::new().name("agent".to_owned()).spawn(move || hear(reader, &for_reader, &jobs))?;
     let reporter = Reporter::start(stream)?;
-    let uploads = Uploads::start(remote.clone(), arguments.name.clone())?;
+    let uploads = Uploads::start(remote.clone(), reporter.clone(), arguments.name.clone())?;
     let mut workplace = Workplace {
         worker: arguments.name,
         address: arguments.address,

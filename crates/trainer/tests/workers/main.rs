@@ -42,6 +42,18 @@ fn one_two_and_three_workers_end_with_the_same_bits() {
 }
 
 #[test]
+fn what_takes_long_says_that_it_moves() {
+    for mode in ["exact", "fast"] {
+        let config = pretraining(&format!("[reduce]\nmode = \"{mode}\"")).replace("steps = 30", "steps = 2");
+        let (_, cluster) = undisturbed(&config.replace("every_steps = 15", "every_steps = 2"), 1);
+        let moved: Vec<u64> = cluster.log(0).iter().map(|line| line.moved).collect();
+        // Six slots of two micro-batches; and 24 held-out samples, two in a batch.
+        assert!(moved[0] > 12, "the state, too, is sent in pieces: {moved:?}");
+        assert_eq!(moved[1], 12 + 12, "{mode}");
+    }
+}
+
+#[test]
 fn every_sample_is_used_once_in_each_epoch() {
     let (_, cluster) = undisturbed(&pretraining(""), 3);
     let mut next = std::collections::BTreeMap::new();

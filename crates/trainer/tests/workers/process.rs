@@ -51,6 +51,8 @@ pub struct Logged {
     pub samples_digest: String,
     pub segments: Vec<types::Segment>,
     pub metrics: Vec<(String, f64)>,
+    /// How often something moved since the line before.
+    pub moved: u64,
 }
 
 struct FolderHost<'a> {
@@ -58,6 +60,7 @@ struct FolderHost<'a> {
     worker: usize,
     assignment: &'a Assignment,
     steps: Cell<u64>,
+    moved: Cell<u64>,
 }
 
 impl Host for FolderHost<'_> {
@@ -74,6 +77,10 @@ impl Host for FolderHost<'_> {
         }
     }
 
+    fn moved(&self) {
+        self.moved.set(self.moved.get() + 1);
+    }
+
     fn progress(&self, report: StepReport) {
         self.steps.set(report.step.0);
         let line = Logged {
@@ -82,6 +89,7 @@ impl Host for FolderHost<'_> {
             samples_digest: report.samples_digest.to_string(),
             segments: report.segments,
             metrics: report.metrics,
+            moved: self.moved.take(),
         };
         let path = self.folder.join(format!("log-{}", self.worker));
         let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
@@ -154,7 +162,7 @@ fn take_part(trainer: &mut Trainer, folder: &Path, worker: usize, assignment: &A
         flip_a_bit(trainer);
     }
     let steps = Cell::new(trainer.step().map_or(0, |step| step.0));
-    let host = FolderHost { folder, worker, assignment, steps };
+    let host = FolderHost { folder, worker, assignment, steps, moved: Cell::default() };
     match trainer.run(&membership, &group, &host) {
         Ok(Outcome::Paused { step }) => Verdict::Paused(step.0),
         Ok(Outcome::Finished { step, weights_digest }) => {

@@ -169,13 +169,14 @@ impl Workplace {
             config::parse("the run's config", &assign.config).and_then(|config| config.check("the run's config"));
         let config: CheckedConfig = config.map_err(|error| Failed::Run(error.to_string()))?;
         let over = self.current.over(key);
-        let (corpus, tokenizer) = units::open(&self.remote, &self.current, key, &config).map_err(|failure| {
-            if over.is_cancelled() {
-                Failed::Step { step: 0, error: failure.message }
-            } else {
-                Failed::Run(failure.message)
-            }
-        })?;
+        let (corpus, tokenizer) =
+            units::open(&self.remote, &self.current, &self.reporter, key, &config).map_err(|failure| {
+                if over.is_cancelled() {
+                    Failed::Step { step: 0, error: failure.message }
+                } else {
+                    Failed::Run(failure.message)
+                }
+            })?;
         Trainer::new(config, corpus, tokenizer, self.device).map_err(|error| Failed::Run(error.to_string()))
     }
 

@@ -38,7 +38,8 @@ impl RunHost<'_> {
     fn download(&self, from: &v1::CheckpointRef, wanted: fn(&str) -> bool) -> Result<CheckpointFiles, String> {
         let v1::CheckpointRef { run, step, .. } = from;
         tracing::info!(run, step, "reading a checkpoint");
-        let call = || downloads::checkpoint(&self.remote.coordinator, from, wanted);
+        // Also a new try: a coordinator that is away does not make us hang.
+        let call = || downloads::checkpoint(&self.remote.coordinator, from, wanted, || self.reporter.transferred());
         self.remote
             .persist(&self.over, "checkpoint download", call)
             .map(|files| CheckpointFiles { files })
@@ -62,6 +63,10 @@ impl Host for RunHost<'_> {
             Phase::Checkpoint => v1::Phase::Checkpoint,
         };
         self.reporter.phase(phase, self.group.collectives());
+    }
+
+    fn moved(&self) {
+        self.reporter.moved();
     }
 
     fn progress(&self, report: StepReport) {

@@ -60,6 +60,20 @@ impl Reporter {
         (position.phase, position.collective, position.since) = (phase, collective, Instant::now());
     }
 
+    /// What is being done gets on.
+    pub fn moved(&self) {
+        self.position().since = Instant::now();
+    }
+
+    /// A piece of data came or went. Threads in the background do that too, so it says nothing of a computation or a
+    /// collective.
+    pub fn transferred(&self) {
+        let mut position = self.position();
+        if !matches!(position.phase, Phase::Compute | Phase::Reduce | Phase::Update) {
+            position.since = Instant::now();
+        }
+    }
+
     /// A step is done.
     pub fn step(&self, step: u64) {
         let mut position = self.position();
@@ -93,5 +107,35 @@ fn beat(reporter: &Weak<Reporter>) {
         reporter.send(Kind::Heartbeat(reporter.heartbeat()));
         drop(reporter);
         std::thread::sleep(HEARTBEAT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What it says after an hour in `phase` and one sign of progress.
+    fn quiet_ms(phase: Phase, sign: fn(&Reporter)) -> u64 {
+        let (stream, _other_end) = UnixStream::pair().unwrap();
+        let position = Position { key: None, step: 0, phase, collective: 0, since: Instant::now() };
+        let reporter = Reporter { stream: Mutex::new(stream), position: Mutex::new(position) };
+        reporter.position().since -= Duration::from_secs(3600);
+        sign(&reporter);
+        reporter.heartbeat().since_progress_ms
+    }
+
+    #[test]
+    fn what_gets_on_does_not_look_stuck_however_long_it_takes() {
+        assert!(quiet_ms(Phase::Compute, |_| ()) >= 3_600_000);
+        for phase in [Phase::Compute, Phase::Evaluate] {
+            assert!(quiet_ms(phase, Reporter::moved) < 3_600_000);
+        }
+        for phase in [Phase::Restore, Phase::Data, Phase::Checkpoint] {
+            assert!(quiet_ms(phase, Reporter::transferred) < 3_600_000);
+        }
+        // An upload in the background does not hide a device that hangs.
+        for phase in [Phase::Compute, Phase::Reduce] {
+            assert!(quiet_ms(phase, Reporter::transferred) >= 3_600_000);
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::training::current::{Current, Key};
 use crate::training::remote::Remote;
+use crate::training::reporter::Reporter;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::ipc::reader::StreamReader;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 pub fn open(
     remote: &Remote,
     current: &Arc<Current>,
+    reporter: &Arc<Reporter>,
     key: &Key,
     config: &CheckedConfig,
 ) -> Result<(Arc<Corpus>, Arc<Tokenizer>), Failure> {
@@ -45,7 +47,8 @@ pub fn open(
         Err(reason) => {
             tracing::info!(run, reason, "the corpus is read through the coordinator");
             let paths = files.iter().map(|file| file.path.clone()).collect();
-            let source = RemoteSource { remote: remote.clone(), current: current.clone(), run: run.clone(), paths };
+            let (remote, current, reporter) = (remote.clone(), current.clone(), reporter.clone());
+            let source = RemoteSource { remote, current, reporter, run: run.clone(), paths };
             Corpus::with_source(config, files, Arc::new(source)).map_err(failure)?
         }
     };
@@ -75,6 +78,7 @@ fn failure(error: CorpusError) -> Failure {
 struct RemoteSource {
     remote: Remote,
     current: Arc<Current>,
+    reporter: Arc<Reporter>,
     run: String,
     paths: Vec<String>,
 }
@@ -100,10 +104,12 @@ impl UnitSource for RemoteSource {
         // Whoever trains may be waiting for this unit, and has to hear of the end of its assignment.
         let over = self.current.over_in(&self.run);
         let call = || async {
+            self.reporter.transferred();
             let mut chunks = self.remote.coordinator.data().read_unit(request.clone()).await?.into_inner();
             let mut bytes = Vec::new();
             while let Some(chunk) = chunks.message().await? {
                 bytes.extend_from_slice(&chunk.data);
+                self.reporter.transferred();
             }
             Ok(bytes)
         };
@@ -153,7 +159,10 @@ mod tests {
         let remote = Remote { coordinator, runtime: runtime.handle().clone() };
         let (current, key) = (Arc::new(Current::default()), Key { run: "a".to_owned(), generation: 1 });
         current.assigned(key.clone());
-        let source = RemoteSource { remote, current: current.clone(), run: "a".to_owned(), paths: Vec::new() };
+        let (agent, _trainer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let reporter = Reporter::start(agent).unwrap();
+        let source =
+            RemoteSource { remote, current: current.clone(), reporter, run: "a".to_owned(), paths: Vec::new() };
         let waiter = std::thread::spawn(move || source.read(&Unit { file: 0, row_group: 0, first_row: 0, rows: 1 }));
         current.aborted(&key);
         let error = waiter.join().unwrap().unwrap_err();

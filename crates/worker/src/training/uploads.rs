@@ -4,6 +4,7 @@
 //! the run instead of filling the host.
 
 use crate::training::remote::Remote;
+use crate::training::reporter::Reporter;
 use bytes::Bytes;
 use proto::v1::upload_part::Kind;
 use proto::v1::{CheckpointFile, CheckpointRef, Chunk, CompleteShardRequest, UploadHeader, UploadPart};
@@ -46,13 +47,13 @@ pub struct Uploads {
 
 impl Uploads {
     /// Starts the thread.
-    pub fn start(remote: Remote, worker: String) -> std::io::Result<Self> {
+    pub fn start(remote: Remote, reporter: Arc<Reporter>, worker: String) -> std::io::Result<Self> {
         let (jobs, receiver) = sync_channel(1);
         let shared = Shared::default();
         let (for_thread, runtime) = (shared.clone(), remote.runtime.clone());
         std::thread::Builder::new()
             .name("uploads".to_owned())
-            .spawn(move || work(&remote, &worker, &receiver, &for_thread))?;
+            .spawn(move || work(&remote, &reporter, &worker, &receiver, &for_thread))?;
         Ok(Self { jobs, shared, runtime })
     }
 
@@ -108,7 +109,7 @@ impl Uploads {
     }
 }
 
-fn work(remote: &Remote, worker: &str, jobs: &Receiver<Job>, shared: &Shared) {
+fn work(remote: &Remote, reporter: &Arc<Reporter>, worker: &str, jobs: &Receiver<Job>, shared: &Shared) {
     // If this thread dies of a panic, those who wait are told.
     struct Guard<'a>(&'a Shared);
     impl Drop for Guard<'_> {
@@ -122,7 +123,7 @@ fn work(remote: &Remote, worker: &str, jobs: &Receiver<Job>, shared: &Shared) {
     while let Ok(job) = jobs.recv() {
         let (run, generation, step) = (&job.run, job.capture.generation.0, job.capture.step.0);
         let started = std::time::Instant::now();
-        match store(remote, worker, &job) {
+        match store(remote, reporter, worker, &job) {
             Ok(bytes) => {
                 let seconds = started.elapsed().as_secs_f64();
                 tracing::info!(run, generation, step, bytes, seconds, "checkpoint share stored");
@@ -137,7 +138,7 @@ fn work(remote: &Remote, worker: &str, jobs: &Receiver<Job>, shared: &Shared) {
 }
 
 /// All files of this rank, then the word that the shard is complete. Returns the number of bytes.
-fn store(remote: &Remote, worker: &str, job: &Job) -> Result<u64, String> {
+fn store(remote: &Remote, reporter: &Arc<Reporter>, worker: &str, job: &Job) -> Result<u64, String> {
     let Job { run, capture, given_up } = job;
     let checkpoint = CheckpointRef { run: run.clone(), generation: capture.generation.0, step: capture.step.0 };
     // A share is worth storing even when its generation is over, so that does not end this.
@@ -153,7 +154,9 @@ fn store(remote: &Remote, worker: &str, job: &Job) -> Result<u64, String> {
             blake3: hash.clone(),
         };
         let call = || async {
-            let parts = parts(header.clone(), contents.clone());
+            // Each piece, and each try: a coordinator that is away does not make us hang.
+            let reporter = reporter.clone();
+            let parts = parts(header.clone(), contents.clone()).inspect(move |_| reporter.transferred());
             remote.coordinator.checkpoints().upload(tokio_stream::iter(parts)).await
         };
         remote.persist(given_up, "checkpoint upload", call).map_err(|failure| format!("{name}: {failure}"))?;
@@ -170,7 +173,10 @@ fn store(remote: &Remote, worker: &str, job: &Job) -> Result<u64, String> {
         eval_loss: capture.eval_loss,
         weights_digest: weights_digest.map(|digest| digest.0.to_vec()).unwrap_or_default(),
     };
-    let call = || async { remote.coordinator.checkpoints().complete_shard(request.clone()).await };
+    let call = || async {
+        reporter.transferred();
+        remote.coordinator.checkpoints().complete_shard(request.clone()).await
+    };
     remote.persist(given_up, "checkpoint", call).map_err(|failure| failure.to_string())?;
     Ok(bytes)
 }
