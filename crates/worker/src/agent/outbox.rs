@@ -18,8 +18,9 @@ use std::collections::VecDeque;
 /// How much waits to be sent in memory before the rest goes to the file.
 const UNSENT_BYTES_MAX: usize = 1 << 20;
 
-/// How many are kept after they were sent: more than HTTP/2's windows and both sides' queues can hold.
-const SENT_MAX: usize = 4096;
+/// The newest of those that were sent may still be on the network or in its buffers: what the coordinator's window takes
+/// and as much again, which is more than our side's send buffer.
+const NETWORK_BYTES: usize = 2 * proto::STREAM_WINDOW as usize;
 
 /// Reports in order: those that were sent in this session, those in memory that were not, those in the file, and those
 /// that the file could not take.
@@ -27,6 +28,10 @@ const SENT_MAX: usize = 4096;
 pub struct Outbox {
     kept: VecDeque<WorkerMessage>,
     sent: usize,
+    /// Of those that were sent the oldest, which have left the network behind and may wait in queues.
+    queued: usize,
+    /// Of those that were sent after them.
+    network_bytes: usize,
     unsent_bytes: usize,
     spool: Spool,
     refused: VecDeque<WorkerMessage>,
@@ -78,11 +83,25 @@ impl Outbox {
             return Ok(Some(message));
         }
         self.sent += 1;
-        if self.sent > SENT_MAX {
-            self.kept.pop_front();
-            self.sent -= 1;
-        }
+        self.network_bytes += message.encoded_len();
+        self.forget_arrived();
         Ok(Some(message))
+    }
+
+    /// Drops what must have been handled, because no more than what came after it can be on its way.
+    fn forget_arrived(&mut self) {
+        while self.queued < self.sent {
+            let left = self.network_bytes.saturating_sub(self.kept[self.queued].encoded_len());
+            if left < NETWORK_BYTES {
+                break;
+            }
+            self.network_bytes = left;
+            self.queued += 1;
+        }
+        while self.queued > proto::QUEUED_MAX {
+            self.kept.pop_front();
+            (self.queued, self.sent) = (self.queued - 1, self.sent - 1);
+        }
     }
 
     /// From the file into memory, and what the file refused after it.
@@ -103,7 +122,7 @@ impl Outbox {
     /// A new session: everything that tells of steps is sent again.
     pub fn rewind(&mut self) {
         self.kept.retain(is_of_a_step);
-        self.sent = 0;
+        (self.sent, self.queued, self.network_bytes) = (0, 0, 0);
         self.unsent_bytes = self.kept.iter().map(Message::encoded_len).sum();
     }
 
@@ -121,8 +140,10 @@ impl Outbox {
     fn forget_sent(&mut self, matters: impl Fn(&Kind) -> bool) {
         let unsent = self.kept.split_off(self.sent);
         self.kept.retain(|message| message.kind.as_ref().is_some_and(&matters));
-        self.sent = self.kept.len();
+        (self.sent, self.queued) = (self.kept.len(), 0);
+        self.network_bytes = self.kept.iter().map(Message::encoded_len).sum();
         self.kept.extend(unsent);
+        self.forget_arrived();
     }
 }
 
@@ -172,15 +193,40 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_on_its_way_is_kept() {
+        // A usual report, and one of many slots.
+        for bytes in [500, 4000] {
+            let run = "r".repeat(bytes);
+            let size = WorkerMessage { kind: Some(progress(&run, 1 << 20)) }.encoded_len();
+            let on_its_way = (proto::STREAM_WINDOW as usize / size + proto::QUEUED_MAX) as u64;
+            let mut outbox = Outbox::default();
+            let count = 2 * on_its_way;
+            for step in 1..=count {
+                outbox.push(progress(&run, step));
+                assert_eq!(drain(&mut outbox), [step]);
+            }
+            outbox.rewind();
+            let again = drain(&mut outbox);
+            assert!(again.len() as u64 >= on_its_way, "{} of {on_its_way} are kept", again.len());
+            assert_eq!(again, (count - again.len() as u64 + 1..=count).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
     fn unsent_reports_are_never_dropped_and_sent_ones_are_bounded() {
         let mut outbox = Outbox::default();
-        let count = 2 * SENT_MAX as u64;
+        let run = "r".repeat(5000);
+        let size = WorkerMessage { kind: Some(progress(&run, 1 << 20)) }.encoded_len();
+        let bound = NETWORK_BYTES / size + proto::QUEUED_MAX + 100;
+        let count = 3 * bound as u64;
         for step in 1..=count {
-            outbox.push(progress("a", step));
+            outbox.push(progress(&run, step));
         }
         assert_eq!(drain(&mut outbox), (1..=count).collect::<Vec<_>>());
-        outbox.rewind();
-        assert_eq!(drain(&mut outbox), (count - SENT_MAX as u64 + 1..=count).collect::<Vec<_>>());
+        assert!(outbox.kept.len() < bound, "{} are kept", outbox.kept.len());
+        // Those of another run do not matter once this worker is assigned to a new one.
+        outbox.assigned("b");
+        assert_eq!((outbox.kept.len(), outbox.queued, outbox.network_bytes), (0, 0, 0));
     }
 
     #[test]
