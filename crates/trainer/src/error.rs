@@ -1,6 +1,7 @@
 //! How training ends badly.
 
 use c10d::GroupError;
+use corpus::{CorpusError, ErrorKind};
 use types::Step;
 
 /// What a caller branches on: try again in a new generation, or give the run up.
@@ -28,6 +29,13 @@ pub enum TrainError {
         /// What was seen.
         message: String,
     },
+    /// Something of this worker failed: a disk, a mount, its way to a store. Others may well go on, and so may a new
+    /// process here.
+    #[error("{message}")]
+    Local {
+        /// What happened, where, and what to do.
+        message: String,
+    },
     /// The run cannot go on, whoever works on it.
     #[error("{message}")]
     Fatal {
@@ -39,6 +47,24 @@ pub enum TrainError {
 impl TrainError {
     pub(crate) fn fatal(message: impl Into<String>) -> Self {
         Self::Fatal { message: message.into() }
+    }
+
+    pub(crate) fn local(message: impl Into<String>) -> Self {
+        Self::Local { message: message.into() }
+    }
+
+    /// Samples that cannot be had. What is wrong with the corpus itself is so for every worker.
+    pub(crate) fn corpus(error: &CorpusError, message: String) -> Self {
+        match error.kind {
+            ErrorKind::NotFound | ErrorKind::Unreadable | ErrorKind::Io => Self::local(message),
+            ErrorKind::Column
+            | ErrorKind::Type
+            | ErrorKind::Corrupt
+            | ErrorKind::Empty
+            | ErrorKind::Value
+            | ErrorKind::Tokenizer
+            | ErrorKind::Internal => Self::fatal(message),
+        }
     }
 
     /// A collective's failure, for a state of `step` steps.

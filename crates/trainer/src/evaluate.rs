@@ -60,8 +60,8 @@ impl HeldOut {
         device: Device,
     ) -> Result<Vec<(String, f64)>, TrainError> {
         if self.batches.is_none() {
-            let batches = loader.eval_batches(self.samples).map_err(|error| TrainError::fatal(error.to_string()))?;
-            self.batches = Some(batches);
+            let batches = loader.eval_batches(self.samples);
+            self.batches = Some(batches.map_err(|error| TrainError::corpus(&error, error.to_string()))?);
         }
         let batches = self.batches.as_deref().unwrap_or_default();
         let mut counts = Counts::new(self.labels.len());

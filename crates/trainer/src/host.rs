@@ -96,7 +96,8 @@ pub trait Host {
     fn wait_for_checkpoints(&self) -> Result<(), String>;
 
     /// The files of the checkpoint named in the assignment; `None` where it names none. Asked on rank 0 only, and only
-    /// when no member holds any state.
+    /// when no member holds any state. An error says nothing of the run: another checkpoint may be good, and another
+    /// worker may read it.
     fn restore(&self) -> Result<Option<CheckpointFiles>, String>;
 
     /// The files (`config.json` and `model.safetensors` are enough) of the checkpoint that `init.from = "run:…"` names.

@@ -94,7 +94,7 @@ pub(crate) struct Recipe<'a> {
 impl Recipe<'_> {
     /// The state that a run starts or resumes from; for rank 0 of a generation in which nobody holds any.
     pub fn make(&self, host: &dyn Host) -> Result<State, TrainError> {
-        if let Some(files) = host.restore().map_err(|error| TrainError::fatal(format!("cannot restore: {error}")))? {
+        if let Some(files) = host.restore().map_err(|error| TrainError::local(format!("cannot restore: {error}")))? {
             return self.restored(&files);
         }
         match self.config.init.source().map_err(|error| TrainError::fatal(format!("init.from: {error}")))? {

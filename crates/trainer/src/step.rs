@@ -69,7 +69,8 @@ impl Stepper<'_> {
         self.host.phase(Phase::Data);
         let mut own = Vec::with_capacity(self.membership.slots.len());
         for &slot in &self.membership.slots {
-            let samples = loader.next(slot).map_err(|error| TrainError::fatal(format!("slot {slot}: {error}")))?;
+            let samples =
+                loader.next(slot).map_err(|error| TrainError::corpus(&error, format!("slot {slot}: {error}")))?;
             own.push((slot, samples));
         }
         self.host.phase(Phase::Reduce);

@@ -2,7 +2,7 @@
 
 use crate::data;
 use crate::folder_store::FolderStore;
-use crate::process::{Assignment, FOLDER, LONG, Logged, Verdict, WORKER};
+use crate::process::{Assignment, FOLDER, LONG, Logged, UNREADABLE, Verdict, WORKER};
 use c10d::KeyValueStore;
 use std::fs;
 use std::path::PathBuf;
@@ -48,6 +48,11 @@ impl Cluster {
             cluster.add_worker();
         }
         cluster
+    }
+
+    /// Rows cannot be read by workers that are added after this.
+    pub fn make_unreadable(&self, reason: &str) {
+        fs::write(self.folder.path().join(UNREADABLE), reason).unwrap();
     }
 
     pub fn add_worker(&mut self) -> usize {

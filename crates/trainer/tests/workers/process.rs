@@ -1,7 +1,9 @@
 //! The child's side: a worker process that takes assignments from a folder until it is told to go.
 
 use crate::folder_store::FolderStore;
+use arrow::record_batch::RecordBatch;
 use c10d::{Backend, GroupOptions, KeyValueStore, MemoryStore, ProcessGroup};
+use corpus::{CorpusError, ErrorKind, Unit, UnitSource};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::fs;
@@ -14,6 +16,8 @@ use types::{Attempt, Generation, Rank, SlotId, Step, WorldSize};
 
 pub const FOLDER: &str = "TRIREME_TEST_FOLDER";
 pub const WORKER: &str = "TRIREME_TEST_WORKER";
+/// The file that says why rows cannot be read.
+pub const UNREADABLE: &str = "unreadable";
 pub const LONG: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,6 +44,7 @@ pub enum Verdict {
     Collective { step: Option<u64>, message: String },
     Diverged { step: u64, reason: String },
     Corrupted(String),
+    Local(String),
     Fatal(String),
 }
 
@@ -130,7 +135,7 @@ pub fn work(folder: &Path, worker: usize) {
     trainer::set_threads(1);
     let config = config::load(&folder.join("config.toml"), &[]).unwrap().check("config.toml").unwrap();
     let tokenizer = Arc::new(corpus::Tokenizer::open(&config.tokenizer).unwrap());
-    let corpus = Arc::new(corpus::Corpus::open(&config).unwrap());
+    let corpus = Arc::new(unreadable(folder, &config).unwrap_or_else(|| corpus::Corpus::open(&config).unwrap()));
     let mut trainer = Trainer::new(config, corpus, tokenizer, tch::Device::Cpu).unwrap();
     let orders = FolderStore::new(folder.join("orders"));
     for number in 0.. {
@@ -139,6 +144,21 @@ pub fn work(folder: &Path, worker: usize) {
         let verdict = take_part(&mut trainer, folder, worker, &assignment);
         orders.set(&format!("{worker}/{number}/verdict"), &serde_json::to_vec(&verdict).unwrap()).unwrap();
     }
+}
+
+/// The corpus, but its rows cannot be had, for the reason that the file `unreadable` names.
+fn unreadable(folder: &Path, config: &config::CheckedConfig) -> Option<corpus::Corpus> {
+    struct Broken(ErrorKind);
+    impl UnitSource for Broken {
+        fn read(&self, unit: &Unit) -> Result<RecordBatch, CorpusError> {
+            let message = format!("rows from {}: input/output error", unit.first_row);
+            Err(CorpusError::new(self.0, "corpus.parquet", message, "look at this host's disk"))
+        }
+    }
+    let reason = fs::read_to_string(folder.join(UNREADABLE)).ok()?;
+    let kind = if reason == "corrupt" { ErrorKind::Corrupt } else { ErrorKind::Unreadable };
+    let files = corpus::Corpus::open(config).unwrap().files().to_vec();
+    Some(corpus::Corpus::with_source(config, files, Arc::new(Broken(kind))).unwrap())
 }
 
 fn take_part(trainer: &mut Trainer, folder: &Path, worker: usize, assignment: &Assignment) -> Verdict {
@@ -173,6 +193,7 @@ fn take_part(trainer: &mut Trainer, folder: &Path, worker: usize, assignment: &A
         }
         Err(TrainError::Diverged { step, reason }) => Verdict::Diverged { step: step.0, reason },
         Err(TrainError::Corrupted { message }) => Verdict::Corrupted(message),
+        Err(TrainError::Local { message }) => Verdict::Local(message),
         Err(TrainError::Fatal { message }) => Verdict::Fatal(message),
     }
 }

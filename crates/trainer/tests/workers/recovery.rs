@@ -123,6 +123,21 @@ fn a_damaged_checkpoint_is_refused_with_its_file() {
 }
 
 #[test]
+fn a_source_that_cannot_be_read_here_is_this_workers_failure() {
+    for (reason, local) in [("unreadable", true), ("corrupt", false)] {
+        let mut cluster = Cluster::new(&pretraining(""), 0);
+        cluster.make_unreadable(reason);
+        let worker = cluster.add_worker();
+        cluster.assign(&[worker], &Plan::default());
+        match cluster.verdict(worker) {
+            Verdict::Local(message) if local => assert!(message.contains("input/output error"), "{message}"),
+            Verdict::Fatal(message) if !local => assert!(message.contains("input/output error"), "{message}"),
+            other => panic!("{reason}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_flipped_bit_is_found_and_the_odd_one_takes_the_state_of_the_others() {
     let config = pretraining("[recovery]\nverify_every = 5");
     let mut cluster = Cluster::new(&config, 3);

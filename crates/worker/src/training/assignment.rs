@@ -9,6 +9,7 @@ use crate::training::units;
 use crate::training::uploads::Uploads;
 use c10d::{Backend, GroupError, GroupOptions, ProcessGroup};
 use config::CheckedConfig;
+use proto::FailureKind;
 use proto::v1;
 use proto::v1::worker_message::Kind;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ enum Failed {
     Step { step: u64, error: String },
     /// The state is not to be trusted, on any member.
     Diverged { step: u64, reason: String },
+    /// Something of this worker: only a new process, or nobody here, can mend it.
+    Local(String),
     /// The run cannot go on.
     Run(String),
 }
@@ -107,9 +110,17 @@ impl Workplace {
         }
     }
 
+    /// The agent reports this process's end with its last lines. A worker whose processes all end like this fails the
+    /// run in the end; a good one does not suffer from a bad one.
+    fn end_process(run: &str, message: &str) -> ! {
+        tracing::error!(run, "{message}");
+        std::process::exit(1);
+    }
+
     fn report_failure(&self, key: &Key, failed: Failed) {
         let (run, generation) = (key.run.clone(), key.generation);
         self.reporter.send(match failed {
+            Failed::Local(message) => Self::end_process(&run, &message),
             Failed::Step { step, error } => Kind::StepFailed(v1::StepFailed { run, generation, step, error }),
             Failed::Diverged { step, reason } => Kind::Diverged(v1::Diverged { run, generation, step, reason }),
             Failed::Run(reason) => Kind::RunFailed(v1::RunFailed { run, generation, reason }),
@@ -151,15 +162,12 @@ impl Workplace {
                 Err(Failed::Step { step: step.map_or(0, |step| step.0), error: message })
             }
             // What fails because the assignment was taken away says nothing about the run.
-            Err(TrainError::Fatal { message }) if host.over.is_cancelled() => {
+            Err(TrainError::Fatal { message } | TrainError::Local { message }) if host.over.is_cancelled() => {
                 Err(Failed::Step { step: held.trainer.step().map_or(0, |step| step.0), error: message })
             }
             Err(TrainError::Diverged { step, reason }) => Err(Failed::Diverged { step: step.0, reason }),
-            Err(TrainError::Corrupted { message }) => {
-                // A new process takes the state from the others.
-                tracing::error!(run = %key.run, "{message}");
-                std::process::exit(1);
-            }
+            // A new process takes the state from the others.
+            Err(TrainError::Corrupted { message } | TrainError::Local { message }) => Err(Failed::Local(message)),
             Err(TrainError::Fatal { message }) => Err(Failed::Run(message)),
         }
     }
@@ -172,9 +180,13 @@ impl Workplace {
         let (corpus, tokenizer) =
             units::open(&self.remote, &self.current, &self.reporter, key, &config).map_err(|failure| {
                 if over.is_cancelled() {
-                    Failed::Step { step: 0, error: failure.message }
-                } else {
-                    Failed::Run(failure.message)
+                    return Failed::Step { step: 0, error: failure.message };
+                }
+                match failure.kind {
+                    FailureKind::Unavailable | FailureKind::Internal | FailureKind::Timeout | FailureKind::Full => {
+                        Failed::Local(failure.message)
+                    }
+                    _ => Failed::Run(failure.message),
                 }
             })?;
         Trainer::new(config, corpus, tokenizer, self.device).map_err(|error| Failed::Run(error.to_string()))

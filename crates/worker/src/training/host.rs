@@ -2,7 +2,7 @@
 
 use crate::downloads;
 use crate::training::current::{Current, Key};
-use crate::training::remote::Remote;
+use crate::training::remote::{Remote, reading};
 use crate::training::reporter::Reporter;
 use crate::training::uploads::Uploads;
 use c10d::ProcessGroup;
@@ -41,7 +41,7 @@ impl RunHost<'_> {
         // Also a new try: a coordinator that is away does not make us hang.
         let call = || downloads::checkpoint(&self.remote.coordinator, from, wanted, || self.reporter.transferred());
         self.remote
-            .persist(&self.over, "checkpoint download", call)
+            .persist_through(&self.over, "checkpoint download", reading, call)
             .map(|files| CheckpointFiles { files })
             .map_err(|failure| format!("the checkpoint of run {run} at step {step} cannot be read: {failure}"))
     }

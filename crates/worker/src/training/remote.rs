@@ -48,19 +48,47 @@ impl Remote {
         what: &str,
         call: impl FnMut() -> F,
     ) -> Result<T, Failure> {
+        self.persist_through(over, what, |_| Insist::No, call)
+    }
+
+    /// The same, and some answers are not taken for one.
+    pub fn persist_through<T, F: Future<Output = Result<T, Status>>>(
+        &self,
+        over: &CancellationToken,
+        what: &str,
+        insists: fn(Code) -> Insist,
+        call: impl FnMut() -> F,
+    ) -> Result<T, Failure> {
         self.runtime.block_on(async {
             tokio::select! {
                 biased;
                 () = over.cancelled() => Err(ended()),
-                result = repeat(what, PAUSES, call) => result.map_err(Failure::from),
+                result = repeat(what, PAUSES, insists, call) => result.map_err(Failure::from),
             }
         })
     }
 }
 
+/// Whether a call that was answered with an error is made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insist {
+    /// It is an answer.
+    No,
+    /// A few times: it may have been a hiccup.
+    AFewTimes,
+    /// Until somebody has made it possible.
+    Always,
+}
+
+/// What cannot be read in this moment may be read in the next.
+pub fn reading(code: Code) -> Insist {
+    if code == Code::Internal { Insist::AFewTimes } else { Insist::No }
+}
+
 async fn repeat<T, F: Future<Output = Result<T, Status>>>(
     what: &str,
     pauses: RangeInclusive<Duration>,
+    insists: fn(Code) -> Insist,
     mut call: impl FnMut() -> F,
 ) -> Result<T, Status> {
     let (mut pause, mut breaks) = (*pauses.start(), 0);
@@ -69,13 +97,14 @@ async fn repeat<T, F: Future<Output = Result<T, Status>>>(
             Ok(value) => return Ok(value),
             Err(status) => status,
         };
-        breaks = if status.code() == Code::Unavailable { 0 } else { breaks + 1 };
-        if !is_absence(&status) || breaks > BREAKS_MAX {
+        let insists = insists(status.code());
+        breaks = if status.code() == Code::Unavailable || insists == Insist::Always { 0 } else { breaks + 1 };
+        if (!is_absence(&status) && insists == Insist::No) || breaks > BREAKS_MAX {
             return Err(status);
         }
         if pause == *pauses.start() {
             let reason = crate::agent::session::root_cause(&status);
-            tracing::warn!(what, reason, "the coordinator does not answer; trying again");
+            tracing::warn!(what, reason, "the coordinator cannot be reached, or cannot do it; trying again");
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(*pauses.end());
@@ -105,8 +134,15 @@ mod tests {
     }
 
     async fn calls_until_an_end(answer: impl Fn(u32) -> Result<u32, Status>) -> (u32, Result<u32, Code>) {
+        insisting(|_| Insist::No, answer).await
+    }
+
+    async fn insisting(
+        insists: fn(Code) -> Insist,
+        answer: impl Fn(u32) -> Result<u32, Status>,
+    ) -> (u32, Result<u32, Code>) {
         let calls = Cell::new(0);
-        let result = repeat("test", Duration::from_micros(1)..=Duration::from_micros(2), || {
+        let result = repeat("test", Duration::from_micros(1)..=Duration::from_micros(2), insists, || {
             calls.set(calls.get() + 1);
             std::future::ready(answer(calls.get()))
         });
@@ -133,6 +169,18 @@ mod tests {
             _ => Ok(call),
         };
         assert_eq!(calls_until_an_end(restarts).await, (91, Ok(91)));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_tried_again_a_few_times_and_a_damaged_one_is_not() {
+        let internal = || Status::internal("input/output error");
+        let hiccup = |call| if call < 4 { Err(internal()) } else { Ok(call) };
+        assert_eq!(insisting(reading, hiccup).await, (4, Ok(4)));
+        assert_eq!(calls_until_an_end(hiccup).await, (1, Err(Code::Internal)));
+        let broken = |_| Err(internal());
+        assert_eq!(insisting(reading, broken).await, (BREAKS_MAX + 1, Err(Code::Internal)));
+        let damaged = |_| Err(Status::data_loss("the file is damaged"));
+        assert_eq!(insisting(reading, damaged).await, (1, Err(Code::DataLoss)));
     }
 
     #[test]

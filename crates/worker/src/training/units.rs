@@ -5,7 +5,7 @@
 //! is always the coordinator's, and files are only read here if they are those that the coordinator describes.
 
 use crate::training::current::{Current, Key};
-use crate::training::remote::Remote;
+use crate::training::remote::{Remote, reading};
 use crate::training::reporter::Reporter;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -27,11 +27,11 @@ pub fn open(
     let (run, over) = (&key.run, &current.over(key));
     let request = DescribeRequest { run: run.clone() };
     let tokenizer = || async { remote.coordinator.data().tokenizer(request.clone()).await };
-    let file = remote.persist(over, "tokenizer", tokenizer)?.into_inner();
+    let file = remote.persist_through(over, "tokenizer", reading, tokenizer)?.into_inner();
     let tokenizer =
         Tokenizer::from_bytes(&config.tokenizer.path, &file.contents, config.tokenizer.lowercase).map_err(failure)?;
     let describe = || async { remote.coordinator.data().describe(request.clone()).await };
-    let described = remote.persist(over, "corpus", describe)?.into_inner();
+    let described = remote.persist_through(over, "corpus", reading, describe)?.into_inner();
     let files: Vec<CorpusFile> = described
         .files
         .into_iter()
@@ -70,7 +70,11 @@ fn read_here(config: &CheckedConfig, files: &[CorpusFile]) -> Result<Corpus, Str
 }
 
 fn failure(error: CorpusError) -> Failure {
-    let kind = if error.kind == ErrorKind::Corrupt { FailureKind::Corrupt } else { FailureKind::Invalid };
+    let kind = match error.kind {
+        ErrorKind::Corrupt => FailureKind::Corrupt,
+        ErrorKind::NotFound | ErrorKind::Unreadable | ErrorKind::Io => FailureKind::Unavailable,
+        _ => FailureKind::Invalid,
+    };
     Failure::new(kind, error.to_string())
 }
 
@@ -113,7 +117,7 @@ impl UnitSource for RemoteSource {
             }
             Ok(bytes)
         };
-        let bytes = self.remote.persist(&over, "unit", call).map_err(|failure| {
+        let bytes = self.remote.persist_through(&over, "unit", reading, call).map_err(|failure| {
             let kind = if failure.kind == FailureKind::Corrupt { ErrorKind::Corrupt } else { ErrorKind::Io };
             self.error(unit, kind, failure.message)
         })?;
