@@ -138,6 +138,7 @@ impl Trainer {
         let mut captured = None;
         // The failure came between that step's evaluation and its checkpoint.
         if again.is_some() && due(state.header.step, self.config.checkpoint.every_steps) {
+            self.verify(state, group, host)?;
             self.capture(state, membership, host, eval_loss);
             captured = Some(state.header.step);
         }
@@ -151,9 +152,10 @@ impl Trainer {
             let step = state.header.step;
             let last = step.0 >= total;
             let evaluates = last || due(step, self.config.eval.every_steps);
+            let captures = last || checkpoint || due(step, self.config.checkpoint.every_steps);
             let mut checked = Ok(Vec::new());
-            if due(step, self.config.recovery.verify_every) {
-                checked = verify::compare(state, group, host).map(|()| Vec::new());
+            if captures || due(step, self.config.recovery.verify_every) {
+                checked = self.verify(state, group, host).map(|()| Vec::new());
             }
             if evaluates && checked.is_ok() {
                 checked = self.evaluate(state, group, host);
@@ -172,7 +174,7 @@ impl Trainer {
                 }
             }
             host.progress(report);
-            if last || checkpoint || due(step, self.config.checkpoint.every_steps) {
+            if captures {
                 self.capture(state, membership, host, eval_loss);
                 captured = Some(step);
             }
@@ -186,6 +188,7 @@ impl Trainer {
         }
         let step = state.header.step;
         if captured != Some(step) {
+            self.verify(state, group, host)?;
             self.capture(state, membership, host, eval_loss);
         }
         host.phase(Phase::Checkpoint);
@@ -220,6 +223,14 @@ impl Trainer {
             host.progress(StepReport { metrics: metrics.clone(), ..report });
         }
         Ok(Some(metrics))
+    }
+
+    /// Whether the members still hold one state, where the config wants that to be known.
+    fn verify(&self, state: &State, group: &ProcessGroup, host: &dyn Host) -> Result<(), TrainError> {
+        if self.config.recovery.verify_every == 0 {
+            return Ok(());
+        }
+        verify::compare(state, group, host)
     }
 
     /// `eval/…`; nothing if nothing is held out.

@@ -163,6 +163,31 @@ fn a_flipped_bit_is_found_and_the_odd_one_takes_the_state_of_the_others() {
 }
 
 #[test]
+fn a_flipped_bit_reaches_no_checkpoint() {
+    // Far from any comparison for its own sake: at a checkpoint that is due, and at the last step.
+    for (every, found) in [(5, 5), (0, 30)] {
+        let config = pretraining("[recovery]\nverify_every = 100").replacen(
+            "[checkpoint]\nevery_steps = 0",
+            &format!("[checkpoint]\nevery_steps = {every}"),
+            1,
+        );
+        let mut cluster = Cluster::new(&config, 3);
+        cluster.assign(&[0, 1, 2], &Plan { pause_after: Some(2), ..Plan::default() });
+        for worker in 0..3 {
+            assert_eq!(cluster.verdict(worker), Verdict::Paused(2));
+        }
+        cluster.assign(&[0, 1, 2], &Plan { flips_a_bit: Some(0), ..Plan::default() });
+        let verdict = cluster.verdict(0);
+        let Verdict::Corrupted(message) = &verdict else { panic!("{verdict:?}") };
+        assert!(message.contains(&format!("rank 0 after step {found}")), "{message}");
+        // Its share is missing, so the checkpoint is never complete.
+        for file in ["model.safetensors", "state.json", "optimizer-0-of-3.safetensors"] {
+            assert!(!cluster.checkpoint(found).join(file).exists(), "{file} of what differs is stored");
+        }
+    }
+}
+
+#[test]
 fn two_that_differ_do_not_know_who_is_right() {
     let config = pretraining("[recovery]\nverify_every = 5");
     let mut cluster = Cluster::new(&config, 2);
