@@ -6,6 +6,7 @@
 mod child;
 mod error;
 mod held;
+mod obedience;
 mod outbox;
 pub(crate) mod session;
 
@@ -15,6 +16,7 @@ pub use error::JoinError;
 use crate::connect::Coordinator;
 use child::{Death, TrainerProcess};
 use held::{HeldOrders, hold, moved};
+use obedience::Obedience;
 use outbox::Outbox;
 use proto::v1::coordinator_message::Kind as FromCoordinator;
 use proto::v1::worker_message::Kind as FromWorker;
@@ -27,6 +29,9 @@ const RESTART_PAUSE_MIN: Duration = Duration::from_millis(200);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// So many trainer processes may end without ever having been ready before the worker gives up.
 const STARTS_MAX: u32 = 5;
+/// A trainer that follows no order and does not get on with anything for so long hangs; storing a checkpoint of a run that
+/// was released may take half of it.
+const OBEY_PATIENCE: Duration = Duration::from_secs(60);
 /// A trainer process that was told to end may take this long to hand over its last checkpoint.
 const END_PATIENCE: Duration = Duration::from_secs(60);
 /// A leaving worker that nobody works with and nobody answers may go after this.
@@ -63,20 +68,7 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
     let address = coordinator.address().to_owned();
     let worker = register.worker.clone();
     let (holding, holding_seen) = watch::channel(None);
-    let mut agent = Agent {
-        program,
-        trainer: Trainer::Waiting { until: Instant::now() },
-        orders: HeldOrders::default(),
-        saving: None,
-        failed_starts: 0,
-        restart_pause: RESTART_PAUSE_MIN,
-        outbox: Outbox::default(),
-        queue: None,
-        holding,
-        beat: None,
-        trainer_heard: Instant::now(),
-        leaving: None,
-    };
+    let mut agent = Agent::new(program, holding);
     let mut events = None;
     let mut unopened = Some((coordinator, session::Member { register, holding: holding_seen, patience }));
     let mut heartbeat = tokio::time::interval(Duration::from_secs(1));
@@ -147,6 +139,7 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
             },
             _ = heartbeat.tick() => {
                 agent.beat();
+                agent.end_a_deaf_trainer(OBEY_PATIENCE).await?;
                 if agent.may_go_unreleased()? {
                     tracing::info!(worker, "nobody waits for this worker; going");
                     agent.end_trainer().await;
@@ -227,6 +220,9 @@ struct Agent {
     orders: HeldOrders,
     /// The run whose members were asked to save and stop, so that nothing is lost when all of them leave.
     saving: Option<String>,
+    obedience: Obedience,
+    /// When the trainer's obedience was last looked at.
+    looked_at: Instant,
     /// Trainer processes in a row that were never ready.
     failed_starts: u32,
     restart_pause: Duration,
@@ -243,6 +239,25 @@ struct Agent {
 }
 
 impl Agent {
+    fn new(program: Program, holding: watch::Sender<Option<Holding>>) -> Self {
+        Self {
+            program,
+            trainer: Trainer::Waiting { until: Instant::now() },
+            orders: HeldOrders::default(),
+            saving: None,
+            obedience: Obedience::default(),
+            looked_at: Instant::now(),
+            failed_starts: 0,
+            restart_pause: RESTART_PAUSE_MIN,
+            outbox: Outbox::default(),
+            queue: None,
+            holding,
+            beat: None,
+            trainer_heard: Instant::now(),
+            leaving: None,
+        }
+    }
+
     fn leave(&mut self) {
         if self.leaving.is_none() {
             tracing::info!("leaving; waiting for release");
@@ -275,6 +290,7 @@ impl Agent {
                 if let FromCoordinator::Assign(assign) = &order {
                     hold(&self.holding, assign);
                 }
+                self.obedience.ordered(&order);
                 process.send(&CoordinatorMessage { kind: Some(order) }).await;
             }
         }
@@ -283,6 +299,7 @@ impl Agent {
     /// Something the trainer says on its own.
     fn report(&mut self, kind: FromWorker) {
         self.trainer_heard = Instant::now();
+        self.obedience.heard(&kind);
         match &kind {
             FromWorker::Heartbeat(beat) => {
                 moved(&self.holding, &beat.run, beat.step);
@@ -311,10 +328,24 @@ impl Agent {
         self.outbox.push(kind);
     }
 
+    /// Ends a trainer that does not do what it was told, and does not get on with anything else either.
+    async fn end_a_deaf_trainer(&mut self, patience: Duration) -> Result<(), JoinError> {
+        let passed = std::mem::replace(&mut self.looked_at, Instant::now()).elapsed();
+        // While nothing more can be kept, nobody listens to it.
+        if !self.outbox.has_room() || !self.obedience.is_exhausted(passed, patience) {
+            return Ok(());
+        }
+        if let Trainer::Running { process, .. } = &mut self.trainer {
+            process.kill();
+        }
+        self.trainer_gone(Some("it did not obey")).await
+    }
+
     /// The trainer process ended by itself, or had to be ended because of `defect`: say so, and start another one.
     async fn trainer_gone(&mut self, defect: Option<&str>) -> Result<(), JoinError> {
         let next = Trainer::Waiting { until: Instant::now() + self.restart_pause };
         self.restart_pause = (self.restart_pause * 2).min(RESTART_PAUSE_MAX);
+        self.obedience.forget();
         let Trainer::Running { process, ready, .. } = std::mem::replace(&mut self.trainer, next) else {
             return Ok(());
         };
@@ -365,6 +396,7 @@ impl Agent {
         }
         match &mut self.trainer {
             Trainer::Running { process, ready: true, .. } => {
+                self.obedience.ordered(&message);
                 process.send(&CoordinatorMessage { kind: Some(message) }).await;
             }
             _ => self.orders.add(message),
@@ -418,6 +450,36 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::v1::Release as Released;
+
+    /// An agent without a session whose trainer is `script`, ready.
+    fn with_trainer(script: &str) -> Agent {
+        let program = Program {
+            path: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            variables: Vec::new(),
+            ready_patience: Duration::MAX,
+        };
+        let process = Box::new(TrainerProcess::start(&program).unwrap());
+        let trainer = Trainer::Running { process, ready: true, ready_until: Instant::now() };
+        Agent { trainer, ..Agent::new(program, watch::channel(None).0) }
+    }
+
+    #[tokio::test]
+    async fn a_trainer_that_ignores_its_release_is_ended() {
+        let mut agent = with_trainer("exec sleep 600");
+        agent.end_a_deaf_trainer(Duration::ZERO).await.unwrap();
+        assert!(!agent.outbox.has_unsent(), "nothing was ordered");
+        agent.obey(FromCoordinator::Release(Released::default())).await;
+        agent.end_a_deaf_trainer(Duration::from_secs(60)).await.unwrap();
+        assert!(!agent.outbox.has_unsent(), "it has time");
+        agent.end_a_deaf_trainer(Duration::ZERO).await.unwrap();
+        let Some(FromWorker::TrainerExited(exited)) = agent.outbox.take().unwrap().and_then(|said| said.kind) else {
+            panic!("nothing was said of its end")
+        };
+        assert_eq!(exited.cause, "it did not obey");
+        assert!(matches!(agent.trainer, Trainer::Waiting { .. }), "another one is started");
+    }
 
     #[tokio::test]
     async fn a_trainer_that_hangs_before_it_is_ready_is_ended_and_told_of() {
