@@ -26,6 +26,23 @@ class Bf16CompressCommHook final : public c10d::CppCommHookInterface<c10::intrus
   }
 };
 
+// Counts each bucket where it is sent, as the Rust side counts its own collectives: how far a member came tells who
+// holds up the others.
+class CountingGroup final : public c10d::ProcessGroup {
+ public:
+  CountingGroup(c10::intrusive_ptr<c10d::Store> store, int rank, int size, uint64_t* collectives)
+      : ProcessGroup(std::move(store), rank, size), collectives_(collectives) {}
+
+  c10::intrusive_ptr<c10d::Work> allreduce(
+      std::vector<at::Tensor>& tensors, const c10d::AllreduceOptions& options) override {
+    __atomic_fetch_add(collectives_, 1, __ATOMIC_RELAXED);
+    return ProcessGroup::allreduce(tensors, options);
+  }
+
+ private:
+  uint64_t* collectives_; // Rust's AtomicU64; outlives the reducer
+};
+
 } // namespace
 
 extern "C" {
@@ -36,11 +53,12 @@ char* tr_reducer_new(
     size_t count,
     int64_t bucket_bytes,
     int compress_bf16,
+    uint64_t* collectives,
     c10d::Reducer** result) {
   return trireme::guarded([&] {
     auto own = trireme::collect(parameters, count);
-    auto process_group =
-        c10::make_intrusive<c10d::ProcessGroup>(group->store, group->backend->getRank(), group->backend->getSize());
+    c10::intrusive_ptr<c10d::ProcessGroup> process_group = c10::make_intrusive<CountingGroup>(
+        group->store, group->backend->getRank(), group->backend->getSize(), collectives);
     process_group->setDefaultBackend(group->type);
     process_group->setBackend(group->device, group->type, group->backend);
     const std::vector<bool> sparse(count, false);

@@ -75,6 +75,7 @@ unsafe extern "C" {
         count: usize,
         bucket_bytes: i64,
         compress_bf16: c_int,
+        collectives: *mut u64,
         result: *mut *mut NativeReducer,
     ) -> *mut c_char;
     pub(crate) fn tr_reducer_prepare(

@@ -51,7 +51,7 @@ pub struct GroupOptions {
 pub struct ProcessGroup {
     rank: u32,
     world: u32,
-    collectives: AtomicU64,
+    collectives: Arc<AtomicU64>,
     /// c10d matches collectives by their order, so two threads must not race for it.
     order: Mutex<()>,
     aborted: Arc<AtomicBool>,
@@ -134,7 +134,7 @@ impl ProcessGroup {
             Backend::Gloo => Some(Arc::new(connect::gloo(store, &options)?)),
             Backend::Nccl { device } => Some(Arc::new(connect::nccl(store, &options, device)?)),
         };
-        let (collectives, aborted) = (AtomicU64::new(0), Arc::new(AtomicBool::new(false)));
+        let (collectives, aborted) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         Ok(Self { rank, world, collectives, order: Mutex::new(()), aborted, native })
     }
 
@@ -148,9 +148,14 @@ impl ProcessGroup {
         self.world
     }
 
-    /// How many collectives were made so far (a [`crate::Reducer`]'s buckets do not count).
+    /// How many collectives were begun so far, each of a [`crate::Reducer`]'s buckets among them.
     pub fn collectives(&self) -> u64 {
         self.collectives.load(Ordering::Relaxed)
+    }
+
+    /// The same number for others to read at any time, also while this member is in a collective.
+    pub fn collectives_counter(&self) -> Arc<AtomicU64> {
+        self.collectives.clone()
     }
 
     /// Where this group's tensors live: the CPU, or NCCL's device.

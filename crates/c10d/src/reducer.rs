@@ -2,6 +2,7 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tch::Tensor;
 
@@ -33,6 +34,8 @@ pub enum Compression {
 pub struct Reducer {
     /// None for Solo. The group outlives the reducer that uses it.
     native: Option<(NonNull<NativeReducer>, Arc<Native>)>,
+    /// The C++ reducer counts its buckets here as long as it lives.
+    _collectives: Arc<AtomicU64>,
 }
 
 // SAFETY: the C++ reducer guards itself with a mutex, since autograd calls it from its own threads.
@@ -47,12 +50,14 @@ impl Reducer {
         bucket_bytes: usize,
         compression: Compression,
     ) -> Result<Self, GroupError> {
-        let Some(native) = group.native() else { return Ok(Self { native: None }) };
+        let collectives = group.collectives_counter();
+        let Some(native) = group.native() else { return Ok(Self { native: None, _collectives: collectives }) };
         if parameters.is_empty() || bucket_bytes == 0 {
             return Err(GroupError::Argument("a reducer needs parameters and room for them in a bucket".to_owned()));
         }
         let mut reducer = std::ptr::null_mut();
-        // SAFETY: the group and the tensors are live for the length of the call.
+        // SAFETY: the group and the tensors are live for the length of the call, and the counter, which C++ only ever
+        // changes atomically too, outlives the reducer.
         unsafe {
             ffi::check(ffi::tr_reducer_new(
                 native.pointer(),
@@ -60,12 +65,13 @@ impl Reducer {
                 parameters.len(),
                 i64::try_from(bucket_bytes).unwrap_or(i64::MAX),
                 (compression == Compression::Bf16).into(),
+                collectives.as_ptr(),
                 &mut reducer,
             ))
         }
         .map_err(|error| GroupError::Collective { operation: "making the reducer", message: error.0 })?;
         let reducer = NonNull::new(reducer).expect("the shim gives a reducer or an error");
-        Ok(Self { native: Some((reducer, native.clone())) })
+        Ok(Self { native: Some((reducer, native.clone())), _collectives: collectives })
     }
 
     /// Makes the next backward pass, from these outputs, the one that synchronises.

@@ -55,7 +55,7 @@ fn gradients_are_the_average_and_equal_on_all_ranks() {
                 let parameters = parameters();
                 let own: Vec<Tensor> = parameters.iter().map(Tensor::shallow_clone).collect();
                 let reducer = Reducer::new(&group, &own, 4096, compression).unwrap();
-                let mut steps = Vec::new();
+                let (mut steps, mut buckets) = (Vec::new(), Vec::new());
                 // Buckets are rebuilt after the first step: several steps, or that path is not taken.
                 for _ in 0..3 {
                     for parameter in &parameters {
@@ -69,15 +69,19 @@ fn gradients_are_the_average_and_equal_on_all_ranks() {
                     }
                     let last = loss(&parameters, group.rank(), 2);
                     reducer.prepare_for_backward(&[last.shallow_clone()]).unwrap();
+                    let before = group.collectives();
                     last.backward();
+                    buckets.push(group.collectives() - before);
                     steps.push(parameters.iter().map(|p| values(&p.grad())).collect::<Vec<_>>());
                 }
-                steps
+                (steps, buckets)
             });
             let expected = expected(world, 3);
+            // Two of the three parameters fill a bucket of 4 KiB each.
+            assert!(results[0].1.iter().all(|&buckets| buckets >= 2), "buckets are counted: {:?}", results[0].1);
             for result in &results {
-                assert_eq!(result, &results[0], "all ranks hold the same bits");
-                result.iter().for_each(|step| assert_close(step, &expected, relative));
+                assert_eq!(result, &results[0], "all ranks hold the same bits, and count alike");
+                result.0.iter().for_each(|step| assert_close(step, &expected, relative));
             }
         }
     }

@@ -4,7 +4,7 @@
 //! slot, micro-batch), so that what a slot contributes does not depend on who computes it. `exact` then sums fixed-point
 //! integers; `fast` sums floats as PyTorch's DDP does.
 
-use crate::host::Host;
+use crate::host::{Host, Phase};
 use crate::objective::{Sums, Targets, forward, loss_to_fixed};
 use crate::seeds::dropout_seed;
 use crate::state::State;
@@ -164,7 +164,9 @@ impl FastReduction {
             let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, targets, device);
             if index + 1 == count {
                 self.reducer.prepare_for_backward(&[loss.shallow_clone()])?;
-                // The reduction happens inside, so a lost peer is an error of this call.
+                // The reduction happens inside, so others may wait for this member, it may wait for others, and a lost
+                // peer is an error of this call.
+                host.phase(Phase::Reduce);
                 let failed = |error: TchError| GroupError::Collective {
                     operation: "the backward pass with its reduction",
                     message: error.to_string(),

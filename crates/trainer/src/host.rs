@@ -39,7 +39,7 @@ pub enum Phase {
     Data,
     /// Forward and backward passes.
     Compute,
-    /// In a collective of the step.
+    /// In a collective of the step; in `fast` mode also in the backward pass that the buckets are sent from.
     Reduce,
     /// Clipping and the optimizer.
     Update,

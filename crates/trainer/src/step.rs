@@ -93,6 +93,7 @@ impl Stepper<'_> {
         self.host.phase(Phase::Reduce);
         let outcome = self.share(&local, &own, &agreement).map_err(failed)?;
         if !outcome.overflowed {
+            self.host.phase(Phase::Reduce);
             write_gradients(self.config, state, self.group).map_err(failed)?;
         }
 

@@ -135,15 +135,16 @@ impl Workplace {
     fn take_part(&mut self, key: &Key, assign: v1::Assign) -> Result<Outcome, Failed> {
         let membership = membership(&assign).map_err(Failed::Run)?;
         if self.held.is_none() {
-            self.reporter.phase(v1::Phase::Data, 0);
+            self.reporter.phase(v1::Phase::Data);
             let trainer = self.open(key, &assign)?;
             self.held = Some(Held { run: key.run.clone(), trainer });
-            self.reporter.phase(v1::Phase::Rendezvous, 0);
+            self.reporter.phase(v1::Phase::Rendezvous);
         }
         let over = self.current.over(key);
         let group = self.meet(key, &membership, over.clone());
         let group = group.map_err(|error| Failed::Step { step: self.steps_held(key), error: error.to_string() })?;
         self.current.attach(key, group.abort_handle());
+        self.reporter.met(group.collectives_counter());
         let host = RunHost {
             key,
             current: &self.current,
@@ -151,7 +152,6 @@ impl Workplace {
             uploads: &self.uploads,
             remote: &self.remote,
             over,
-            group: &group,
             restore: assign.restore,
             parent: assign.parent,
         };

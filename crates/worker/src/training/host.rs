@@ -5,7 +5,6 @@ use crate::training::current::{Current, Key};
 use crate::training::remote::{Remote, reading};
 use crate::training::reporter::Reporter;
 use crate::training::uploads::Uploads;
-use c10d::ProcessGroup;
 use proto::v1;
 use proto::v1::worker_message::Kind;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,8 +25,6 @@ pub struct RunHost<'a> {
     pub remote: &'a Remote,
     /// Ends with the assignment.
     pub over: CancellationToken,
-    /// For the count of collectives.
-    pub group: &'a ProcessGroup,
     /// Where the state comes from if nobody holds any.
     pub restore: Option<v1::CheckpointRef>,
     /// Where the encoder comes from.
@@ -62,7 +59,7 @@ impl Host for RunHost<'_> {
             Phase::Evaluate => v1::Phase::Evaluate,
             Phase::Checkpoint => v1::Phase::Checkpoint,
         };
-        self.reporter.phase(phase, self.group.collectives());
+        self.reporter.phase(phase);
     }
 
     fn moved(&self) {

@@ -5,6 +5,7 @@ use crate::training::current::Key;
 use proto::v1::worker_message::Kind;
 use proto::v1::{Heartbeat, Phase, WorkerMessage};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,8 @@ struct Position {
     key: Option<Key>,
     step: u64,
     phase: Phase,
-    collective: u64,
+    /// How many collectives the present group has begun: counted by the group itself, also in the middle of a phase.
+    collectives: Arc<AtomicU64>,
     since: Instant,
 }
 
@@ -28,7 +30,8 @@ pub struct Reporter {
 impl Reporter {
     /// Over this socket; a thread sends the heartbeat until the reporter is dropped.
     pub fn start(stream: UnixStream) -> std::io::Result<Arc<Self>> {
-        let position = Position { key: None, step: 0, phase: Phase::Idle, collective: 0, since: Instant::now() };
+        let position =
+            Position { key: None, step: 0, phase: Phase::Idle, collectives: Arc::default(), since: Instant::now() };
         let reporter = Arc::new(Self { stream: Mutex::new(stream), position: Mutex::new(position) });
         let weak = Arc::downgrade(&reporter);
         std::thread::Builder::new().name("heartbeat".to_owned()).spawn(move || beat(&weak))?;
@@ -50,14 +53,19 @@ impl Reporter {
 
     /// An assignment begins with `step` steps done.
     pub fn begin(&self, key: &Key, step: u64) {
-        *self.position() =
-            Position { key: Some(key.clone()), step, phase: Phase::Rendezvous, collective: 0, since: Instant::now() };
+        let (key, collectives) = (Some(key.clone()), Arc::default());
+        *self.position() = Position { key, step, phase: Phase::Rendezvous, collectives, since: Instant::now() };
+    }
+
+    /// The members have met in a group that counts its collectives here.
+    pub fn met(&self, collectives: Arc<AtomicU64>) {
+        self.position().collectives = collectives;
     }
 
     /// Something new is being done.
-    pub fn phase(&self, phase: Phase, collective: u64) {
+    pub fn phase(&self, phase: Phase) {
         let mut position = self.position();
-        (position.phase, position.collective, position.since) = (phase, collective, Instant::now());
+        (position.phase, position.since) = (phase, Instant::now());
     }
 
     /// What is being done gets on.
@@ -95,7 +103,7 @@ impl Reporter {
             generation,
             step: position.step,
             phase: position.phase.into(),
-            collective: position.collective,
+            collective: position.collectives.load(Ordering::Relaxed),
             since_progress_ms: u64::try_from(position.since.elapsed().as_millis()).unwrap_or(u64::MAX),
             trainer_silent_ms: 0,
         }
@@ -117,11 +125,24 @@ mod tests {
     /// What it says after an hour in `phase` and one sign of progress.
     fn quiet_ms(phase: Phase, sign: fn(&Reporter)) -> u64 {
         let (stream, _other_end) = UnixStream::pair().unwrap();
-        let position = Position { key: None, step: 0, phase, collective: 0, since: Instant::now() };
+        let position = Position { key: None, step: 0, phase, collectives: Arc::default(), since: Instant::now() };
         let reporter = Reporter { stream: Mutex::new(stream), position: Mutex::new(position) };
         reporter.position().since -= Duration::from_secs(3600);
         sign(&reporter);
         reporter.heartbeat().since_progress_ms
+    }
+
+    #[test]
+    fn collectives_are_told_while_they_happen() {
+        let (stream, _other_end) = UnixStream::pair().unwrap();
+        let reporter = Reporter::start(stream).unwrap();
+        let collectives = Arc::new(AtomicU64::new(0));
+        reporter.met(collectives.clone());
+        reporter.phase(Phase::Compute);
+        collectives.store(7, Ordering::Relaxed);
+        assert_eq!(reporter.heartbeat().collective, 7);
+        reporter.begin(&Key { run: "a".to_owned(), generation: 2 }, 0);
+        assert_eq!(reporter.heartbeat().collective, 0, "a new generation has a new group");
     }
 
     #[test]
