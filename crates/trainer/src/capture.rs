@@ -54,6 +54,8 @@ pub struct Capture {
     pub rank: Rank,
     /// How many ranks made one.
     pub world: WorldSize,
+    /// It is that of the run's last step: the state lives on nowhere else, and nothing waits for memory but itself.
+    pub last: bool,
     /// `eval/loss` at this step, if it was measured.
     pub eval_loss: Option<f64>,
     pub(crate) header: StateHeader,

@@ -89,7 +89,8 @@ pub trait Host {
     /// A step is done. Must not wait for the network.
     fn progress(&self, report: StepReport);
 
-    /// Stores this worker's share of a checkpoint in the background; serialise with [`Capture::files`] there.
+    /// Stores this worker's share of a checkpoint in the background; serialise with [`Capture::files`] there. That of the
+    /// last step is worth every patience.
     fn checkpoint(&self, capture: Capture);
 
     /// Waits until every checkpoint handed over is stored, or says why one is not.

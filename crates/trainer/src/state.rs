@@ -60,7 +60,13 @@ impl State {
     }
 
     /// Copies this rank's share out of libtorch.
-    pub fn capture(&self, membership: &Membership, tokenizer: &Arc<Tokenizer>, eval_loss: Option<f64>) -> Capture {
+    pub fn capture(
+        &self,
+        membership: &Membership,
+        tokenizer: &Arc<Tokenizer>,
+        last: bool,
+        eval_loss: Option<f64>,
+    ) -> Capture {
         let (rank, world) = (membership.rank.0 as usize, membership.world.0 as usize);
         let optimizer = self
             .parameters
@@ -86,6 +92,7 @@ impl State {
             generation: membership.generation,
             rank: membership.rank,
             world: membership.world,
+            last,
             eval_loss,
             header: self.header.clone(),
             whole,

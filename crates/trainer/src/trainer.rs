@@ -247,7 +247,8 @@ impl Trainer {
 
     fn capture(&self, state: &State, membership: &Membership, host: &dyn Host, eval_loss: Option<f64>) {
         host.phase(Phase::Checkpoint);
-        host.checkpoint(state.capture(membership, &self.tokenizer, eval_loss));
+        let last = state.header.step.0 >= self.config.run.steps;
+        host.checkpoint(state.capture(membership, &self.tokenizer, last, eval_loss));
     }
 }
 

@@ -112,7 +112,7 @@ fn a_coordinator_that_is_not_there_is_said() {
 }
 
 #[test]
-fn a_full_disk_fails_the_run_and_loses_nothing() {
+fn a_full_disk_holds_up_the_end_and_loses_nothing() {
     let mounted = Mounted::new();
     let Some(mounted) = mounted else {
         eprintln!("skipped: a small tmpfs cannot be mounted here");
@@ -136,17 +136,25 @@ fn a_full_disk_fails_the_run_and_loses_nothing() {
     // Until nothing more fits.
     let mut file = std::fs::File::create(&ballast).unwrap();
     while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
-    let failed = cluster.until_status(&run, "failed");
-    let reason = failed["reason"].as_str().unwrap();
-    assert!(reason.contains("checkpoint") && reason.contains("no space"), "{reason}");
-    for checkpoint in failed["checkpoints"].as_array().unwrap() {
+    // People are told, and the state of the last step stays where it is: in the workers.
+    let waiting = cluster.until("the last checkpoint is refused", |cluster| {
+        let shown = cluster.show(&run);
+        let refused = |event: &serde_json::Value| {
+            let text = event["text"].as_str().unwrap_or_default();
+            text.contains("the checkpoint at step 30 could not be stored") && text.contains("no space")
+        };
+        shown["events"].as_array().unwrap().iter().any(refused).then_some(shown)
+    });
+    assert_eq!(waiting["status"], "running", "{waiting:#}");
+    for checkpoint in waiting["checkpoints"].as_array().unwrap() {
         let name = format!("{run}@{}", checkpoint["step"]);
         cluster.coordinator(&["checkpoints", "verify", &name]).expect_code(0);
     }
     drop(file);
     std::fs::remove_file(&ballast).unwrap();
-    cluster.coordinator(&["runs", "resume", &run]).expect_code(0);
     assert_eq!(cluster.until_completed(&run), alone);
+    let completed = cluster.show(&run);
+    assert_eq!(completed["attempt"], 1, "no step was done twice: {completed:#}");
     cluster.verify_ledger(&run);
 }
 

@@ -12,6 +12,8 @@ use tonic::{Code, Status};
 
 /// Between two tries. Short enough to go on in well under two seconds once the coordinator is back.
 const PAUSES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(1);
+/// The same for what only somebody's help makes possible.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
 /// A connection that breaks during a call looks like a call that breaks its connection (an answer that cannot be
 /// decoded, say). So often in a row it is taken for the former; a coordinator that is away is seen to be away soon.
 const BREAKS_MAX: u32 = 10;
@@ -80,6 +82,11 @@ pub enum Insist {
     Always,
 }
 
+/// What cannot be stored now can be stored when somebody has made room, or the disk is back.
+pub fn storing(code: Code) -> Insist {
+    if matches!(code, Code::ResourceExhausted | Code::Internal) { Insist::Always } else { Insist::No }
+}
+
 /// What cannot be read in this moment may be read in the next.
 pub fn reading(code: Code) -> Insist {
     if code == Code::Internal { Insist::AFewTimes } else { Insist::No }
@@ -107,7 +114,7 @@ async fn repeat<T, F: Future<Output = Result<T, Status>>>(
             tracing::warn!(what, reason, "the coordinator cannot be reached, or cannot do it; trying again");
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(*pauses.end());
+        pause = (pause * 2).min(if insists == Insist::Always { LONG_PAUSE } else { *pauses.end() });
     }
 }
 
@@ -172,13 +179,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_cannot_be_read_is_tried_again_a_few_times_and_a_damaged_one_is_not() {
+    async fn what_may_go_better_later_is_tried_again() {
         let internal = || Status::internal("input/output error");
         let hiccup = |call| if call < 4 { Err(internal()) } else { Ok(call) };
         assert_eq!(insisting(reading, hiccup).await, (4, Ok(4)));
         assert_eq!(calls_until_an_end(hiccup).await, (1, Err(Code::Internal)));
         let broken = |_| Err(internal());
         assert_eq!(insisting(reading, broken).await, (BREAKS_MAX + 1, Err(Code::Internal)));
+        let full = |call| if call < 14 { Err(Status::resource_exhausted("no space")) } else { Ok(call) };
+        assert_eq!(insisting(storing, full).await, (14, Ok(14)));
+        assert_eq!(insisting(reading, full).await, (1, Err(Code::ResourceExhausted)));
         let damaged = |_| Err(Status::data_loss("the file is damaged"));
         assert_eq!(insisting(reading, damaged).await, (1, Err(Code::DataLoss)));
     }

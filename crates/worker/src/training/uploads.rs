@@ -3,7 +3,7 @@
 //! One capture is under way at most: who comes with the next one waits, so that memory is bounded and a slow disk slows
 //! the run instead of filling the host.
 
-use crate::training::remote::Remote;
+use crate::training::remote::{Insist, Remote, storing};
 use crate::training::reporter::Reporter;
 use bytes::Bytes;
 use proto::v1::upload_part::Kind;
@@ -141,6 +141,8 @@ fn work(remote: &Remote, reporter: &Arc<Reporter>, worker: &str, jobs: &Receiver
 fn store(remote: &Remote, reporter: &Arc<Reporter>, worker: &str, job: &Job) -> Result<u64, String> {
     let Job { run, capture, given_up } = job;
     let checkpoint = CheckpointRef { run: run.clone(), generation: capture.generation.0, step: capture.step.0 };
+    // Without the last one all was in vain: a full disk is waited out. Others are tried again with the next one.
+    let insists: fn(tonic::Code) -> Insist = if capture.last { storing } else { |_| Insist::No };
     // A share is worth storing even when its generation is over, so that does not end this.
     let mut files = Vec::new();
     for (name, contents) in capture.files().map_err(|error| error.to_string())? {
@@ -159,7 +161,9 @@ fn store(remote: &Remote, reporter: &Arc<Reporter>, worker: &str, job: &Job) -> 
             let parts = parts(header.clone(), contents.clone()).inspect(move |_| reporter.transferred());
             remote.coordinator.checkpoints().upload(tokio_stream::iter(parts)).await
         };
-        remote.persist(given_up, "checkpoint upload", call).map_err(|failure| format!("{name}: {failure}"))?;
+        remote
+            .persist_through(given_up, "checkpoint upload", insists, call)
+            .map_err(|failure| format!("{name}: {failure}"))?;
         files.push(CheckpointFile { name, bytes: contents.len() as u64, blake3: hash });
     }
     let bytes = files.iter().map(|file| file.bytes).sum();
@@ -177,7 +181,7 @@ fn store(remote: &Remote, reporter: &Arc<Reporter>, worker: &str, job: &Job) -> 
         reporter.transferred();
         remote.coordinator.checkpoints().complete_shard(request.clone()).await
     };
-    remote.persist(given_up, "checkpoint", call).map_err(|failure| failure.to_string())?;
+    remote.persist_through(given_up, "checkpoint", insists, call).map_err(|failure| failure.to_string())?;
     Ok(bytes)
 }
 
