@@ -144,6 +144,7 @@ impl HeldOut {
             ObjectiveKind::Tag => {
                 push("accuracy", counts.confusion.accuracy());
                 push("macro_f1", counts.confusion.macro_f1());
+                push("mcc", counts.confusion.matthews());
                 if self.entities {
                     push("entity_precision", counts.entities.precision());
                     push("entity_recall", counts.entities.recall());

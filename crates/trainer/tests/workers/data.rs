@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 const WORDS: usize = 60;
 
-/// `vocab.txt`, `corpus.parquet` (text), `labelled.parquet` (text, label) and `tagged.txt` (word/tag) in `folder`.
+/// `vocab.txt`, `corpus.parquet` (text), `labelled.parquet` (text, label), `tagged.txt` and
+/// `plainly-tagged.txt` (word/tag) in `folder`.
 pub fn write(folder: &Path) {
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."].map(str::to_owned);
     let vocabulary: Vec<String> = special.into_iter().chain((0..WORDS).map(word)).collect();
@@ -50,6 +51,18 @@ pub fn write(folder: &Path) {
         })
         .collect();
     fs::write(folder.join("tagged.txt"), tagged.join("\n") + "\n").unwrap();
+    let plainly: Vec<String> = (0..160)
+        .map(|_| {
+            let words: Vec<String> = (0..8)
+                .map(|_| {
+                    let index = random.random_range(0..WORDS);
+                    format!("{}/{}", word(index), ["B-X", "I-X", "B-Y", "O"][index % 4])
+                })
+                .collect();
+            words.join(" ")
+        })
+        .collect();
+    fs::write(folder.join("plainly-tagged.txt"), plainly.join("\n") + "\n").unwrap();
 }
 
 fn parquet(path: &Path, columns: Vec<(&str, Vec<String>)>) {
