@@ -32,7 +32,7 @@ struct Counts {
     next_sentence_loss: i64,
     next_sentence: i64,
     next_sentence_correct: i64,
-    /// Batches whose loss was not finite.
+    /// Batches whose loss was not finite or too large to be added up.
     broken: i64,
     entities: EntityCounts,
     confusion: Confusion,
@@ -68,7 +68,7 @@ impl HeldOut {
         let (rank, world) = (group.rank() as usize, group.world().max(1) as usize);
         tch::no_grad(|| {
             for batch in batches.iter().skip(rank).step_by(world) {
-                self.count(&mut counts, state, batch, device);
+                self.count(&mut counts, state, batch, batches.len() as u64, device);
                 host.moved();
             }
         });
@@ -77,19 +77,20 @@ impl HeldOut {
         Ok(self.report(&counts, state))
     }
 
-    fn count(&self, counts: &mut Counts, state: &State, batch: &Batch, device: Device) {
+    /// Counts one of `all` batches.
+    fn count(&self, counts: &mut Counts, state: &State, batch: &Batch, all: u64, device: Device) {
         let sums = forward(&state.model, batch, device, false);
         let targets = Targets::of(batch);
         counts.main += targets.main;
         counts.main_correct += sums.main_correct.int64_value(&[]);
-        match loss_to_fixed(sums.main.double_value(&[])) {
+        match loss_to_fixed(sums.main.double_value(&[]), all) {
             Some(loss) => counts.main_loss += loss,
             None => counts.broken += 1,
         }
         if let Some((loss, correct)) = sums.next_sentence {
             counts.next_sentence += targets.next_sentence;
             counts.next_sentence_correct += correct.int64_value(&[]);
-            match loss_to_fixed(loss.double_value(&[])) {
+            match loss_to_fixed(loss.double_value(&[]), all) {
                 Some(loss) => counts.next_sentence_loss += loss,
                 None => counts.broken += 1,
             }

@@ -32,21 +32,27 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    fn add(&mut self, sums: &Sums) {
-        self.main_loss += self.fixed(&sums.main);
+    /// Adds a micro-batch's numbers; the global batch has `micro_batches`.
+    fn add(&mut self, sums: &Sums, micro_batches: u64) {
+        self.main_loss += self.fixed(&sums.main, micro_batches);
         self.main_correct += sums.main_correct.int64_value(&[]);
         if let Some((loss, correct)) = &sums.next_sentence {
-            self.next_sentence_loss += self.fixed(loss);
+            self.next_sentence_loss += self.fixed(loss, micro_batches);
             self.next_sentence_correct += correct.int64_value(&[]);
         }
     }
 
-    fn fixed(&mut self, loss: &Tensor) -> i64 {
-        loss_to_fixed(loss.double_value(&[])).unwrap_or_else(|| {
+    fn fixed(&mut self, loss: &Tensor, micro_batches: u64) -> i64 {
+        loss_to_fixed(loss.double_value(&[]), micro_batches).unwrap_or_else(|| {
             self.overflows += 1;
             0
         })
     }
+}
+
+/// The micro-batches of a global batch.
+pub(crate) fn contributions(config: &CheckedConfig) -> u64 {
+    u64::from(config.batch.slots) * config.batch.accumulate as u64
 }
 
 /// The seeded forward pass of one micro-batch, and its share of the global loss.
@@ -87,7 +93,7 @@ pub(crate) fn exact(
     for micro_batch in micro_batches(own) {
         let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, targets, device);
         let gradients = Tensor::run_backward(&[loss], &leaves, false, false);
-        local.add(&sums);
+        local.add(&sums, contributions(config));
         tch::no_grad(|| {
             for (gradient, &offset) in gradients.iter().zip(&state.buffers.offsets) {
                 local.overflows += fixed_point::accumulate(gradient, &accumulator, offset, config.reduce.fraction_bits);
@@ -175,9 +181,29 @@ impl FastReduction {
             } else {
                 loss.backward();
             }
-            local.add(&sums);
+            local.add(&sums, contributions(config));
             host.moved();
         }
         Ok(local)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_that_do_not_add_up_are_an_overflow() {
+        let mut local = Local::default();
+        let sums = Sums {
+            main: Tensor::from(f64::from(31).exp2() * 1.6),
+            main_correct: Tensor::from(1_i64),
+            next_sentence: None,
+            answers: None,
+        };
+        for _ in 0..3 {
+            local.add(&sums, 3);
+        }
+        assert_eq!((local.overflows, local.main_loss, local.main_correct), (3, 0, 3));
     }
 }

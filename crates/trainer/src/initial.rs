@@ -3,6 +3,7 @@
 
 use crate::TrainError;
 use crate::capture::{FORMAT, StateHeader};
+use crate::gradients::contributions;
 use crate::host::{CheckpointFiles, Host};
 use crate::objective;
 use crate::state::{State, optimizer_key};
@@ -22,7 +23,7 @@ pub(crate) fn check(config: &CheckedConfig, tokenizer: &Tokenizer, labels: &[Str
         let shape = config.model.shape(tokenizer.size() as i64, config.batch.sequence_length as i64);
         check_shape(config, tokenizer, &shape)?;
     }
-    let contributions = u64::from(config.batch.slots) * config.batch.accumulate as u64;
+    let contributions = contributions(config);
     if config.reduce.mode == ReduceMode::Exact && contributions > fixed_point::MAX_CONTRIBUTIONS {
         return Err(TrainError::fatal(format!(
             "batch.accumulate: {} for {} slots makes {contributions} gradients a step, and reduce.mode = \"exact\" can \

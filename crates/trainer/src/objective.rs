@@ -102,10 +102,11 @@ pub(crate) fn head(config: &CheckedConfig, labels: &[String]) -> Head {
     }
 }
 
-/// A loss as an integer, so that its sum over workers does not depend on order; None if it is not finite.
-pub(crate) fn loss_to_fixed(loss: f64) -> Option<i64> {
+/// A loss as an integer, so that its sum over workers does not depend on order; None if it is not finite, or so large that
+/// the sum of `losses` like it would not fit, whoever adds them up.
+pub(crate) fn loss_to_fixed(loss: f64, losses: u64) -> Option<i64> {
     let scaled = (loss * f64::from(LOSS_FRACTION_BITS).exp2()).round();
-    (scaled.abs() < f64::from(62).exp2()).then_some(scaled as i64)
+    (scaled.abs() < f64::from(62).exp2() / losses.max(1) as f64).then_some(scaled as i64)
 }
 
 /// The inverse of [`loss_to_fixed`].
@@ -120,8 +121,21 @@ mod tests {
     #[test]
     fn losses_survive_the_fixed_point() {
         for loss in [0.0, 10.397_207, 1e6] {
-            assert!((loss_from_fixed(loss_to_fixed(loss).unwrap()) - loss).abs() < 1e-9);
+            assert!((loss_from_fixed(loss_to_fixed(loss, 64).unwrap()) - loss).abs() < 1e-9);
         }
-        assert_eq!([f64::NAN, f64::INFINITY, 1e12].map(loss_to_fixed), [None; 3]);
+        assert_eq!([f64::NAN, f64::INFINITY, 1e12].map(|loss| loss_to_fixed(loss, 1)), [None; 3]);
+    }
+
+    #[test]
+    fn losses_that_are_accepted_can_be_added_up() {
+        for losses in [1, 3, 64, 4096, 1_000_003] {
+            let largest = (0..64).rev().map(|bits| f64::from(bits).exp2()).find_map(|loss| loss_to_fixed(loss, losses));
+            let sum = largest.and_then(|loss| loss.checked_mul(losses as i64));
+            assert!(sum.is_some(), "{losses} times {largest:?}");
+        }
+        // Three of these do not fit into 63 bits.
+        let large = f64::from(61 - LOSS_FRACTION_BITS).exp2() * 1.6;
+        assert!(loss_to_fixed(large, 1).is_some());
+        assert_eq!(loss_to_fixed(large, 3), None);
     }
 }
