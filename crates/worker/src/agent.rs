@@ -275,11 +275,29 @@ impl Agent {
     }
 
     fn start_trainer(&mut self) -> Result<(), JoinError> {
-        let process = TrainerProcess::start(&self.program)
-            .map_err(|error| JoinError::Start { program: self.program.path.display().to_string(), error })?;
+        let process = match TrainerProcess::start(&self.program) {
+            Ok(process) => process,
+            // Where the last one was killed for memory, there may be none for the next one yet.
+            Err(error) => {
+                self.failed_starts += 1;
+                if self.failed_starts >= STARTS_MAX {
+                    return Err(JoinError::Start { program: self.program.path.display().to_string(), error });
+                }
+                tracing::warn!(%error, "the trainer process cannot be started; trying again");
+                drop(self.rest());
+                return Ok(());
+            }
+        };
         let ready_until = Instant::now() + self.program.ready_patience;
         self.trainer = Trainer::Running { process: Box::new(process), ready: false, ready_until };
         Ok(())
+    }
+
+    /// The next trainer process starts after a pause that grows. Returns the one that was.
+    fn rest(&mut self) -> Trainer {
+        let next = Trainer::Waiting { until: Instant::now() + self.restart_pause };
+        self.restart_pause = (self.restart_pause * 2).min(RESTART_PAUSE_MAX);
+        std::mem::replace(&mut self.trainer, next)
     }
 
     async fn trainer_ready(&mut self) {
@@ -343,12 +361,8 @@ impl Agent {
 
     /// The trainer process ended by itself, or had to be ended because of `defect`: say so, and start another one.
     async fn trainer_gone(&mut self, defect: Option<&str>) -> Result<(), JoinError> {
-        let next = Trainer::Waiting { until: Instant::now() + self.restart_pause };
-        self.restart_pause = (self.restart_pause * 2).min(RESTART_PAUSE_MAX);
         self.obedience.forget();
-        let Trainer::Running { process, ready, .. } = std::mem::replace(&mut self.trainer, next) else {
-            return Ok(());
-        };
+        let Trainer::Running { process, ready, .. } = self.rest() else { return Ok(()) };
         let Death { cause, last_lines } = process.wait(Duration::from_secs(5)).await;
         let cause = defect.map_or(cause, str::to_owned);
         let held = self.holding.send_replace(None);
@@ -479,6 +493,20 @@ mod tests {
         };
         assert_eq!(exited.cause, "it did not obey");
         assert!(matches!(agent.trainer, Trainer::Waiting { .. }), "another one is started");
+    }
+
+    #[tokio::test]
+    async fn a_trainer_that_cannot_be_started_is_tried_again_later() {
+        let mut agent = with_trainer("exit 0");
+        agent.program.path = "/nonexistent".into();
+        let mut before = agent.restart_pause;
+        for _ in 1..STARTS_MAX {
+            agent.start_trainer().unwrap();
+            assert!(matches!(agent.trainer, Trainer::Waiting { .. }));
+            assert!(agent.restart_pause > before, "later each time");
+            before = agent.restart_pause;
+        }
+        assert!(matches!(agent.start_trainer(), Err(JoinError::Start { .. })), "not for ever");
     }
 
     #[tokio::test]
