@@ -30,7 +30,8 @@ pub struct OptimizerConfig {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Decoupled decay; not applied to biases and LayerNorm.
+    /// Decoupled decay; not applied to biases and LayerNorm. `lamb` scales a step only where there is decay: with 0 it is
+    /// Adam.
     pub weight_decay: f64,
     /// Divide the moments by 1 - beta^t. Google's BERT does not.
     pub bias_correction: bool,
