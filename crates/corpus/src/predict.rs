@@ -30,7 +30,8 @@ pub fn text_batch(
     Ok(assemble(tokenizer, &builder.samples, sequence_length))
 }
 
-/// A batch of sentences of words, built as in training: its tags are 0 on the first piece of each word that fits.
+/// A batch of sentences of words, built as in training: its tags are the word's number in its sentence, from 0, on the
+/// first piece of each word that fits.
 pub fn word_batch(
     tokenizer: &Tokenizer,
     sentences: &[Vec<&str>],
@@ -44,7 +45,7 @@ pub fn word_batch(
         truncated: 0,
     };
     for words in sentences {
-        builder.add_tagged(words.iter().map(|word| (*word, 0)))?;
+        builder.add_tagged(words.iter().zip(0..).map(|(word, number)| (*word, number)))?;
     }
     Ok(assemble(tokenizer, &builder.samples, sequence_length))
 }

@@ -206,7 +206,13 @@ fn predictions_are_built_as_training_samples_are() {
     assert_eq!(single.tokens(), 5 + 3);
     let pairs = text_batch(&tokenizer, &["the cat"], Some(&["dog"]), 32).unwrap();
     assert_eq!(pairs.segment_ids.unwrap(), [0, 0, 0, 0, 1, 1, 0, 0]);
-    let words = word_batch(&tokenizer, &[vec!["farther", "sun"]], 32).unwrap();
+    let words = word_batch(&tokenizer, &[vec!["farther", "sun"], vec!["the", "\u{7}", "sun"]], 32).unwrap();
     let Labels::Tags(labels) = words.labels else { panic!("no tags") };
-    assert_eq!(labels.iter().filter(|label| **label == 0).count(), 2);
+    let numbers = |row: usize| labels[8 * row..8 * (row + 1)].iter().copied().filter(|tag| *tag != IGNORED);
+    assert_eq!(numbers(0).collect::<Vec<_>>(), [0, 1], "one tag a word, however many pieces it has");
+    assert_eq!(numbers(1).collect::<Vec<_>>(), [0, 1, 2], "also where the tokenizer keeps nothing of it");
+    // What does not fit has no tag.
+    let words = word_batch(&tokenizer, &[vec!["the"; 20]], 8).unwrap();
+    let Labels::Tags(labels) = words.labels else { panic!("no tags") };
+    assert_eq!(labels.iter().filter(|tag| **tag != IGNORED).count(), 6);
 }

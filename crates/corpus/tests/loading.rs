@@ -8,7 +8,7 @@ use arrow::array::{
     StringViewArray, UInt32Builder,
 };
 use arrow::datatypes::Int32Type;
-use corpus::{Batch, Corpus, Dealt, ErrorKind, Labels, Loader, SlotStep, Tokenizer, first_turns, inspect};
+use corpus::{Batch, Corpus, Dealt, ErrorKind, Labels, Loader, SlotStep, Tokenizer};
 use shared::{config, run, text, tokenizer, write_parquet};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -247,14 +247,11 @@ fn null_rows_are_skipped_and_counted() {
     let texts: StringArray = (0..40).map(|row| (row % 4 != 0).then(|| text(row))).collect();
     let path = write_parquet(&folder.path().join("n.parquet"), &[("text", Arc::new(texts) as ArrayRef)], 40);
     let settings = MLM.replace("slots=4", "slots=1").replace("unit_rows=10", "unit_rows=40 data.eval_fraction=0");
-    let (mut loader, corpus, tokenizer) = loader(&settings, &path);
+    let (mut loader, _, _) = loader(&settings, &path);
     loader.assign(&[(SlotId(0), Cursor::default())]);
     loader.next(SlotId(0)).unwrap();
     let nulls = loader.counts().null_rows.load(std::sync::atomic::Ordering::Relaxed);
     assert!(nulls >= 10 && nulls % 10 == 0, "ten in each pass over the unit: {nulls}");
-    let seen = inspect(corpus.files(), corpus.source(), Some(&tokenizer)).unwrap();
-    assert_eq!((seen.rows, seen.sampled_rows, seen.sampled_null_rows), (40, 32, 8));
-    assert!(seen.estimated_tokens.unwrap() > 400);
 }
 
 #[test]
@@ -273,7 +270,7 @@ fn rows_that_give_nothing_end_the_run_with_a_reason() {
 }
 
 #[test]
-fn globs_take_all_matches_in_order_and_turns_are_spelt_out() {
+fn globs_take_all_matches_in_order() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["b", "a", "c"] {
         let texts: StringArray = (0..10).map(|row| Some(text(row))).collect();
@@ -283,10 +280,6 @@ fn globs_take_all_matches_in_order_and_turns_are_spelt_out() {
     let corpus = Corpus::open(&config).unwrap();
     let names: Vec<&str> = corpus.files().iter().map(|file| file.path.rsplit('/').next().unwrap()).collect();
     assert_eq!(names, ["a.parquet", "b.parquet", "c.parquet"]);
-    let turns = first_turns(corpus.plan(), corpus.files(), 2);
-    assert_eq!(turns.len(), 8);
-    assert_eq!((turns[5].turn, turns[5].slot), (1, SlotId(1)));
-    assert_eq!(turns[5].unit, corpus.plan().deal(SlotId(1), 1).unit);
 }
 
 #[test]

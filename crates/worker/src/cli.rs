@@ -99,6 +99,11 @@ impl Problem {
         Self { text: text.into(), help: None, code: 1 }
     }
 
+    /// A failure that may pass, with exit code 75, and what to do about it.
+    pub(crate) fn retry(text: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { text: text.into(), help: Some(help.into()), code: 75 }
+    }
+
     /// A gRPC status: 4 for the token, 75 for an absent coordinator, else 1.
     pub(crate) fn from_status(coordinator: &Coordinator, status: &tonic::Status) -> Self {
         let address = coordinator.address();

@@ -97,7 +97,7 @@ impl Token {
 }
 
 /// `$XDG_DATA_HOME/trireme` or `~/.local/share/trireme`: the coordinator's default data folder on the same host.
-fn default_data_folder() -> Option<PathBuf> {
+pub(crate) fn default_data_folder() -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
     let base = std::env::var_os("XDG_DATA_HOME").filter(|text| !text.is_empty()).map(PathBuf::from).or_else(home);
     base.map(|base| base.join("trireme"))

@@ -4,10 +4,11 @@ mod model;
 mod output;
 
 use crate::cli::Problem;
-use crate::connect::{COORDINATOR_VARIABLE, Coordinator};
+use crate::connect::{COORDINATOR_VARIABLE, Coordinator, default_data_folder};
 use crate::device::Choice;
 use crate::downloads;
 use clap::Args;
+use config::ObjectiveKind;
 use model::Predictor;
 use output::Printer;
 use proto::v1::{Checkpoint, CheckpointRef, RunRequest};
@@ -17,7 +18,6 @@ use std::process::ExitCode;
 
 /// Texts in one forward pass.
 const BATCH: usize = 32;
-const DEFAULT_COORDINATOR: &str = "127.0.0.1:7117";
 
 /// `worker predict`
 #[derive(Debug, Args)]
@@ -25,8 +25,10 @@ const DEFAULT_COORDINATOR: &str = "127.0.0.1:7117";
   worker predict --checkpoint sentiment --text \"a fine film\"
   worker predict --checkpoint tagger@500 --file sentences.txt --json
   worker predict --model exported/ < sentences.txt
+  worker predict --model exported/ --pairs --file questions-and-answers.tsv
 
-One text a line. A classifier answers `label <tab> probability <tab> text`, a tagger `word/tag word/tag …`.")]
+One text a line. A classifier answers `label <tab> probability <tab> text`, a tagger `word/tag word/tag …`.
+A model that was trained on pairs (data.pair_column) reads two texts a line, with a tab between them.")]
 pub struct PredictArguments {
     /// A run: id, name or `latest`; with @STEP one of its checkpoints, else the newest.
     #[arg(long, value_name = "RUN[@STEP]", conflicts_with = "model", required_unless_present = "model")]
@@ -40,6 +42,9 @@ pub struct PredictArguments {
     /// A file with one text a line.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Each text is a pair: the first one, a tab, the second one. Runs with data.pair_column say so themselves.
+    #[arg(long)]
+    pairs: bool,
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -52,9 +57,9 @@ pub struct PredictArguments {
     /// Compute threads. Default: one for each core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
-    /// The coordinator that has the run.
-    #[arg(long, value_name = "HOST:PORT", env = COORDINATOR_VARIABLE, default_value = DEFAULT_COORDINATOR)]
-    coordinator: String,
+    /// The coordinator that has the run. Default: the one that was started on this machine.
+    #[arg(long, value_name = "HOST:PORT", env = COORDINATOR_VARIABLE)]
+    coordinator: Option<String>,
     /// A file that holds the coordinator's token. Default: TRIREME_TOKEN, else `token` in the default data folder.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -66,20 +71,24 @@ pub(crate) fn run(arguments: PredictArguments) -> Result<ExitCode, Problem> {
     trainer::set_threads(arguments.threads.unwrap_or(cores));
     let device = arguments.device.decide().open()?;
     let downloaded;
-    let (folder, trained_length) = match (&arguments.model, &arguments.checkpoint) {
-        (Some(folder), _) => (folder.as_path(), None),
+    let (folder, trained_length, trained_on_pairs) = match (&arguments.model, &arguments.checkpoint) {
+        (Some(folder), _) => (folder.as_path(), None, false),
         (None, Some(name)) => {
             downloaded = download(name, &arguments)?;
-            (downloaded.folder.path(), downloaded.sequence_length)
+            (downloaded.folder.path(), downloaded.sequence_length, downloaded.pairs)
         }
         (None, None) => return Err(Problem::failure("name a model with --checkpoint RUN or --model FOLDER")),
     };
     let length = arguments.max_length.map(|length| length as usize).or(trained_length);
     let predictor = Predictor::open(folder, length, device)?;
+    let pairs = trained_on_pairs || arguments.pairs;
+    if pairs && !predictor.classifies() {
+        return Err(Problem::failure("the model labels the words of single texts, not pairs: leave out --pairs"));
+    }
     let mut printer = Printer::new(arguments.json);
     let mut batch = Vec::with_capacity(BATCH);
     for text in texts(&arguments)? {
-        batch.push(text?);
+        batch.push(Text::parse(text?, pairs)?);
         if batch.len() == BATCH {
             printer.print(&predictor, &batch)?;
             batch.clear();
@@ -87,6 +96,26 @@ pub(crate) fn run(arguments: PredictArguments) -> Result<ExitCode, Problem> {
     }
     printer.print(&predictor, &batch)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What gets one label, or its words labelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Text {
+    first: String,
+    /// Of a pair.
+    second: Option<String>,
+}
+
+impl Text {
+    fn parse(given: String, pairs: bool) -> Result<Self, Problem> {
+        if !pairs {
+            return Ok(Self { first: given, second: None });
+        }
+        let (first, second) = given.split_once('\t').ok_or_else(|| {
+            Problem::failure(format!("`{given}` is one text; the model labels pairs: write a tab and the second text"))
+        })?;
+        Ok(Self { first: first.to_owned(), second: Some(second.to_owned()) })
+    }
 }
 
 /// The texts, read as they are needed.
@@ -115,6 +144,24 @@ fn texts(arguments: &PredictArguments) -> Result<Box<dyn Iterator<Item = Result<
 struct Downloaded {
     folder: tempfile::TempDir,
     sequence_length: Option<usize>,
+    /// Whether it was trained on pairs of texts.
+    pairs: bool,
+}
+
+/// As for the coordinator's own commands: the one that was named, else the one that was started on this machine.
+fn address(named: Option<&str>, data_folder: Option<&Path>) -> Result<String, Problem> {
+    if let Some(address) = named.filter(|address| !address.is_empty()) {
+        return Ok(address.to_owned());
+    }
+    let endpoint = data_folder.map(|folder| folder.join("endpoint"));
+    let text = endpoint.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+    text.map(|text| text.trim().to_owned()).ok_or_else(|| {
+        let folder = data_folder.map(|folder| format!(" ({})", folder.display())).unwrap_or_default();
+        Problem::retry(
+            format!("no coordinator runs on this machine's default data folder{folder}"),
+            "start one with `coordinator start`, or name another with --coordinator HOST:PORT or TRIREME_COORDINATOR",
+        )
+    })
 }
 
 fn download(name: &str, arguments: &PredictArguments) -> Result<Downloaded, Problem> {
@@ -132,12 +179,13 @@ fn download(name: &str, arguments: &PredictArguments) -> Result<Downloaded, Prob
         }
     };
     let token = crate::cli::token(arguments.token_file.as_ref())?;
+    let address = address(arguments.coordinator.as_deref(), default_data_folder().as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Problem::failure(format!("cannot start: {error}")))?;
     runtime.block_on(async {
-        let coordinator = Coordinator::new(&arguments.coordinator, token.as_ref())?;
+        let coordinator = Coordinator::new(&address, token.as_ref())?;
         let told = |status| Problem::from_status(&coordinator, &status);
         let request = RunRequest { run: run.to_owned() };
         let run = coordinator.runs().show(request).await.map_err(told)?.into_inner();
@@ -150,9 +198,12 @@ fn download(name: &str, arguments: &PredictArguments) -> Result<Downloaded, Prob
             std::fs::write(&path, contents)
                 .map_err(|error| Problem::failure(format!("{} cannot be written: {error}", path.display())))?;
         }
-        let config = config::parse("the run's config", &run.config);
-        let sequence_length = config.ok().map(|config| config.batch.sequence_length);
-        Ok(Downloaded { folder, sequence_length })
+        let config = config::parse("the run's config", &run.config).ok();
+        let sequence_length = config.as_ref().map(|config| config.batch.sequence_length);
+        let pairs = config.is_some_and(|config| {
+            config.objective.kind == ObjectiveKind::Classify && config.data.pair_column.is_some()
+        });
+        Ok(Downloaded { folder, sequence_length, pairs })
     })
 }
 
@@ -175,4 +226,32 @@ fn choose(run: &str, checkpoints: &[Checkpoint], step: Option<u64>) -> Result<Ch
 fn plain(file: &str) -> Result<&str, Problem> {
     let safe = Path::new(file).file_name().is_some_and(|name| name == file);
     if safe { Ok(file) } else { Err(Problem::failure(format!("`{file}` is no file name"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_has_a_tab() {
+        let parsed = Text::parse("is it?\tit is, it is".to_owned(), true).ok();
+        assert_eq!(parsed, Some(Text { first: "is it?".into(), second: Some("it is, it is".into()) }));
+        let (message, _) = Text::parse("is it?".to_owned(), true).err().unwrap().into_text_and_help();
+        assert!(message.contains("`is it?`") && message.contains("tab"), "{message}");
+        let single = Text::parse("a\tb".to_owned(), false).ok();
+        assert_eq!(single, Some(Text { first: "a\tb".into(), second: None }));
+    }
+
+    #[test]
+    fn the_coordinator_of_this_machine_is_found_as_its_own_commands_find_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = Some(folder.path());
+        let (message, help) = address(None, here).err().unwrap().into_text_and_help();
+        assert!(message.contains(&folder.path().display().to_string()), "{message}");
+        assert!(help.unwrap().contains("coordinator start"));
+        std::fs::write(folder.path().join("endpoint"), "127.0.0.1:4711\n").unwrap();
+        assert_eq!(address(None, here).ok().as_deref(), Some("127.0.0.1:4711"));
+        assert_eq!(address(Some(""), here).ok().as_deref(), Some("127.0.0.1:4711"));
+        assert_eq!(address(Some("head:1"), here).ok().as_deref(), Some("head:1"));
+    }
 }

@@ -1,8 +1,9 @@
 //! A model with its tokenizer, and what it makes of text.
 
+use super::Text;
 use crate::cli::Problem;
 use config::TokenizerConfig;
-use corpus::Tokenizer;
+use corpus::{Batch, CorpusError, Labels, Tokenizer};
 use model::{Head, Input, Missing, Model, hugging_face};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -52,24 +53,25 @@ impl Predictor {
         &self.labels
     }
 
-    /// One prediction for each text.
-    pub fn predict(&self, texts: &[String]) -> Result<Vec<Prediction>, Problem> {
+    /// Whether a text as a whole gets a label, not each of its words.
+    pub fn classifies(&self) -> bool {
+        matches!(self.model.head(), Head::SequenceClassifier { .. })
+    }
+
+    /// One prediction for each text; all are pairs, or none is.
+    pub fn predict(&self, texts: &[Text]) -> Result<Vec<Prediction>, Problem> {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        match self.model.head() {
-            Head::SequenceClassifier { .. } => self.classify(texts),
-            _ => self.tag(texts),
-        }
+        let predictions = if self.classifies() { self.classify(texts) } else { self.tag(texts) };
+        predictions.map_err(|error| Problem::failure(error.to_string()))
     }
 
-    fn ids(&self, text: &str) -> Result<Vec<u32>, Problem> {
-        self.tokenizer.encode(text).map_err(|error| Problem::failure(error.to_string()))
-    }
-
-    fn classify(&self, texts: &[String]) -> Result<Vec<Prediction>, Problem> {
-        let rows = texts.iter().map(|text| self.ids(text)).collect::<Result<Vec<_>, _>>()?;
-        let input = self.input(&rows);
+    fn classify(&self, texts: &[Text]) -> Result<Vec<Prediction>, CorpusError> {
+        let first: Vec<&str> = texts.iter().map(|text| text.first.as_str()).collect();
+        let second: Option<Vec<&str>> = texts.iter().map(|text| text.second.as_deref()).collect();
+        let batch = corpus::text_batch(&self.tokenizer, &first, second.as_deref(), self.length)?;
+        let input = self.input(&batch);
         let probabilities = tch::no_grad(|| {
             let hidden = self.model.encode(&input, false);
             let logits = self.model.class_logits(&hidden, input.mask.as_ref(), false);
@@ -78,61 +80,38 @@ impl Predictor {
         Ok(matrix(&probabilities).into_iter().map(Prediction::Class).collect())
     }
 
-    fn tag(&self, texts: &[String]) -> Result<Vec<Prediction>, Problem> {
-        let mut rows = Vec::new();
-        let mut words = Vec::new();
-        for text in texts {
-            let mut row = Vec::new();
-            let mut first_pieces = Vec::new();
-            for word in text.split_whitespace() {
-                // A word without a piece (control characters only) still has its place in the answer.
-                let pieces = self.ids(word)?;
-                first_pieces.push((word.to_owned(), (!pieces.is_empty()).then_some(row.len() + 1)));
-                row.extend(pieces);
-            }
-            rows.push(row);
-            words.push(first_pieces);
-        }
-        let input = self.input(&rows);
-        let width = usize::try_from(input.ids.size()[1]).unwrap_or(0);
+    fn tag(&self, texts: &[Text]) -> Result<Vec<Prediction>, CorpusError> {
+        let sentences: Vec<Vec<&str>> = texts.iter().map(|text| text.first.split_whitespace().collect()).collect();
+        let batch = corpus::word_batch(&self.tokenizer, &sentences, self.length)?;
+        let input = self.input(&batch);
         let probabilities = tch::no_grad(|| {
             let hidden = self.model.encode(&input, false);
             self.model.token_logits(&hidden, false).softmax(-1, Kind::Double)
         });
         let probabilities = matrix(&probabilities.reshape([-1, self.labels.len() as i64]));
-        let answers = words.into_iter().enumerate().map(|(index, words)| {
-            let tags = words.into_iter().map(|(word, at)| {
-                let at = at.filter(|at| at + 1 < self.length.min(width + 1));
-                let tag = at.and_then(|at| best(&probabilities[index * width + at]));
-                (word, tag)
-            });
-            Prediction::Tags(tags.collect())
+        let Labels::Tags(numbers) = &batch.labels else { unreachable!("a batch of words has tags") };
+        let width = batch.sequence_length;
+        let answers = sentences.iter().zip(numbers.chunks(width).zip(probabilities.chunks(width)));
+        let answers = answers.map(|(words, (numbers, probabilities))| {
+            let mut tags: Vec<_> = words.iter().map(|word| ((*word).to_owned(), None)).collect();
+            for (number, probabilities) in numbers.iter().zip(probabilities) {
+                // Not a word's first piece: IGNORED, which is negative.
+                if let Some((_, tag)) = usize::try_from(*number).ok().and_then(|number| tags.get_mut(number)) {
+                    *tag = best(probabilities);
+                }
+            }
+            Prediction::Tags(tags)
         });
         Ok(answers.collect())
     }
 
-    /// `[CLS] row [SEP]`, cut at the model's length and padded to the longest.
-    fn input(&self, rows: &[Vec<u32>]) -> Input {
-        let special = self.tokenizer.special();
-        let room = self.length.saturating_sub(2);
-        let width = rows.iter().map(|row| row.len().min(room)).max().unwrap_or(0) + 2;
-        let mut ids = Vec::with_capacity(rows.len() * width);
-        let mut mask = Vec::with_capacity(rows.len() * width);
-        for row in rows {
-            let real = row.len().min(room);
-            ids.push(i64::from(special.classify));
-            ids.extend(row[..real].iter().map(|id| i64::from(*id)));
-            ids.push(i64::from(special.separator));
-            mask.extend(std::iter::repeat_n(true, real + 2));
-            ids.extend(std::iter::repeat_n(i64::from(special.pad), width - real - 2));
-            mask.extend(std::iter::repeat_n(false, width - real - 2));
-        }
-        let size = [rows.len() as i64, width as i64];
-        let padded = mask.iter().any(|real| !real);
+    fn input(&self, batch: &Batch) -> Input {
+        let size = [batch.samples as i64, batch.sequence_length as i64];
+        let tensor = |values: &[i64]| Tensor::from_slice(values).reshape(size).to_device(self.device);
         Input {
-            ids: Tensor::from_slice(&ids).reshape(size).to_device(self.device),
-            segments: None,
-            mask: padded.then(|| Tensor::from_slice(&mask).reshape(size).to_device(self.device)),
+            ids: tensor(&batch.ids),
+            segments: batch.segment_ids.as_deref().map(tensor),
+            mask: batch.mask.as_ref().map(|mask| Tensor::from_slice(mask).reshape(size).to_device(self.device)),
         }
     }
 }
@@ -166,6 +145,82 @@ pub fn best(probabilities: &[f64]) -> Option<(usize, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use config::{ModelConfig, Pooling};
+
+    const WORDS: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\nsea\nwind\nship\n##s\n";
+
+    /// A small BERT of random weights, large enough to tell inputs apart, as a folder.
+    fn write_model(folder: &Path, head: Head) -> Model {
+        let tokenizer = Tokenizer::from_bytes("vocab.txt", WORDS.as_bytes(), true).unwrap();
+        let config = ModelConfig {
+            layers: Some(1),
+            hidden: Some(16),
+            heads: Some(2),
+            intermediate: Some(16),
+            max_positions: Some(16),
+            initializer_range: Some(0.5),
+            ..ModelConfig::default()
+        };
+        let shape = config.shape(tokenizer.size() as i64, 16);
+        let model = Model::new(&shape, head, 3, Device::Cpu).unwrap();
+        let mut files = hugging_face::side_files(&shape, model.head(), tokenizer.bytes()).unwrap();
+        let named: Vec<_> = model.parameters().into_iter().map(|it| (it.name, it.tensor)).collect();
+        files.push(("model.safetensors", model::safetensors_io::write(&named).unwrap()));
+        for (name, bytes) in files {
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+        model
+    }
+
+    fn text(first: &str, second: Option<&str>) -> Text {
+        Text { first: first.into(), second: second.map(str::to_owned) }
+    }
+
+    #[test]
+    fn the_second_text_of_a_pair_is_in_segment_1() {
+        let folder = tempfile::tempdir().unwrap();
+        let head = Head::SequenceClassifier { labels: vec!["a".into(), "b".into()], pooling: Pooling::Cls };
+        let model = write_model(folder.path(), head);
+        let predictor = Predictor::open(folder.path(), None, Device::Cpu).ok().unwrap();
+        let pairs = [text("the wind", Some("ships")), text("the sea", Some("the wind the ship"))];
+        let Prediction::Class(predicted) = &predictor.predict(&pairs).ok().unwrap()[0] else { panic!("no class") };
+        // [CLS] the wind [SEP] ship ##s [SEP], padded by one beside the longer pair.
+        let expected = |segments: &[i64]| {
+            let input = Input {
+                ids: Tensor::from_slice(&[2i64, 5, 7, 3, 8, 9, 3]).unsqueeze(0),
+                segments: Some(Tensor::from_slice(segments).unsqueeze(0)),
+                mask: None,
+            };
+            let logits = model.class_logits(&model.encode(&input, false), None, false);
+            matrix(&logits.detach().softmax(-1, Kind::Double)).remove(0)
+        };
+        let off = |other: &[f64]| (predicted[0] - other[0]).abs();
+        assert!(off(&expected(&[0, 0, 0, 0, 1, 1, 1])) < 1e-5, "{predicted:?}");
+        assert!(off(&expected(&[0; 7])) > 1e-3, "the segments make no difference here: {predicted:?}");
+    }
+
+    #[test]
+    fn every_word_has_its_tag_and_those_that_do_not_fit_have_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = write_model(folder.path(), Head::TokenClassifier { labels: vec!["a".into(), "b".into()] });
+        let predictor = Predictor::open(folder.path(), Some(8), Device::Cpu).ok().unwrap();
+        let texts = [text("ships \u{7} wind", None), text("the ship the ship the ship the", None)];
+        let predictions = predictor.predict(&texts).ok().unwrap();
+        let Prediction::Tags(tags) = &predictions[0] else { panic!("no tags") };
+        // ship ##s, nothing that the tokenizer keeps, wind.
+        let input = Input { ids: Tensor::from_slice(&[2i64, 8, 9, 1, 7, 3]).unsqueeze(0), segments: None, mask: None };
+        let logits = model.token_logits(&model.encode(&input, false), false).detach().squeeze_dim(0);
+        let expected = matrix(&logits.softmax(-1, Kind::Double));
+        let words: Vec<&str> = tags.iter().map(|(word, _)| word.as_str()).collect();
+        assert_eq!(words, ["ships", "\u{7}", "wind"]);
+        for ((word, tag), place) in tags.iter().zip([1, 3, 4]) {
+            let ((tag, score), (right, sure)) = (tag.unwrap(), best(&expected[place]).unwrap());
+            assert!(tag == right && (score - sure).abs() < 1e-5, "{word}: {score} and not {sure}");
+        }
+        let Prediction::Tags(tags) = &predictions[1] else { panic!("no tags") };
+        assert_eq!(tags.iter().filter(|(_, tag)| tag.is_some()).count(), 6);
+        assert_eq!((tags.len(), tags[6].1), (7, None));
+    }
 
     #[test]
     fn a_cased_vocabulary_is_read_as_one() {

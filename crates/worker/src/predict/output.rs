@@ -1,5 +1,6 @@
 //! Predictions on standard output.
 
+use super::Text;
 use super::model::{Prediction, Predictor, best};
 use crate::cli::Problem;
 use serde_json::{Map, Value, json};
@@ -17,7 +18,7 @@ impl Printer {
     }
 
     /// One line for each text.
-    pub fn print(&mut self, predictor: &Predictor, texts: &[String]) -> Result<(), Problem> {
+    pub fn print(&mut self, predictor: &Predictor, texts: &[Text]) -> Result<(), Problem> {
         let labels = predictor.labels();
         let mut out = std::io::stdout().lock();
         for (text, prediction) in texts.iter().zip(predictor.predict(texts)?) {
@@ -35,11 +36,13 @@ impl Printer {
     }
 }
 
-fn plain(text: &str, labels: &[String], prediction: &Prediction) -> String {
+fn plain(text: &Text, labels: &[String], prediction: &Prediction) -> String {
     match prediction {
         Prediction::Class(probabilities) => {
             let (label, probability) = best(probabilities).unwrap_or_default();
-            format!("{}\t{probability:.4}\t{text}", labels[label])
+            let Text { first, second } = text;
+            let second = second.as_ref().map(|second| format!("\t{second}")).unwrap_or_default();
+            format!("{}\t{probability:.4}\t{first}{second}", labels[label])
         }
         Prediction::Tags(words) => {
             let tagged = words.iter().map(|(word, tag)| format!("{word}/{}", tag.map_or("?", |(tag, _)| &labels[tag])));
@@ -48,13 +51,17 @@ fn plain(text: &str, labels: &[String], prediction: &Prediction) -> String {
     }
 }
 
-fn json_line(text: &str, labels: &[String], prediction: &Prediction) -> Value {
+fn json_line(text: &Text, labels: &[String], prediction: &Prediction) -> Value {
+    let mut line = json!({ "text": text.first });
+    if let Some(second) = &text.second {
+        line["pair"] = json!(second);
+    }
     match prediction {
         Prediction::Class(probabilities) => {
             let (label, score) = best(probabilities).unwrap_or_default();
             let scores: Map<String, Value> =
                 labels.iter().zip(probabilities).map(|(label, score)| (label.clone(), json!(score))).collect();
-            json!({ "text": text, "label": labels[label], "score": score, "scores": scores })
+            (line["label"], line["score"], line["scores"]) = (json!(labels[label]), json!(score), json!(scores));
         }
         Prediction::Tags(words) => {
             let tags: Vec<Value> = words
@@ -64,9 +71,10 @@ fn json_line(text: &str, labels: &[String], prediction: &Prediction) -> Value {
                     json!({ "word": word, "tag": label, "score": tag.map(|(_, score)| score) })
                 })
                 .collect();
-            json!({ "text": text, "tags": tags })
+            line["tags"] = json!(tags);
         }
     }
+    line
 }
 
 #[cfg(test)]
@@ -76,11 +84,18 @@ mod tests {
     #[test]
     fn lines_say_what_was_predicted() {
         let labels = ["neg".to_owned(), "pos".to_owned()];
+        let text = |first: &str, second: Option<&str>| Text { first: first.into(), second: second.map(str::to_owned) };
         let class = Prediction::Class(vec![0.25, 0.75]);
-        assert_eq!(plain("a film", &labels, &class), "pos\t0.7500\ta film");
-        assert_eq!(json_line("a film", &labels, &class)["scores"]["neg"], 0.25);
+        assert_eq!(plain(&text("a film", None), &labels, &class), "pos\t0.7500\ta film");
+        let line = json_line(&text("a film", None), &labels, &class);
+        assert_eq!((&line["text"], &line["scores"]["neg"]), (&json!("a film"), &json!(0.25)));
+        assert_eq!(line.get("pair"), None);
+        let pair = text("why?", Some("so"));
+        assert_eq!(plain(&pair, &labels, &class), "pos\t0.7500\twhy?\tso");
+        assert_eq!(json_line(&pair, &labels, &class)["pair"], "so");
         let tags = Prediction::Tags(vec![("a".into(), Some((1, 0.9))), ("b".into(), None)]);
-        assert_eq!(plain("a b", &labels, &tags), "a/pos b/?");
-        assert_eq!(json_line("a b", &labels, &tags)["tags"][1], json!({"word": "b", "tag": null, "score": null}));
+        assert_eq!(plain(&text("a b", None), &labels, &tags), "a/pos b/?");
+        let line = json_line(&text("a b", None), &labels, &tags);
+        assert_eq!(line["tags"][1], json!({"word": "b", "tag": null, "score": null}));
     }
 }
