@@ -89,7 +89,8 @@ fn probe(corpus: &Arc<Corpus>, checked: &config::CheckedConfig) -> Result<Probe,
     let mut loader = Loader::new(Arc::clone(corpus), tokenizer, checked);
     loader.assign(&[(SlotId(0), Cursor::default())]);
     let step = loader.next(SlotId(0)).map_err(corpus_problem)?;
-    let segment = step.segments.first();
+    // A unit of empty rows comes as 0 of 0, and tells nothing of the others.
+    let segment = step.segments.iter().find(|segment| segment.total > 0);
     let tokens: usize = step
         .batches
         .iter()
