@@ -100,6 +100,9 @@ async fn from_submission_to_completion() {
     let path = done.checkpoints[0].path.clone() + "/model.safetensors";
     std::fs::write(&path, "weights after stop 3").unwrap();
     let (code, verified, complaint) = server.command(&["checkpoints", "verify", "small@3", "--json"]).await;
+    let config = std::fs::read_to_string(out.join("tokenizer_config.json")).unwrap();
+    assert_eq!(config, r#"{"unk_token": "<unk>"}"#, "the checkpoint's own, whatever its special tokens are");
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 5, "and no partial file");
     assert_eq!(code, 1);
     assert!(verified.contains("model.safetensors") && complaint.contains("altered"), "{verified}{complaint}");
     server.wait_until(&run, "the mark of it", |run| !run.checkpoints[0].verified).await;

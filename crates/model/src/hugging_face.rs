@@ -7,7 +7,6 @@ pub use config_json::from_config_json;
 
 use crate::error::ModelError;
 use crate::heads::Head;
-use crate::network::Model;
 use crate::safetensors_io;
 use config::ModelShape;
 use std::path::Path;
@@ -49,6 +48,10 @@ pub fn read_folder(path: &Path) -> Result<Folder, ModelError> {
 /// The files beside `model.safetensors` that make a folder which `transformers` loads: name and contents of
 /// `config.json`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`. `tokenizer` is a
 /// tokenizer.json.
+///
+/// `transformers` loads it with no missing and no unexpected key, with one exception: it has no BERT classifier that
+/// pools by the mean, so there it reports the pooler as missing (`coordinator checkpoints export` warns of it). The
+/// vocabulary has the rows that pad it, which the export leaves out.
 pub fn side_files(
     shape: &ModelShape,
     head: &Head,
@@ -61,21 +64,4 @@ pub fn side_files(
         ("tokenizer_config.json", special.tokenizer_config(shape).into_bytes()),
         ("special_tokens_map.json", special.map().into_bytes()),
     ])
-}
-
-/// Writes a folder that `transformers` loads with no missing and no unexpected key, with one exception: it has no BERT
-/// classifier that pools by the mean, so there it reports the pooler as missing. `tokenizer` is a tokenizer.json. The
-/// vocabulary keeps the rows that padded it: `vocab_size` = rows.
-pub fn write_folder(model: &Model, tokenizer: &[u8], out: &Path) -> Result<(), ModelError> {
-    let parameters: Vec<_> = model.parameters().into_iter().map(|p| (p.name, p.tensor)).collect();
-    let mut files = side_files(model.shape(), model.head(), tokenizer)?;
-    files.push(("model.safetensors", safetensors_io::write(&parameters)?));
-    std::fs::create_dir_all(out).map_err(ModelError::file(out))?;
-    for (name, bytes) in files {
-        // A full disk leaves a `.partial`, never half a file under the real name.
-        let partial = out.join(format!("{name}.partial"));
-        std::fs::write(&partial, bytes).map_err(ModelError::file(&partial))?;
-        std::fs::rename(&partial, out.join(name)).map_err(ModelError::file(&partial))?;
-    }
-    Ok(())
 }

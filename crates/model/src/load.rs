@@ -2,7 +2,7 @@
 
 use crate::error::ModelError;
 use crate::layout::Entry;
-use config::{Architecture, ModelShape};
+use config::{Architecture, ModelShape, VOCABULARY_MULTIPLE};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor, no_grad};
 
@@ -44,7 +44,10 @@ pub(crate) fn load(
         match found.remove(&entry.name) {
             None if keep => report.missing.push(entry.name.clone()),
             None => broken.push(format!("{} is missing", entry.name)),
-            Some(source) if source.size() == entry.size => copies.push((target, source)),
+            Some(source) if source.size() == entry.size => copies.push((target.shallow_clone(), source)),
+            Some(source) if missing == Missing::Keep && is_unpadded(entry, source) => {
+                copies.push((target.narrow(0, 0, source.size()[0]), source));
+            }
             Some(source) if is_word_table(&entry.name) && source.dim() == 2 && source.size()[1] == entry.size[1] => {
                 return Err(ModelError::Vocabulary { expected: entry.size[0], found: source.size()[0] });
             }
@@ -60,11 +63,27 @@ pub(crate) fn load(
     report.unexpected = found.into_keys().collect();
     report.loaded = copies.len();
     no_grad(|| {
-        for (target, source) in copies {
-            target.shallow_clone().f_copy_(source)?;
+        for (mut target, source) in copies {
+            target.f_copy_(source)?;
         }
         Ok(report)
     })
+}
+
+/// Whether `source` has a row for each token, and `entry` the same rounded up to the multiple that the default of
+/// `model.vocabulary` is (an export has no rows that no token uses). The rest keep their values.
+fn is_unpadded(entry: &Entry, source: &Tensor) -> bool {
+    let of_vocabulary = is_word_table(&entry.name) || is_vocabulary_bias(&entry.name);
+    let (found, expected) = (source.size(), &entry.size);
+    of_vocabulary
+        && found.len() == expected.len()
+        && found[1..] == expected[1..]
+        && (found[0]..found[0] + VOCABULARY_MULTIPLE).contains(&expected[0])
+        && expected[0] % VOCABULARY_MULTIPLE == 0
+}
+
+fn is_vocabulary_bias(name: &str) -> bool {
+    name == "cls.predictions.bias" || name == "decoder.bias"
 }
 
 fn is_word_table(name: &str) -> bool {

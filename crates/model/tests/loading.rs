@@ -152,7 +152,43 @@ fn broken_files_are_named() {
     std::fs::write(folder.path().join("model.safetensors"), &bytes).unwrap();
     assert!(read().starts_with("safetensors: "), "{}", read());
 
-    let model = make(Architecture::Bert, Head::MaskedLm, 1);
-    let error = hugging_face::write_folder(&model, b"not json", folder.path()).unwrap_err().to_string();
+    let sides = hugging_face::side_files(&shape(Architecture::Bert), &Head::MaskedLm, b"not json");
+    let error = sides.unwrap_err().to_string();
     assert!(error.starts_with("tokenizer.json: "), "{error}");
+}
+
+#[test]
+fn the_rows_of_an_export_are_padded_again() {
+    for (architecture, words, bias) in [
+        (Architecture::Bert, "bert.embeddings.word_embeddings.weight", "cls.predictions.bias"),
+        (Architecture::Modern, "model.embeddings.tok_embeddings.weight", "decoder.bias"),
+    ] {
+        let source = named(&make(architecture, Head::MaskedLm, 1));
+        let cut = |rows: i64| -> Vec<(String, Tensor)> {
+            let cut = |(name, tensor): &(String, Tensor)| {
+                let of_vocabulary = name == words || name == bias;
+                (name.clone(), if of_vocabulary { tensor.narrow(0, 0, rows) } else { tensor.shallow_clone() })
+            };
+            source.iter().map(cut).collect()
+        };
+        let mut target = make(architecture, Head::MaskedLm, 2);
+        let drawn = named(&target);
+        let report = target.load_parameters(&cut(33), Missing::Keep).unwrap();
+        assert_eq!(report, LoadReport { loaded: source.len(), ..LoadReport::default() });
+        for (((name, loaded), (_, expected)), (_, drawn)) in named(&target).iter().zip(&source).zip(&drawn) {
+            if name == words || name == bias {
+                assert!(loaded.narrow(0, 0, 33).equal(&expected.narrow(0, 0, 33)), "{name}");
+                assert!(loaded.narrow(0, 33, 7).equal(&drawn.narrow(0, 33, 7)), "{name}: the rest is as drawn");
+            } else {
+                assert!(loaded.equal(expected), "{name}");
+            }
+        }
+        // 32 rows would be padded to 32; and a checkpoint of this very model has all its rows.
+        for (rows, missing) in [(32, Missing::Keep), (33, Missing::Refuse)] {
+            match target.load_parameters(&cut(rows), missing) {
+                Err(ModelError::Vocabulary { expected: 40, found }) => assert_eq!(found, rows),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@ use crate::objective;
 use crate::state::{State, optimizer_key};
 use config::{
     Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ModelSize, ObjectiveKind, ReduceMode, TagScheme,
+    VOCABULARY_MULTIPLE,
 };
 use corpus::Tokenizer;
 use kernels::fixed_point;
@@ -225,11 +226,13 @@ impl Recipe<'_> {
 }
 
 /// The shape of a model that starts from another one's encoder: the source's, but dropout and how new heads are drawn
-/// may be chosen anew. What the config says otherwise must agree.
+/// may be chosen anew. What the config says otherwise must agree. An exported source has a row for each token and no
+/// more; here the rows are padded again, as those of a new model are.
 fn inherit(source: ModelShape, config: &ModelConfig) -> Result<ModelShape, String> {
     let said = |key: &str, said: String, is: String| {
         Err(format!("model.{key}: {said}, but the model of init.from has {is}: leave it out, or start from another"))
     };
+    let padded = (source.vocabulary as u64).next_multiple_of(VOCABULARY_MULTIPLE as u64) as i64;
     if config.architecture != Architecture::default() && config.architecture != source.architecture {
         return said("architecture", format!("{:?}", config.architecture), format!("{:?}", source.architecture));
     }
@@ -238,7 +241,7 @@ fn inherit(source: ModelShape, config: &ModelConfig) -> Result<ModelShape, Strin
         ("hidden", config.hidden, source.hidden),
         ("heads", config.heads, source.heads),
         ("intermediate", config.intermediate, source.intermediate),
-        ("vocabulary", config.vocabulary, source.vocabulary),
+        ("vocabulary", config.vocabulary.filter(|rows| *rows != padded), source.vocabulary),
         ("max_positions", config.max_positions, source.max_positions),
     ] {
         if let Some(value) = value
@@ -271,7 +274,8 @@ fn inherit(source: ModelShape, config: &ModelConfig) -> Result<ModelShape, Strin
     let dropout = config.dropout.unwrap_or(source.dropout);
     let attention_dropout = config.attention_dropout.or(config.dropout).unwrap_or(source.attention_dropout);
     let initializer_range = config.initializer_range.unwrap_or(source.initializer_range);
-    Ok(ModelShape { dropout, attention_dropout, initializer: config.initializer, initializer_range, ..source })
+    let (vocabulary, initializer) = (config.vocabulary.unwrap_or(padded), config.initializer);
+    Ok(ModelShape { vocabulary, dropout, attention_dropout, initializer, initializer_range, ..source })
 }
 
 fn file<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a [u8], TrainError> {
@@ -306,6 +310,13 @@ mod tests {
         .unwrap();
         assert_eq!((told.dropout, told.attention_dropout), (0.3, 0.3));
         assert_eq!((told.initializer, told.initializer_range), (Initializer::TruncatedNormal, 0.05));
+        // Rows of tokens alone, as an export has them.
+        let of = |rows: i64, vocabulary| {
+            let source = ModelShape { vocabulary: rows, ..ModelConfig::default().shape(1000, 128) };
+            inherit(source, &ModelConfig { vocabulary, ..ModelConfig::default() }).map(|shape| shape.vocabulary)
+        };
+        assert_eq!((of(998, None), of(998, Some(998)), of(998, Some(1000))), (Ok(1000), Ok(998), Ok(1000)));
+        assert!(of(998, Some(1008)).is_err_and(|text| text.contains("model.vocabulary: 1008")));
         type Change = fn(&mut ModelConfig);
         let refused: [(&str, Change); 5] = [
             ("architecture", |config| config.architecture = Architecture::Modern),

@@ -1,6 +1,47 @@
 //! From pretraining to a tagger and a classifier, to predictions and to a Hugging Face folder.
 
 use e2e::{Cluster, Output, WORDS};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Exports a run where tests/golden/check_export.py looks, if `cargo xtask test` says where that is; and what was said.
+fn export(cluster: &Cluster, run: &str, name: &str) -> (PathBuf, Output) {
+    let root = std::env::var_os("TRIREME_EXPORT_DIR").map_or_else(|| cluster.path("exports"), PathBuf::from);
+    let folder = root.join(format!("exported-{name}"));
+    let out = folder.display().to_string();
+    let said = cluster.coordinator(&["checkpoints", "export", "--format", "hf", run, "--out", &out, "--json"]);
+    let said = said.expect_code(0);
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(path.extension().is_some_and(|ending| ending != "partial"), "{} is left", path.display());
+    }
+    // 30 tokens; the model in training has 32 rows.
+    let checkpoints = cluster.show(run)["checkpoints"].as_array().unwrap().clone();
+    let stored = PathBuf::from(checkpoints.last().unwrap()["path"].as_str().unwrap());
+    assert_eq!((rows(&stored), rows(&folder)), (32, 30));
+    (folder, said)
+}
+
+/// Every metric of a run stands in docs/reference/contract.md.
+fn assert_documented(shown: &Value) {
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/contract.md")).unwrap();
+    for key in shown["metrics"].as_object().unwrap().keys() {
+        assert!(page.contains(&format!("`{key}`")), "{key}");
+    }
+}
+
+/// `vocab_size` of a folder's config.json.
+fn rows(folder: &Path) -> u64 {
+    let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+    config["vocab_size"].as_u64().unwrap()
+}
+
+/// What we make of some texts, beside the model, for check_export.py to compare with what transformers does.
+fn write_predictions(folder: &Path, predictions: &[Value]) {
+    let lines: String = predictions.iter().map(|line| format!("{line}\n")).collect();
+    std::fs::write(folder.join("predictions.jsonl"), lines).unwrap();
+}
 
 #[test]
 fn a_pretrained_model_becomes_a_tagger_that_predicts_and_is_exported() {
@@ -27,6 +68,8 @@ fn a_pretrained_model_becomes_a_tagger_that_predicts_and_is_exported() {
     assert!(shown["metrics"]["eval/accuracy"].as_f64().unwrap() > 0.9, "{:#}", shown["metrics"]);
     assert!(shown["metrics"]["eval/macro_f1"].is_f64(), "{:#}", shown["metrics"]);
     cluster.verify_ledger(&tagger);
+    assert_documented(&shown);
+    assert_documented(&cluster.show(&pretrained));
 
     let text = "the old sailor sees a ship .";
     let predict = |arguments: &[&str]| {
@@ -44,17 +87,20 @@ fn a_pretrained_model_becomes_a_tagger_that_predicts_and_is_exported() {
     let at_step = predict(&["--checkpoint", "tagger@60", "--text", text]);
     assert_eq!(at_step.stdout.trim(), "the/D old/J sailor/N sees/V a/D ship/N ./.");
 
-    let folder = cluster.path("exported");
+    let (folder, said) = export(&cluster, "tagger", "tagger");
+    assert_eq!((said.json()["warnings"].clone(), said.stderr.as_str()), (json!([]), ""));
+    write_predictions(&folder, &[line]);
     let folder = folder.to_str().unwrap();
-    cluster.coordinator(&["checkpoints", "export", "--format", "hf", "tagger", "--out", folder]).expect_code(0);
-    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
-        assert!(cluster.path("exported").join(file).exists(), "{file}");
-    }
     assert_eq!(predict(&["--model", folder, "--text", text]).stdout, at_step.stdout);
     let file = cluster.path("texts.txt");
     std::fs::write(&file, format!("{text}\n").repeat(70)).unwrap();
     let many = predict(&["--model", folder, "--file", file.to_str().unwrap()]);
     assert_eq!(many.stdout, at_step.stdout.repeat(70));
+
+    // Where no address is named, the coordinator that was started on this machine is asked.
+    let mut command = cluster.command("worker");
+    command.env_remove("TRIREME_COORDINATOR").args(["predict", "--checkpoint", "tagger@60", "--text", text]);
+    assert_eq!(Output::of(command.args(["--threads", "1"])).expect_code(0).stdout, at_step.stdout);
 
     let missing = Output::of(cluster.command("worker").args(["predict", "--checkpoint", "tagger@61", "--text", "x"]));
     missing.expect_code(1).says(&["no checkpoint of step 61", "60"]);
@@ -68,9 +114,8 @@ fn a_classifier_starts_from_an_exported_folder() {
     cluster.add_workers(1);
     let pretrained = cluster.submit(&[]);
     cluster.until_completed(&pretrained);
-    let folder = cluster.path("exported");
-    let folder = folder.to_str().unwrap();
-    cluster.coordinator(&["checkpoints", "export", "--format", "hf", "tiny", "--out", folder]).expect_code(0);
+    let (folder, _) = export(&cluster, "tiny", "pretraining");
+    let folder = folder.display().to_string();
 
     let run = cluster.submit(&[
         &format!("data.paths=[\"{}\"]", cluster.corpus.classified.display()),
@@ -87,9 +132,52 @@ fn a_classifier_starts_from_an_exported_folder() {
     let shown = cluster.show(&run);
     assert!(shown["metrics"]["eval/accuracy"].as_f64().unwrap() > 0.8, "{:#}", shown["metrics"]);
     assert!(shown["metrics"]["eval/mcc"].is_f64(), "{:#}", shown["metrics"]);
+    assert_documented(&shown);
     let mut command = cluster.command("worker");
     command.args(["predict", "--checkpoint", "classifier", "--json", "--threads", "1"]);
     command.args(["--text", "every dog sees the dog .", "--text", "a ship leaves the city ."]);
     let lines = Output::of(&mut command).expect_code(0).json_lines();
     assert_eq!((&lines[0]["label"], &lines[1]["label"]), (&"alive".into(), &"other".into()), "{lines:#?}");
+    // transformers has no such classifier: who exports it is told.
+    let (exported, said) = export(&cluster, "classifier", "classifier-mean");
+    said.says(&["WARNING", "predictions are WRONG", "worker predict --model"]);
+    assert_eq!(said.json()["warnings"].as_array().map(Vec::len), Some(1));
+    write_predictions(&exported, &lines);
+
+    // Pairs: the class is that of the second text, and the run says by itself that there are two.
+    let texts = std::fs::read_to_string(&cluster.corpus.classified).unwrap();
+    let rows: Vec<Value> = texts.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let pairs = rows.iter().zip(rows.iter().cycle().skip(1));
+    let pairs =
+        pairs.map(|(a, b)| json!({"text": a["text"], "pair": b["text"], "label": b["label"]}).to_string() + "\n");
+    let file = cluster.path("pairs.jsonl");
+    std::fs::write(&file, pairs.collect::<String>()).unwrap();
+    let run = cluster.submit(&[
+        &format!("data.paths=[\"{}\"]", file.display()),
+        "data.pair_column=pair",
+        "data.label_column=label",
+        &format!("init.from=hf:{folder}"),
+        "run.kind=finetune",
+        "run.name=pairs",
+        "run.steps=30",
+        "objective.kind=classify",
+        "optimizer.learning_rate=3e-3",
+    ]);
+    cluster.until_completed(&run);
+    let (exported, said) = export(&cluster, "pairs", "pairs");
+    assert_eq!(said.json()["warnings"], json!([]));
+    let predict = |arguments: &[&str], text: &str| {
+        let mut command = cluster.command("worker");
+        Output::of(command.arg("predict").args(arguments).args(["--text", text, "--threads", "1", "--json"]))
+    };
+    let pair = "every dog sees the dog .\ta ship leaves the city .";
+    let line = predict(&["--checkpoint", "pairs"], pair).expect_code(0).json();
+    assert_eq!(
+        (&line["text"], &line["pair"]),
+        (&json!("every dog sees the dog ."), &json!("a ship leaves the city ."))
+    );
+    let exported_path = exported.to_str().unwrap();
+    assert_eq!(predict(&["--model", exported_path, "--pairs"], pair).expect_code(0).json(), line);
+    predict(&["--checkpoint", "pairs"], "every dog").expect_code(1).says(&["the model labels pairs", "a tab"]);
+    write_predictions(&exported, &[line]);
 }

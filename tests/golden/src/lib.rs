@@ -2,8 +2,9 @@
 //!
 //! The fixtures come from `fixtures/make.py`; `fixtures/README.md` says what is in them.
 
+use model::{Model, hugging_face, safetensors_io};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
 /// The path of a fixture.
@@ -15,7 +16,7 @@ pub fn path(name: &str) -> PathBuf {
 pub fn tensors(name: &str) -> BTreeMap<String, Tensor> {
     let path = path(name);
     let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let tensors = model::safetensors_io::read(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let tensors = safetensors_io::read(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     tensors.into_iter().collect()
 }
 
@@ -31,4 +32,17 @@ pub fn difference(got: &Tensor, expected: &Tensor) -> f64 {
 pub fn assert_close(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
     let off = difference(got, expected);
     assert!(off <= tolerance, "{name}: off by {off:e}, more than {tolerance:e}\ngot {got:?}, expected {expected:?}");
+}
+
+/// Writes what a checkpoint holds of a model, which is a Hugging Face folder. `tokenizer` is a tokenizer.json.
+pub fn write_folder(model: &Model, tokenizer: &[u8], out: &Path) {
+    let parameters: Vec<_> = model.parameters().into_iter().map(|it| (it.name, it.tensor)).collect();
+    let sides = hugging_face::side_files(model.shape(), model.head(), tokenizer);
+    let mut files = sides.unwrap_or_else(|error| panic!("{}: {error}", out.display()));
+    let weights = safetensors_io::write(&parameters).unwrap_or_else(|error| panic!("{}: {error}", out.display()));
+    files.push(("model.safetensors", weights));
+    for (name, bytes) in files {
+        let written = std::fs::create_dir_all(out).and_then(|()| std::fs::write(out.join(name), bytes));
+        written.unwrap_or_else(|error| panic!("{}/{name}: {error}", out.display()));
+    }
 }

@@ -1,23 +1,29 @@
 //! `coordinator checkpoints export`: a folder that `transformers` loads.
 //!
-//! The files of a checkpoint have Hugging Face's names already; here they are downloaded and checked against the
-//! manifest, and the two small files that a tokenizer needs beside its own are written.
+//! A checkpoint's files have Hugging Face's names and contents already. Here they are downloaded and compared with the
+//! manifest, and the rows that only pad the vocabulary are left out. A file gets its name when all of them are right.
+
+mod vocabulary;
 
 use super::args::{Connection, ExportArguments, ExportFormat};
 use super::checkpoints::reference;
 use super::client::Client;
+use super::data::corpus_problem;
 use super::output;
 use super::problem::Problem;
 use crate::data_dir;
 use proto::v1;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::io::AsyncWriteExt;
 
-/// What is taken of a checkpoint.
-const FILES: [&str; 3] = ["config.json", "tokenizer.json", "model.safetensors"];
+/// What is taken of a checkpoint; config.json comes last, because it makes a folder a model.
+const FILES: [&str; 5] = [WEIGHTS, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", CONFIG];
+const WEIGHTS: &str = "model.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
+const CONFIG: &str = "config.json";
 
 pub async fn run(connection: &Connection, arguments: ExportArguments) -> Result<ExitCode, Problem> {
     let ExportArguments { checkpoint, format: ExportFormat::Hf, out, json } = arguments;
@@ -28,112 +34,168 @@ pub async fn run(connection: &Connection, arguments: ExportArguments) -> Result<
     tokio::fs::create_dir_all(&out)
         .await
         .map_err(|error| Problem::failure(format!("cannot create {}: {error}", out.display())))?;
+    let mut files = Vec::new();
     for name in FILES {
         let file = manifest.files.iter().find(|file| file.name == name).ok_or_else(|| {
             Problem::failure(format!("the checkpoint at step {} of run {} has no {name}", exact.step, exact.run))
         })?;
-        download(&client, &exact, file, &out.join(name)).await?;
+        files.push(download(&client, &exact, file, &out).await?);
     }
-    write_tokenizer_files(&out)?;
+    let finishing = tokio::task::spawn_blocking(move || finish(files));
+    let warning = finishing.await.map_err(|error| Problem::failure(format!("writing the folder: {error}")))??;
     if json {
         output::json(&json!({
             "run": exact.run, "generation": exact.generation, "step": exact.step, "path": out.display().to_string(),
+            "warnings": warning.as_slice(),
         }))?;
     } else {
         output::line(&out.display().to_string())?;
-        output::message(&format!("step {} of run {}; load it with AutoModel.from_pretrained", exact.step, exact.run));
+    }
+    match warning {
+        Some(warning) => output::message(&format!("WARNING: {warning}")),
+        None if json => {}
+        None => {
+            output::message(&format!(
+                "step {} of run {}; load it with AutoModel.from_pretrained",
+                exact.step, exact.run
+            ));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// One file: it appears under its name only when every byte is right.
+/// A file that does not have its name yet, and that is gone if it never gets it.
+struct Partial {
+    name: &'static str,
+    folder: PathBuf,
+}
+
+impl Partial {
+    fn path(&self) -> PathBuf {
+        self.folder.join(format!("{}.partial", self.name))
+    }
+
+    fn failed(&self, error: &dyn std::fmt::Display) -> Problem {
+        Problem::failure(format!("cannot write {}: {error}", self.folder.join(self.name).display()))
+    }
+
+    fn move_into_place(self) -> Result<(), Problem> {
+        data_dir::move_into_place(&self.path(), &self.folder.join(self.name)).map_err(|error| self.failed(&error))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // It has its name, or is of no use.
+        let _ = std::fs::remove_file(self.path());
+    }
+}
+
+/// One file, every byte of which is as it was written.
 async fn download(
     client: &Client,
     checkpoint: &v1::CheckpointRef,
     file: &v1::CheckpointFile,
-    path: &Path,
-) -> Result<(), Problem> {
-    let failed = |error: std::io::Error| Problem::failure(format!("cannot write {}: {error}", path.display()));
+    folder: &Path,
+) -> Result<Partial, Problem> {
+    let name = FILES.into_iter().find(|name| file.name == *name).expect("only what is listed is asked for");
+    let partial = Partial { name, folder: folder.to_owned() };
     let request = v1::DownloadRequest { checkpoint: Some(checkpoint.clone()), file: file.name.clone() };
     let mut chunks = client.checkpoints().download(request).await?.into_inner();
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let mut out = tokio::fs::File::create(&partial).await.map_err(failed)?;
+    let mut out = tokio::fs::File::create(partial.path()).await.map_err(|error| partial.failed(&error))?;
     let mut hasher = blake3::Hasher::new();
     let mut bytes = 0_u64;
     while let Some(chunk) = chunks.message().await? {
         hasher.update(&chunk.data);
         bytes += chunk.data.len() as u64;
-        out.write_all(&chunk.data).await.map_err(failed)?;
+        out.write_all(&chunk.data).await.map_err(|error| partial.failed(&error))?;
     }
-    out.sync_all().await.map_err(failed)?;
-    drop(out);
+    out.sync_all().await.map_err(|error| partial.failed(&error))?;
     if bytes != file.bytes || hasher.finalize().as_bytes() != file.blake3.as_slice() {
-        // A partial file of no use.
-        let _ = tokio::fs::remove_file(&partial).await;
         return Err(Problem::failure(format!("{} of step {} is damaged in the store", file.name, checkpoint.step))
             .help(format!("`coordinator checkpoints verify {}@{}` tells more", checkpoint.run, checkpoint.step)));
     }
-    data_dir::move_into_place(Path::new(&partial), path).map_err(failed)
+    Ok(partial)
 }
 
-/// What `AutoTokenizer` needs beside tokenizer.json.
-fn write_tokenizer_files(folder: &Path) -> Result<(), Problem> {
-    let read = |name: &str| -> Result<Value, Problem> {
-        let path = folder.join(name);
-        let broken = |error: String| Problem::failure(format!("{}: {error}", path.display()));
-        let text = std::fs::read(&path).map_err(|error| broken(error.to_string()))?;
-        serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))
-    };
-    let (tokenizer, model) = (read("tokenizer.json")?, read("config.json")?);
-    let special = json!({
-        "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]",
-    });
-    let mut config = special.clone();
-    let lowercase = find(&tokenizer["normalizer"], "lowercase").and_then(Value::as_bool).unwrap_or(false);
-    config["tokenizer_class"] = json!("PreTrainedTokenizerFast");
-    config["do_lower_case"] = json!(lowercase);
-    config["model_max_length"] = model["max_position_embeddings"].clone();
-    config["clean_up_tokenization_spaces"] = json!(true);
-    config["model_input_names"] = match model["model_type"].as_str() {
-        Some("modernbert") => json!(["input_ids", "attention_mask"]),
-        _ => json!(["input_ids", "token_type_ids", "attention_mask"]),
-    };
-    for (name, value) in [("special_tokens_map.json", &special), ("tokenizer_config.json", &config)] {
-        let path = folder.join(name);
-        let text = serde_json::to_string_pretty(value).map_err(std::io::Error::from)?;
-        let partial = folder.join(format!("{name}.partial"));
-        let written = std::fs::File::create(&partial).and_then(|mut file| {
-            writeln!(file, "{text}")?;
-            file.sync_all()?;
-            data_dir::move_into_place(&partial, &path)
-        });
-        written.map_err(|error| Problem::failure(format!("cannot write {}: {error}", path.display())))?;
+/// Cuts the vocabulary and gives the files their names; what a user must know of them, if anything.
+fn finish(files: Vec<Partial>) -> Result<Option<String>, Problem> {
+    let path = |name: &str| files.iter().find(|file| file.name == name).map(Partial::path).unwrap_or_default();
+    let broken =
+        |name: &str, error: &dyn std::fmt::Display| Problem::failure(format!("the checkpoint's {name}: {error}"));
+    let read = |name: &str| std::fs::read(path(name)).map_err(|error| broken(name, &error));
+    let mut config: Value = serde_json::from_slice(&read(CONFIG)?).map_err(|error| broken(CONFIG, &error))?;
+    if let Some(rows) = config["vocab_size"].as_u64() {
+        let tokenizer = corpus::Tokenizer::from_bytes(TOKENIZER, &read(TOKENIZER)?, true).map_err(corpus_problem)?;
+        let tokens = tokenizer.size() as u64;
+        if tokens < rows {
+            vocabulary::cut(&path(WEIGHTS), rows, tokens).map_err(|error| broken(WEIGHTS, &error))?;
+            config["vocab_size"] = json!(tokens);
+            let written = std::fs::File::create(path(CONFIG)).and_then(|mut file| {
+                writeln!(file, "{config:#}")?;
+                file.sync_all()
+            });
+            written.map_err(|error| broken(CONFIG, &error))?;
+        }
     }
-    Ok(())
+    for file in files {
+        file.move_into_place()?;
+    }
+    Ok(warning(&config))
 }
 
-/// A field of a normalizer, or of one in a sequence of them.
-fn find<'a>(normalizer: &'a Value, field: &str) -> Option<&'a Value> {
-    normalizer.get(field).or_else(|| normalizer["normalizers"].as_array()?.iter().find_map(|inner| find(inner, field)))
+/// Of a model that `transformers` loads as something else.
+fn warning(config: &Value) -> Option<String> {
+    let pools_by_mean = config["model_type"] == "bert"
+        && config["architectures"][0] == "BertForSequenceClassification"
+        && config["classifier_pooling"] == "mean";
+    pools_by_mean.then(|| {
+        "this classifier was trained with objective.pooling = \"mean\", and transformers has no BERT that does that. \
+         BertForSequenceClassification puts a pooler of random weights in its place: its predictions are WRONG. Either \
+         label text with `worker predict --model`; or, in Python, give the mean of `model.bert(...).last_hidden_state` \
+         over the real tokens to `model.classifier`; or train with objective.pooling = \"cls\""
+            .to_owned()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn partial(folder: &Path, name: &'static str, contents: &str) -> Partial {
+        let partial = Partial { name, folder: folder.to_owned() };
+        std::fs::write(partial.path(), contents).unwrap();
+        partial
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
     #[test]
-    fn the_tokenizer_files_follow_the_tokenizer_and_the_model() {
+    fn nothing_is_left_of_what_failed() {
         let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, value: Value| std::fs::write(folder.path().join(name), value.to_string()).unwrap();
-        write("tokenizer.json", json!({"normalizer": {"type": "BertNormalizer", "lowercase": true}}));
-        write("config.json", json!({"model_type": "bert", "max_position_embeddings": 512}));
-        write_tokenizer_files(folder.path()).unwrap();
-        let text = std::fs::read_to_string(folder.path().join("tokenizer_config.json")).unwrap();
-        let written: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(written["do_lower_case"], true);
-        assert_eq!(written["model_max_length"], 512);
-        assert_eq!(written["mask_token"], "[MASK]");
-        assert!(folder.path().join("special_tokens_map.json").exists());
+        let files = vec![partial(folder.path(), WEIGHTS, "x"), partial(folder.path(), CONFIG, "{")];
+        assert!(finish(files).unwrap_err().to_string().contains("config.json"));
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+        let files = vec![partial(folder.path(), WEIGHTS, "x"), partial(folder.path(), CONFIG, "{}")];
+        assert_eq!(finish(files).unwrap(), None);
+        assert_eq!(names(folder.path()), [CONFIG, WEIGHTS]);
+    }
+
+    #[test]
+    fn a_bert_that_pools_by_the_mean_comes_with_a_warning() {
+        let config = |class: &str, pooling: &str| {
+            let kind = if class.starts_with("Modern") { "modernbert" } else { "bert" };
+            json!({"model_type": kind, "architectures": [class], "classifier_pooling": pooling})
+        };
+        let told = warning(&config("BertForSequenceClassification", "mean")).unwrap();
+        assert!(told.contains("predictions are WRONG") && told.contains("worker predict --model"), "{told}");
+        assert_eq!(warning(&config("BertForSequenceClassification", "cls")), None);
+        assert_eq!(warning(&config("ModernBertForSequenceClassification", "mean")), None);
+        assert_eq!(warning(&json!({})), None);
     }
 }

@@ -302,6 +302,11 @@ impl FakeWorker {
         self.reports.send(v1::WorkerMessage { kind: Some(report) }).await.unwrap();
     }
 
+    /// False if the session has ended.
+    pub async fn try_report(&self, report: Report) -> bool {
+        self.reports.send(v1::WorkerMessage { kind: Some(report) }).await.is_ok()
+    }
+
     /// None when the session has ended.
     pub async fn next(&mut self) -> Option<Directive> {
         let message = tokio::time::timeout(PATIENCE, self.directives.message()).await.expect("a directive");
@@ -338,19 +343,9 @@ impl FakeWorker {
 
     /// Uploads this rank's part of a checkpoint of the present step.
     pub async fn checkpoint(&self, server: &Server, training: &FakeTraining) -> bool {
-        let reference = v1::CheckpointRef {
-            run: training.assign.run.clone(),
-            generation: training.assign.generation,
-            step: training.step,
-        };
-        let mut model = format!("weights after step {}", training.step).into_bytes();
-        model.resize(model.len() + training.padding, 7);
-        let tokenizer = br#"{"normalizer": {"type": "BertNormalizer", "lowercase": true}}"#.to_vec();
-        let hf = br#"{"model_type": "modernbert", "max_position_embeddings": 512}"#.to_vec();
+        let reference = training.reference();
         let mut files = Vec::new();
-        for (name, content) in
-            [("model.safetensors", model), ("config.json", hf), ("tokenizer.json", tokenizer), ("state.json", vec![])]
-        {
+        for (name, content) in training.files() {
             upload(server, &reference, name, &content).await.unwrap();
             files.push(v1::CheckpointFile {
                 name: name.to_owned(),
@@ -435,6 +430,27 @@ impl FakeTraining {
         let slots: Vec<_> = (0..config.batch.slots).map(|slot| (SlotId(slot), Cursor::default())).collect();
         loader.assign(&slots);
         Self { assign, step: 0, digest: Digest::default(), padding: 0, loader }
+    }
+
+    /// The checkpoint of the present step.
+    pub fn reference(&self) -> v1::CheckpointRef {
+        v1::CheckpointRef { run: self.assign.run.clone(), generation: self.assign.generation, step: self.step }
+    }
+
+    /// What is in it.
+    pub fn files(&self) -> [(&'static str, Vec<u8>); 6] {
+        let mut model = format!("weights after step {}", self.step).into_bytes();
+        model.resize(model.len() + self.padding, 7);
+        let tokenizer = br#"{"normalizer": {"type": "BertNormalizer", "lowercase": true}}"#.to_vec();
+        let hf = br#"{"model_type": "modernbert", "max_position_embeddings": 512}"#.to_vec();
+        [
+            ("model.safetensors", model),
+            ("config.json", hf),
+            ("tokenizer.json", tokenizer),
+            ("tokenizer_config.json", b"{\"unk_token\": \"<unk>\"}".to_vec()),
+            ("special_tokens_map.json", b"{}".to_vec()),
+            ("state.json", vec![]),
+        ]
     }
 
     /// From a checkpoint: the data order is computed again up to there.
