@@ -10,6 +10,7 @@ mod health;
 mod ledger;
 mod metrics;
 mod on_thread;
+mod parent;
 mod refusals;
 mod rendezvous;
 mod rendezvous_service;

@@ -28,6 +28,12 @@ async fn nothing_without_the_token_but_health_and_reflection() {
         let mut metrics = v1::metrics_client::MetricsClient::new(channel.clone());
         let query = metrics.query(v1::QueryMetricsRequest::default()).await;
         assert_eq!(query.unwrap_err().code(), Code::Unauthenticated);
+        let mut workers = v1::workers_client::WorkersClient::new(channel.clone());
+        let list = workers.list(v1::ListWorkersRequest::default()).await;
+        assert_eq!(list.unwrap_err().code(), Code::Unauthenticated);
+        let drain = workers.drain(v1::WorkerRequest::default()).await;
+        assert_eq!(drain.unwrap_err().code(), Code::Unauthenticated);
+        assert!(services(channel.clone()).await.iter().any(|name| name == "trireme.v1.Workers"));
         let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
         let request = tonic_health::pb::HealthCheckRequest { service: "trireme.v1.Runs".to_owned() };
         assert_eq!(health.check(request).await.unwrap().into_inner().status, 1);
@@ -39,6 +45,25 @@ async fn nothing_without_the_token_but_health_and_reflection() {
     assert_eq!(code, 4);
     assert!(message.contains("token"), "{message}");
     server.stop().await;
+}
+
+/// What reflection lists.
+async fn services(channel: support::Authenticated) -> Vec<String> {
+    use reflection::server_reflection_request::MessageRequest;
+    use reflection::server_reflection_response::MessageResponse;
+    use tonic_reflection::pb::v1 as reflection;
+    let request = reflection::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = reflection::server_reflection_client::ServerReflectionClient::new(channel);
+    let mut answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap().into_inner();
+    match answers.message().await.unwrap().unwrap().message_response {
+        Some(MessageResponse::ListServicesResponse(list)) => {
+            list.service.into_iter().map(|service| service.name).collect()
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,6 +143,23 @@ async fn bad_runs_are_refused_when_they_are_submitted() {
     std::fs::write(path.join("empty.jsonl"), "").unwrap();
     std::fs::write(path.join("nulls.jsonl"), "{\"text\": null}\n".repeat(4)).unwrap();
     std::fs::write(path.join("broken.jsonl"), "{\"text\": \"ship\"}\n{\"text\": ").unwrap();
+    // Other models to start from: one of another size, and one whose vocabulary is too small.
+    for (name, hf) in [
+        ("large", r#"{"model_type": "bert", "num_hidden_layers": 24, "hidden_size": 1024}"#),
+        ("narrow", r#"{"model_type": "bert", "num_hidden_layers": 1, "vocab_size": 8}"#),
+        ("gpt", r#"{"model_type": "gpt2"}"#),
+    ] {
+        std::fs::create_dir(path.join(name)).unwrap();
+        std::fs::write(path.join(name).join("config.json"), hf).unwrap();
+        std::fs::write(path.join(name).join("model.safetensors"), "").unwrap();
+    }
+    let from = |name: &str| {
+        let mut like_that = config(path, 6) + &format!("\n[init]\nfrom = \"hf:{}/{name}\"\n", path.display());
+        for chosen in ["architecture = \"modern\"", "hidden = 16", "heads = 2"] {
+            like_that = like_that.replace(chosen, "");
+        }
+        like_that
+    };
     let server = Server::start(&path.join("data")).await;
     let good = config(path, 6);
     let cases: Vec<(String, &[&str])> = vec![
@@ -132,6 +174,9 @@ async fn bad_runs_are_refused_when_they_are_submitted() {
         (good.replace("layers = 1", "layers = 1\n max_positions = 8"), &["max_positions"]),
         (good.clone() + "\n[init]\nfrom = \"run:nobody\"\n", &["init.from", "nobody"]),
         (good.clone() + "\n[init]\nfrom = \"hf:/nowhere\"\n", &["/nowhere", "config.json"]),
+        (from("large"), &["model.layers", "24"]),
+        (from("narrow"), &["8 rows"]),
+        (from("gpt"), &["gpt2", "config.json"]),
     ];
     for (config, wanted) in cases {
         let refused = server.runs().await.submit(v1::SubmitRequest { config: config.clone() }).await;

@@ -5,16 +5,14 @@ use super::clock::Clock;
 use super::corpora::{self, Corpora, Opened, blocking};
 use super::driver::RunDetails;
 use super::on_thread::OnThread;
-use super::runs::find;
-use super::wire;
-use config::{CheckedConfig, InitSource, ModelShape};
+use super::parent::{self, Parent};
+use config::{CheckedConfig, ModelShape};
 use control::RunSpec;
 use corpus::Loader;
 use proto::{Failure, FailureKind};
-use std::path::Path;
 use std::sync::Arc;
 use store::Reader;
-use types::{Cursor, RunId, SlotId, Step};
+use types::{Cursor, RunId, SlotId};
 
 /// A run that may be queued.
 #[derive(Debug)]
@@ -38,10 +36,10 @@ pub async fn check(
 ) -> Result<Submission, Failure> {
     let invalid = |error: config::ConfigError| Failure::new(FailureKind::Invalid, error.to_string());
     let config = config::parse("config", text).map_err(invalid)?.check("config").map_err(invalid)?;
-    let parent = parent(&config, reader, repository).await?;
+    let Parent { pin: parent, shape } = parent::of(&config, reader, repository).await?;
     let (opened, shape) = blocking({
         let config = config.clone();
-        move || open(&config)
+        move || open(&config, shape)
     })
     .await?;
     let budget = checkpoint_bytes(&shape).saturating_mul(checkpoints_kept(&config));
@@ -54,11 +52,12 @@ pub async fn check(
 }
 
 /// Opens the data and makes the first samples of one slot from it.
-fn open(config: &CheckedConfig) -> Result<(Arc<Opened>, ModelShape), Failure> {
+fn open(config: &CheckedConfig, inherited: Option<ModelShape>) -> Result<(Arc<Opened>, ModelShape), Failure> {
     let failure = |error: corpus::CorpusError| corpora::failure(&error);
     let Opened { corpus, tokenizer } = corpora::open(config)?;
     let size = i64::try_from(tokenizer.size()).unwrap_or(i64::MAX);
-    let shape = config.model.shape(size, i64::try_from(config.batch.sequence_length).unwrap_or(i64::MAX));
+    let length = i64::try_from(config.batch.sequence_length).unwrap_or(i64::MAX);
+    let shape = inherited.unwrap_or_else(|| config.model.shape(size, length));
     corpus::check_vocabulary(&tokenizer, &shape).map_err(failure)?;
     let mut loader = Loader::new(Arc::clone(&corpus), Arc::clone(&tokenizer), config);
     loader.assign(&[(SlotId(0), Cursor::default())]);
@@ -84,68 +83,6 @@ fn checkpoint_bytes(shape: &ModelShape) -> u64 {
     let layer = (4 * hidden + 3 * intermediate).saturating_mul(hidden);
     let values = embeddings.saturating_add(number(shape.layers).saturating_mul(layer));
     u64::try_from(values.saturating_mul(3 * 4)).unwrap_or(u64::MAX)
-}
-
-/// The checkpoint of another run that this one starts from, or a look at the folder that it does.
-async fn parent(
-    config: &CheckedConfig,
-    reader: &OnThread<Reader>,
-    repository: &Arc<Repository>,
-) -> Result<Option<Pin>, Failure> {
-    let from = &config.init.from;
-    match config
-        .init
-        .source()
-        .map_err(|message| Failure::new(FailureKind::Invalid, format!("`init.from`: {message}")))?
-    {
-        InitSource::Seed => Ok(None),
-        InitSource::HuggingFace { path } => {
-            for name in ["config.json", "model.safetensors"] {
-                if !Path::new(&path).join(name).is_file() {
-                    let message = format!(
-                        "`init.from` = `{from}`: there is no file {path}/{name}\n  help: name a folder with Hugging \
-                         Face's config.json and model.safetensors, as `checkpoints export --format hf` writes it"
-                    );
-                    return Err(Failure::new(FailureKind::Invalid, message));
-                }
-            }
-            Ok(None)
-        }
-        InitSource::Run { run, step } => {
-            let row = find(reader, &run).await.map_err(|failure| {
-                Failure::new(FailureKind::Invalid, format!("`init.from` = `{from}`: {}", failure.message))
-            })?;
-            let found = match step {
-                None => repository.newest_good(&row.id, row.step).await?.0,
-                Some(step) => {
-                    let run = row.id.clone();
-                    let rows = reader.call(move |reader| reader.checkpoints(&run)).await;
-                    let rows = rows.map_err(wire::database_failure)?;
-                    rows.into_iter().rev().map(|row| row.id).find(|id| id.step == Step(step))
-                }
-            };
-            let Some(id) = found else {
-                let which =
-                    step.map_or("no good checkpoint yet".to_owned(), |step| format!("no checkpoint at step {step}"));
-                let message = format!(
-                    "`init.from` = `{from}`: run {} has {which}\n  help: `coordinator checkpoints list {}` shows what \
-                     there is",
-                    row.id, row.id
-                );
-                return Err(Failure::new(FailureKind::Invalid, message));
-            };
-            // From here on retention leaves it; what is verified now is what the run will find.
-            let pin = repository.pin(id).await;
-            let id = pin.id();
-            let problems = repository.store().verify(id).await.map_err(checkpoints::failure)?;
-            if problems.is_empty() {
-                return Ok(Some(pin));
-            }
-            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            let message = format!("`init.from` = `{from}`: checkpoint {id} is damaged: {}", problems.join("; "));
-            Err(Failure::new(FailureKind::Corrupt, message))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,239 @@
+//! What a run starts from: `init.from`, looked at when the run is submitted. The trainer does the same again with the
+//! weights; here a person is still there to be told.
+
+use super::checkpoints::{self, Pin, Repository};
+use super::on_thread::OnThread;
+use super::runs::find;
+use super::wire;
+use config::{Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ModelSize, ObjectiveKind};
+use futures::TryStreamExt;
+use proto::{Failure, FailureKind};
+use serde_json::{Map, Value};
+use std::path::Path;
+use std::sync::Arc;
+use store::{CheckpointId, Reader};
+use types::Step;
+
+/// What a run starts from.
+#[derive(Debug, Default)]
+pub struct Parent {
+    /// The checkpoint, kept until the run's row does.
+    pub pin: Option<Pin>,
+    /// The shape that the run's model gets from it.
+    pub shape: Option<ModelShape>,
+}
+
+fn invalid(message: String) -> Failure {
+    Failure::new(FailureKind::Invalid, message)
+}
+
+/// Finds what `init.from` names, and checks that the config fits it.
+pub async fn of(
+    config: &CheckedConfig,
+    reader: &OnThread<Reader>,
+    repository: &Arc<Repository>,
+) -> Result<Parent, Failure> {
+    let from = &config.init.from;
+    let source = config.init.source().map_err(|message| invalid(format!("`init.from`: {message}")))?;
+    match source {
+        InitSource::Seed => Ok(Parent::default()),
+        InitSource::HuggingFace { path } => {
+            for name in ["config.json", "model.safetensors"] {
+                if !Path::new(&path).join(name).is_file() {
+                    return Err(invalid(format!(
+                        "`init.from` = `{from}`: there is no file {path}/{name}\n  help: name a folder with Hugging \
+                         Face's config.json and model.safetensors, as `checkpoints export --format hf` writes it; it \
+                         has to be there on every worker's host, too"
+                    )));
+                }
+            }
+            let file = Path::new(&path).join("config.json");
+            let text = std::fs::read(&file)
+                .map_err(|error| invalid(format!("`init.from` = `{from}`: cannot read {}: {error}", file.display())))?;
+            Ok(Parent { pin: None, shape: Some(inherited(config, &text)?) })
+        }
+        InitSource::Run { run, step } => {
+            let row = find(reader, &run)
+                .await
+                .map_err(|failure| invalid(format!("`init.from` = `{from}`: {}", failure.message)))?;
+            let found = match step {
+                None => repository.newest_good(&row.id, row.step).await?.0,
+                Some(step) => {
+                    let run = row.id.clone();
+                    let rows = reader.call(move |reader| reader.checkpoints(&run)).await;
+                    let rows = rows.map_err(wire::database_failure)?;
+                    rows.into_iter().rev().map(|row| row.id).find(|id| id.step == Step(step))
+                }
+            };
+            let Some(id) = found else {
+                let which =
+                    step.map_or("no good checkpoint yet".to_owned(), |step| format!("no checkpoint at step {step}"));
+                return Err(invalid(format!(
+                    "`init.from` = `{from}`: run {} has {which}\n  help: `coordinator checkpoints list {}` shows what \
+                     there is",
+                    row.id, row.id
+                )));
+            };
+            // From here on retention leaves it; what is verified now is what the run will find.
+            let pin = repository.pin(id).await;
+            let id = pin.id();
+            let problems = repository.store().verify(id).await.map_err(checkpoints::failure)?;
+            if !problems.is_empty() {
+                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                let message = format!("`init.from` = `{from}`: checkpoint {id} is damaged: {}", problems.join("; "));
+                return Err(Failure::new(FailureKind::Corrupt, message));
+            }
+            let text = read(repository, id).await?;
+            Ok(Parent { shape: Some(inherited(config, &text)?), pin: Some(pin) })
+        }
+    }
+}
+
+/// A checkpoint's config.json.
+async fn read(repository: &Repository, id: &CheckpointId) -> Result<Vec<u8>, Failure> {
+    let (_, content) = repository.store().open_file(id, "config.json").await.map_err(checkpoints::failure)?;
+    let chunks: Vec<_> = content.try_collect().await.map_err(checkpoints::failure)?;
+    Ok(chunks.concat())
+}
+
+/// The shape of the model that starts from the one with this config.json, if the config fits it.
+fn inherited(config: &CheckedConfig, text: &[u8]) -> Result<ModelShape, Failure> {
+    let from = &config.init.from;
+    let source = shape(text, &config.model)
+        .map_err(|message| invalid(format!("`init.from` = `{from}`: its config.json cannot be used: {message}")))?;
+    agree(&source, &config.model).map_err(invalid)?;
+    let length = i64::try_from(config.batch.sequence_length).unwrap_or(i64::MAX);
+    if length > source.max_positions {
+        return Err(invalid(format!(
+            "`batch.sequence_length` = {length} is more than the {} positions of the model of `init.from`\n  help: \
+             shorten it to {} or less",
+            source.max_positions, source.max_positions
+        )));
+    }
+    if config.objective.kind == ObjectiveKind::MlmNsp && source.segment_types < 2 {
+        let message = "`objective.kind` = `mlm_nsp` needs segments, which the model of `init.from` does not have\n  \
+                       help: use `mlm`";
+        return Err(invalid(message.to_owned()));
+    }
+    Ok(source)
+}
+
+/// What Hugging Face's config.json says of a model's size; what it leaves out is as Hugging Face has it.
+fn shape(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
+    let object: Map<String, Value> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let (architecture, defaults) = match object.get("model_type").and_then(Value::as_str) {
+        Some("bert") => (Architecture::Bert, [30_522, 768, 12, 12, 3_072, 512]),
+        Some("modernbert") => (Architecture::Modern, [50_368, 768, 22, 12, 1_152, 8_192]),
+        other => {
+            let found = other.unwrap_or("nothing");
+            return Err(format!("`model_type` is {found}; `bert` and `modernbert` are supported"));
+        }
+    };
+    let keys = [
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+    ];
+    let mut numbers = defaults;
+    for (number, key) in numbers.iter_mut().zip(keys) {
+        if let Some(value) = object.get(key) {
+            *number = value.as_i64().filter(|value| *value > 0).ok_or_else(|| format!("`{key}` is {value}"))?;
+        }
+    }
+    let [vocabulary, hidden, layers, heads, intermediate, max_positions] = numbers;
+    let segment_types = match (architecture, object.get("type_vocab_size").and_then(Value::as_i64)) {
+        (Architecture::Modern, _) => 0,
+        (Architecture::Bert, types) => types.unwrap_or(2),
+    };
+    // What has nothing to do with sizes is the trainer's to check.
+    let rest = config.shape(vocabulary, max_positions);
+    Ok(ModelShape {
+        architecture,
+        vocabulary,
+        hidden,
+        layers,
+        heads,
+        intermediate,
+        max_positions,
+        segment_types,
+        ..rest
+    })
+}
+
+/// What the config says of the model must be so.
+fn agree(source: &ModelShape, config: &ModelConfig) -> Result<(), String> {
+    let differs = |key: &str, said: String, is: String| {
+        Err(format!(
+            "`model.{key}` = {said}, but the model of `init.from` has {is}\n  help: leave it out, or start from another"
+        ))
+    };
+    if config.architecture != Architecture::default() && config.architecture != source.architecture {
+        return differs("architecture", format!("{:?}", config.architecture), format!("{:?}", source.architecture));
+    }
+    for (key, said, is) in [
+        ("layers", config.layers, source.layers),
+        ("hidden", config.hidden, source.hidden),
+        ("heads", config.heads, source.heads),
+        ("intermediate", config.intermediate, source.intermediate),
+        ("vocabulary", config.vocabulary, source.vocabulary),
+        ("max_positions", config.max_positions, source.max_positions),
+    ] {
+        if let Some(said) = said.filter(|said| *said != is) {
+            return differs(key, said.to_string(), is.to_string());
+        }
+    }
+    if config.size != ModelSize::default() {
+        let wanted = config.shape(source.vocabulary, 8);
+        if (wanted.layers, wanted.hidden) != (source.layers, source.hidden) {
+            return differs(
+                "size",
+                format!("{:?}", config.size),
+                format!("{} layers × {}", source.layers, source.hidden),
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LARGE: &str = r#"{"model_type": "bert", "hidden_size": 1024, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "intermediate_size": 4096}"#;
+
+    fn config(model: &str) -> CheckedConfig {
+        let text = format!(
+            "[run]\nname = \"r\"\nkind = \"finetune\"\nsteps = 10\n[data]\npaths = [\"/c\"]\nlabel_column = \"l\"\n\
+             [tokenizer]\npath = \"/t\"\n[batch]\nslots = 1\nmicro_batch = 1\nsequence_length = 513\n[init]\n\
+             from = \"hf:/m\"\n[objective]\nkind = \"classify\"\n[model]\n{model}"
+        );
+        config::parse("r", &text).unwrap().check("r").unwrap()
+    }
+
+    #[test]
+    fn the_sizes_are_those_of_the_other_model() {
+        let model = ModelConfig::default();
+        let large = shape(LARGE.as_bytes(), &model).unwrap();
+        assert_eq!((large.layers, large.hidden, large.vocabulary, large.max_positions), (24, 1024, 30_522, 512));
+        let modern = shape(br#"{"model_type": "modernbert"}"#, &model).unwrap();
+        assert_eq!((modern.layers, modern.segment_types), (22, 0));
+        assert!(shape(br#"{"model_type": "gpt2"}"#, &model).unwrap_err().contains("gpt2"));
+        assert!(shape(br#"{"model_type": "bert", "hidden_size": 0}"#, &model).unwrap_err().contains("hidden_size"));
+    }
+
+    #[test]
+    fn a_config_that_does_not_fit_is_refused() {
+        let refused = |model: &str, text: &str| inherited(&config(model), text.as_bytes()).unwrap_err().message;
+        assert!(refused("layers = 2", LARGE).contains("model.layers"));
+        assert!(refused("size = \"base\"", LARGE).contains("model.size"));
+        assert!(refused("architecture = \"modern\"", LARGE).contains("model.architecture"));
+        assert!(refused("", LARGE).contains("sequence_length"));
+        assert!(refused("", "{").contains("config.json"));
+        let longer = LARGE.replace("\"bert\",", "\"bert\", \"max_position_embeddings\": 1024,");
+        assert_eq!(inherited(&config("layers = 24"), longer.as_bytes()).unwrap().layers, 24);
+    }
+}
