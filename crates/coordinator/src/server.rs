@@ -11,6 +11,7 @@ mod ledger;
 mod metrics;
 mod on_thread;
 mod parent;
+mod proof;
 mod refusals;
 mod rendezvous;
 mod rendezvous_service;

@@ -80,6 +80,14 @@ async fn from_submission_to_completion() {
     for field in ["samples", "epochs", "chain"] {
         assert_eq!(shown["coverage"][field], ledger[field], "{field}");
     }
+    assert_eq!(ledger["deep"], false);
+    let (code, deep, complaint) = server.command(&["ledger", "verify", &run, "--deep", "--json"]).await;
+    assert_eq!(code, 0, "{complaint}");
+    let deep: Value = serde_json::from_str(&deep).unwrap();
+    assert_eq!(deep["deep"], true);
+    for field in ["ok", "samples", "epochs", "chain", "steps", "missing", "duplicates"] {
+        assert_eq!(deep[field], ledger[field], "{field}");
+    }
     let (code, verified, _) = server.command(&["checkpoints", "verify", "small@3", "--json"]).await;
     assert_eq!((code, verified.trim()), (0, r#"{"ok":true,"problems":[]}"#));
     let out = folder.path().join("export");
@@ -205,13 +213,37 @@ async fn a_duplicated_segment_does_not_pass_the_ledger() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn units_reported_shorter_than_they_are_pass_the_ledger_until_they_are_counted() {
+    let (_folder, server, run) = small_run(2).await;
+    let mut worker = FakeWorker::join(&server, "alpha", None).await;
+    let mut training = FakeTraining::new(worker.assigned().await);
+    let mut segments = training.compute();
+    // All is as it should be, but that the units are said to be shorter by one.
+    for segment in &mut segments {
+        segment.total -= 1;
+    }
+    training.digest = types::Digest::default().chain_samples(types::Step(1), &segments);
+    worker.progress(&training, segments).await;
+    server.wait_until(&run, "step 1", |run| run.step == 1).await;
+    let (code, text, complaint) = server.command(&["ledger", "verify", &run]).await;
+    assert_eq!(code, 0, "{complaint}");
+    assert!(text.contains("as the workers reported it") && text.contains("--deep"), "{text}");
+    let (code, text, complaint) = server.command(&["ledger", "verify", &run, "--deep"]).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(complaint.contains("but its unit makes"), "{complaint}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_of_a_run_at_work_holds() {
     const STEPS: u64 = 400;
     let (_folder, server, run) = small_run(STEPS).await;
     let mut worker = FakeWorker::join(&server, "alpha", None).await;
     let mut training = FakeTraining::new(worker.assigned().await);
+    let (looked, may_end) = tokio::sync::oneshot::channel();
+    let mut looked = Some(looked);
     let at_work = tokio::spawn(async move {
-        for _ in 0..STEPS {
+        for _ in 1..STEPS {
             worker.step(&mut training).await;
         }
         worker
@@ -225,6 +257,11 @@ async fn the_ledger_of_a_run_at_work_holds() {
     }
     assert!(verified.iter().any(|steps| (1..STEPS).contains(steps)), "it was looked at while at work: {verified:?}");
     at_work.await.unwrap();
+        if report.steps > 0
+            && let Some(looked) = looked.take()
+        {
+            looked.send(()).unwrap();
+        }
     server.stop().await;
 }
 

@@ -7,6 +7,7 @@
 
 mod batch;
 mod corpus;
+mod counter;
 mod documents;
 mod error;
 mod import;
@@ -23,6 +24,7 @@ mod whole_file;
 
 pub use batch::{Batch, IGNORED, Labels, SlotStep};
 pub use corpus::Corpus;
+pub use counter::UnitCounter;
 pub use error::{CorpusError, ErrorKind, Place};
 pub use import::{ImportOptions, ImportReport, import_text};
 pub use loader::Loader;

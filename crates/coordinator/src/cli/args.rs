@@ -248,8 +248,21 @@ pub struct LedgerArguments {
 
 #[derive(Debug, Subcommand)]
 pub enum LedgerCommand {
-    /// Prove from the committed steps that every sample of every epoch was used exactly once.
-    Verify(RunArguments),
+    /// Prove from the committed steps that every sample of every epoch was used exactly once, in the plan's order.
+    Verify(VerifyLedgerArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyLedgerArguments {
+    /// Id, beginning of an id, name (the newest of that name) or `latest`.
+    pub run: String,
+    /// Read and tokenise the corpus again, so that how many samples each unit has is not taken on trust. Takes as long
+    /// as preparing the data did.
+    #[arg(long)]
+    pub deep: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,10 @@
 //! Runs, as people see them.
 
-use super::corpora::{Corpora, Opened, stored_config};
+use super::corpora::{Corpora, stored_config};
 use super::coverage;
 use super::driver::{Command, Question};
-use super::ledger::{self, Ledger};
 use super::on_thread::OnThread;
+use super::proof;
 use super::refusals::Refusals;
 use super::stuck::Stuck;
 use super::submit;
@@ -27,10 +27,8 @@ const EVENTS: usize = 200;
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(200);
 /// The driver answers a question at once, unless it waits for the disk.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Commits read at once.
-const COMMITS: usize = 1024;
-/// A run that goes back to a checkpoint while its ledger is read is read so often at most.
-const LEDGER_TRIES: usize = 5;
+/// Words of progress that wait for a slow reader.
+const PROGRESS: usize = 4;
 
 /// Serves `trireme.v1.Runs`.
 #[derive(Debug)]
@@ -149,52 +147,6 @@ impl RunsService {
         })?;
         self.shown.run(row).await
     }
-
-    async fn verify(&self, wanted: &str) -> Result<v1::LedgerReport, Failure> {
-        let row = find(&self.shown.reader, wanted).await?;
-        let opened = self.shown.corpora.of(row.id.as_str()).await?;
-        for _ in 0..LEDGER_TRIES {
-            // The run may go on meanwhile: what is proved is what stands now, up to this step.
-            let Some(run) = self.run(&row.id).await? else { break };
-            let report = self.walk(&run, &opened).await?;
-            // A rewind in between has mixed two histories.
-            if self.run(&row.id).await?.is_some_and(|now| now.attempt == run.attempt) {
-                return Ok(report);
-            }
-        }
-        let message = format!("run {} went back to a checkpoint again and again while it was read; try again", row.id);
-        Err(Failure::new(FailureKind::Unavailable, message))
-    }
-
-    async fn run(&self, run: &RunId) -> Result<Option<RunRow>, Failure> {
-        let run = run.clone();
-        self.shown.reader.call(move |reader| reader.run(&run)).await.map_err(wire::database_failure)
-    }
-
-    /// Proves the commits of a run up to the step that its row tells.
-    async fn walk(&self, row: &RunRow, opened: &Opened) -> Result<v1::LedgerReport, Failure> {
-        let mut ledger = Ledger::new(opened.corpus.plan().clone());
-        let mut after = Step(0);
-        loop {
-            let id = row.id.clone();
-            let read = self.shown.reader.call(move |reader| reader.commits(&id, after, COMMITS));
-            let page = read.await.map_err(wire::database_failure)?;
-            let last = page.len() < COMMITS;
-            if let Some(commit) = page.last() {
-                after = commit.step;
-            }
-            for commit in page.iter().take_while(|commit| commit.step <= row.step) {
-                ledger.add(commit.step, &commit.segments, commit.samples_digest);
-            }
-            if last || after >= row.step {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        let ledger::Report { ok, epochs, samples, duplicates, missing, chain, problems, steps } =
-            ledger.finish(row.step, row.samples_digest);
-        Ok(v1::LedgerReport { ok, epochs, samples, duplicates, missing, chain: chain.to_string(), problems, steps })
-    }
 }
 
 #[tonic::async_trait]
@@ -274,6 +226,31 @@ impl v1::runs_server::Runs for RunsService {
     }
 
     async fn verify_ledger(&self, request: Request<v1::RunRequest>) -> Result<Response<v1::LedgerReport>, Status> {
-        Ok(Response::new(self.verify(&request.into_inner().run).await?))
+        Ok(Response::new(proof::prove(&self.shown, &request.into_inner().run, None).await?))
+    }
+
+    type VerifyLedgerDeepStream = ReceiverStream<Result<v1::LedgerProgress, Status>>;
+
+    async fn verify_ledger_deep(
+        &self,
+        request: Request<v1::RunRequest>,
+    ) -> Result<Response<Self::VerifyLedgerDeepStream>, Status> {
+        let wanted = request.into_inner().run;
+        let (progress, stream) = mpsc::channel(PROGRESS);
+        let (shown, shutdown) = (self.shown.clone(), self.shutdown.clone());
+        tokio::spawn(async move {
+            let proved = tokio::select! {
+                proved = proof::prove(&shown, &wanted, Some(&progress)) => proved,
+                () = shutdown.cancelled() => Err(ending()),
+            };
+            let last = proved.map(|report| v1::LedgerProgress {
+                steps: report.steps,
+                total_steps: report.steps,
+                report: Some(report),
+            });
+            // Who asked may have gone.
+            let _ = progress.send(last.map_err(Status::from)).await;
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

@@ -17,6 +17,10 @@ fn total(plan: &Plan, slot: SlotId, turn: u64) -> u64 {
 
 /// What workers that do everything right report.
 fn steps(plan: &Plan, count: u64) -> Vec<(Step, Vec<Segment>, Digest)> {
+    steps_of(plan, count, total)
+}
+
+fn steps_of(plan: &Plan, count: u64, total: impl Fn(&Plan, SlotId, u64) -> u64) -> Vec<(Step, Vec<Segment>, Digest)> {
     let mut cursors = vec![Cursor::default(); SLOTS as usize];
     let mut chain = Digest::default();
     let mut all = Vec::new();
@@ -44,7 +48,7 @@ fn steps(plan: &Plan, count: u64) -> Vec<(Step, Vec<Segment>, Digest)> {
 }
 
 fn check(steps: &[(Step, Vec<Segment>, Digest)]) -> Report {
-    let mut ledger = Ledger::new(plan());
+    let mut ledger = Ledger::new(plan(), PER_STEP);
     for (step, segments, digest) in steps {
         ledger.add(*step, segments, *digest);
     }
@@ -67,7 +71,7 @@ fn a_faithful_run_is_proved() {
     assert!(report.ok, "{:?}", report.problems);
     assert_eq!((report.samples, report.duplicates, report.missing, report.steps), (120, 0, 0, 20));
     assert!(report.epochs >= 5, "{report:?}");
-    let nothing = Ledger::new(plan()).finish(Step(0), None);
+    let nothing = Ledger::new(plan(), PER_STEP).finish(Step(0), None);
     assert!(nothing.ok && nothing.steps == 0);
 }
 
@@ -124,15 +128,86 @@ fn a_lost_commit_is_found() {
 #[test]
 fn a_run_that_says_more_than_its_commits_is_found() {
     let steps = steps(&plan(), 8);
-    let mut ledger = Ledger::new(plan());
+    let mut ledger = Ledger::new(plan(), PER_STEP);
     for (step, segments, digest) in &steps[..7] {
         ledger.add(*step, segments, *digest);
     }
     assert!(!ledger.finish(Step(8), Some(steps[7].2)).ok);
     // Right after a rewind the run has no chain of its own, but it has a step.
-    let mut ledger = Ledger::new(plan());
+    let mut ledger = Ledger::new(plan(), PER_STEP);
     for (step, segments, digest) in &steps[..7] {
         ledger.add(*step, segments, *digest);
     }
     assert!(!ledger.finish(Step(8), None).ok);
+}
+
+#[test]
+fn a_slot_left_out_of_a_step_is_found() {
+    let mut steps = steps(&plan(), 8);
+    // A worker that does nothing for its slot in the fourth step, and goes on where it was.
+    for step in (3..7).rev() {
+        let later: Vec<Segment> = steps[step].1.iter().copied().filter(|segment| segment.slot == SlotId(1)).collect();
+        steps[step + 1].1.retain(|segment| segment.slot != SlotId(1));
+        steps[step + 1].1.extend(later);
+    }
+    steps[3].1.retain(|segment| segment.slot != SlotId(1));
+    rechain(&mut steps);
+    let report = check(&steps);
+    assert_eq!((report.duplicates, report.missing), (0, 0), "nothing but the count tells it");
+    assert_eq!(report.problems, ["step 4: slot 1 used 0 samples instead of 3"]);
+}
+
+#[test]
+fn samples_in_another_order_than_the_plans_are_found() {
+    let mut steps = steps(&plan(), 8);
+    steps[2].1.reverse();
+    rechain(&mut steps);
+    let report = check(&steps);
+    assert!(report.problems.iter().any(|problem| problem.contains("step 3: the chain")), "{report:?}");
+}
+
+/// What a worker reports to whom every unit is one sample shorter than it is.
+fn shortened(count: u64) -> Vec<(Step, Vec<Segment>, Digest)> {
+    steps_of(&plan(), count, |plan, slot, turn| total(plan, slot, turn).saturating_sub(1))
+}
+
+#[test]
+fn a_unit_reported_shorter_than_it_is_is_found() {
+    let steps = shortened(8);
+    assert!(check(&steps).ok, "the segments alone do not tell it");
+    let mut ledger = Ledger::new(plan(), PER_STEP);
+    for (epoch, unit) in ledger.unmade(steps.iter().flat_map(|(_, segments, _)| segments)) {
+        ledger.made(Dealt { epoch, unit }, (unit as u64 * 3 + epoch) % 7);
+    }
+    for (step, segments, digest) in &steps {
+        ledger.add(*step, segments, *digest);
+    }
+    let report = ledger.finish(Step(8), Some(steps[7].2));
+    assert!(!report.ok && report.missing > 0, "{report:?}");
+    assert!(report.problems.iter().any(|problem| problem.contains("but its unit makes")), "{report:?}");
+}
+
+#[test]
+fn a_faithful_run_is_proved_from_the_units_themselves() {
+    let steps = steps(&plan(), 20);
+    let mut ledger = Ledger::new(plan(), PER_STEP);
+    for (step, segments, digest) in &steps {
+        // As page after page does it.
+        for (epoch, unit) in ledger.unmade(segments) {
+            ledger.made(Dealt { epoch, unit }, (unit as u64 * 3 + epoch) % 7);
+        }
+        ledger.add(*step, segments, *digest);
+    }
+    let report = ledger.finish(Step(20), Some(steps[19].2));
+    assert!(report.ok, "{report:?}");
+    assert_eq!((report.samples, report.chain), (120, steps[19].2));
+}
+
+#[test]
+fn a_turn_beyond_all_numbers_is_a_problem_and_no_more() {
+    let mut steps = steps(&plan(), 2);
+    let last = steps[1].1.last_mut().unwrap();
+    (last.turn, last.start, last.end, last.total) = (u64::MAX, 0, 3, 3);
+    rechain(&mut steps);
+    assert!(!check(&steps).ok);
 }
