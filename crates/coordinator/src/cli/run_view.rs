@@ -59,6 +59,17 @@ pub fn run(run: &v1::Run) -> Value {
     })
 }
 
+/// `runs list --json`, one line: what is not read for a list is left out, since empty would say that there is none.
+pub fn listed(listed: &v1::Run) -> Value {
+    let mut value = run(listed);
+    if let Some(fields) = value.as_object_mut() {
+        for not_read in ["metrics", "checkpoints", "coverage", "refused", "events"] {
+            fields.remove(not_read);
+        }
+    }
+    value
+}
+
 /// `metrics --json`, one line.
 pub fn metric(metric: &v1::Metric) -> Value {
     json!({

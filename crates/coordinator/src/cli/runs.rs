@@ -15,7 +15,7 @@ pub async fn run(connection: &Connection, arguments: RunsArguments) -> Result<Ex
             let runs = client.runs().list(v1::ListRunsRequest {}).await?.into_inner().runs;
             if flag.json {
                 for run in &runs {
-                    output::json(&run_view::run(run))?;
+                    output::json(&run_view::listed(run))?;
                 }
             } else {
                 run_view::table(&runs)?;
