@@ -262,6 +262,31 @@ async fn the_ledger_of_a_run_at_work_holds() {
         {
             looked.send(()).unwrap();
         }
+    }
+    assert!(verified.iter().any(|steps| (1..STEPS).contains(steps)), "it was looked at while at work: {verified:?}");
+    at_work.await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_measured_after_the_commit_is_kept() {
+    let (_folder, server, run) = small_run(6).await;
+    let mut worker = FakeWorker::join(&server, "alpha", None).await;
+    let mut training = FakeTraining::new(worker.assigned().await);
+    let segments = training.compute();
+    let first = progress(&training, segments);
+    worker.report(Report::Progress(first.clone())).await;
+    server.wait_until(&run, "step 1", |run| run.step == 1).await;
+    // The evaluation of that step had failed in a collective: it is done again, and the step is reported with it.
+    let metric = |key: &str, value| v1::Metric { key: key.into(), value, step: 1, ..Default::default() };
+    let again = v1::Progress { metrics: vec![metric("eval/loss", 2.25), metric("loss", 77.0)], ..first };
+    worker.report(Report::Progress(again)).await;
+    worker.step(&mut training).await;
+    server.wait_until(&run, "step 2", |run| run.step == 2).await;
+    let metrics = server.metrics(&run, false).await;
+    let rows: Vec<(u32, u64, &str, f64)> =
+        metrics.iter().map(|row| (row.attempt, row.step, row.key.as_str(), row.value)).collect();
+    assert_eq!(rows, [(1, 1, "eval/loss", 2.25), (1, 1, "loss", 10.0), (1, 2, "loss", 5.0)]);
     server.stop().await;
 }
 

@@ -236,28 +236,33 @@ impl Driver {
             Command::Worker { session, event, metrics } => {
                 let claim = Claim::of(&event, &metrics);
                 if !self.sessions.is_present(session) {
-                    return self.refusals.count_report(claim);
+                    // One that came back on a new session says again there what was under way on the old one.
+                    return self.refusals.count_report(claim.filter(|claim| !claim.is_current(&self.control)));
                 }
                 let step = match &event {
                     Event::Progress { run, step, .. } => Some((run.clone(), *step)),
                     _ => None,
                 };
                 let refused = self.control.refused();
-                let committed = step.as_ref().and_then(|(run, _)| self.control.run(run)).map(|record| record.step);
+                let before = step.as_ref().and_then(|(run, _)| self.control.run(run));
+                let before = before.map(|record| (record.step, record.attempt));
                 self.control.handle(now, event);
                 // What a superseded state measured must not stand beside what the present one does.
-                if let (Some((run, step)), Some(committed)) = (step, committed)
-                    && step > committed
-                    && self.control.refused() == refused
-                {
-                    self.keep_metrics(run, step, metrics);
-                } else if self.control.refused() > refused {
+                if self.control.refused() > refused {
                     self.refusals.count_report(claim);
                 }
             }
             Command::Disconnect { worker, session } => {
                 self.sessions.remove(&worker, session);
                 self.control.handle(now, Event::WorkerDisconnected { worker, session });
+                } else if let (Some((run, step)), Some((committed, attempt))) = (step, before) {
+                    if step > committed {
+                        self.keep_metrics(run, step, metrics);
+                    } else {
+                        // An evaluation that broke off is done again when its step is committed long since.
+                        let late = metrics.into_iter().filter(is_of_evaluation).collect();
+                        batch.changes.extend(batch::metric_rows(&run, attempt, late));
+                    }
             }
             Command::Submit { run, spec, details, done } => {
                 self.refusals.know(&run);
@@ -330,14 +335,22 @@ impl Driver {
 
     /// Metrics become rows with the commit of their step, whoever's report it is that commits it.
     fn keep_metrics(&mut self, run: RunId, step: Step, metrics: Vec<v1::Metric>) {
-        if !metrics.is_empty() {
-            self.early_metrics.entry((run, step)).or_insert(metrics);
+        if metrics.is_empty() {
+            return;
         }
     }
 
     /// Takes over what control decided. Answers the sessions that it refused.
     fn collect(&mut self, batch: &mut Batch) -> Vec<u64> {
         let mut refused = Vec::new();
+        let kept = self.early_metrics.entry((run, step)).or_default();
+        // Of two reports of a step the first counts, but only the second may have its evaluation.
+        let first = kept.is_empty();
+        let new: Vec<v1::Metric> = metrics
+            .into_iter()
+            .filter(|metric| first || (is_of_evaluation(metric) && kept.iter().all(|known| known.key != metric.key)))
+            .collect();
+        kept.extend(new);
         while let Some(effect) = self.control.poll_effect() {
             match effect {
                 Effect::Persist(Record::Run(record)) => {
@@ -501,6 +514,11 @@ async fn still_waits(sender: &mpsc::Sender<Command>, run: &RunId) -> bool {
     let (answer, waits) = oneshot::channel();
     let run = run.clone();
     let question = Question(Box::new(move |control| {
+/// Whether it was measured on held-out data.
+fn is_of_evaluation(metric: &v1::Metric) -> bool {
+    metric.key.starts_with("eval/")
+}
+
         let _ = answer.send(control.run(&run).is_some_and(|record| !record.status.has_ended()));
     }));
     sender.send(Command::Ask(question)).await.is_ok() && waits.await.unwrap_or(false)

@@ -4,7 +4,7 @@
 
 use super::clock::Clock;
 use super::driver::Command;
-use control::Event;
+use control::{Control, Event};
 use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -68,6 +68,11 @@ impl Claim {
         };
         let (worker, run, generation) = (worker.clone(), run.clone(), *generation);
         Some(Self { worker, run, generation, kind, with_metrics: !metrics.is_empty() })
+    }
+
+    /// Whether its generation is the run's present one.
+    pub fn is_current(&self, control: &Control) -> bool {
+        control.is_current(&self.run, self.generation)
     }
 }
 
