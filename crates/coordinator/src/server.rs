@@ -27,7 +27,7 @@ use crate::auth::RequireToken;
 use crate::data_dir::{DataDir, DataDirError};
 use checkpoints::{CheckpointsService, Repository};
 use clock::Clock;
-use control::{Control, RunStatus};
+use control::{CheckpointAt, Control, Event, RunStatus};
 use corpora::Corpora;
 use data::DataService;
 use driver::{Command, Driver, Sessions};
@@ -44,7 +44,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Change, CheckpointRepository, Database, EventRow};
+use store::{Change, CheckpointId, CheckpointRepository, Database, EventRow};
 use stuck::Stuck;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -257,15 +257,27 @@ impl Takeover {
     async fn driver(self, config: &ServerConfig) -> Result<Driver, ServeError> {
         let Self { repository, rendezvous, refusals, stuck, database, reader, queue, commands, changed } = self;
         let mut records = Vec::new();
+        // What the former process did not live to tell, and the checkpoints among it.
+        let (mut missed, mut unseen) = (Vec::new(), Vec::new());
         let mut details = BTreeMap::new();
         let mut changes = Vec::new();
         for row in reader.call(|reader| reader.runs()).await? {
             let (record, detail) = driver::run_record(row).map_err(io("the run database holds what cannot be"))?;
             refusals.know(&record.id);
             if !record.status.has_ended() {
-                let unrecorded = repository.unrecorded(&record.id).await;
-                let found = unrecorded.map_err(io("the checkpoint store cannot be read"))?;
-                changes.extend(found.into_iter().map(Change::Checkpoint));
+                let stock = repository.stock(&record.id).await.map_err(io("the checkpoint store cannot be read"))?;
+                let at = |id: &CheckpointId| CheckpointAt { generation: id.generation, step: id.step };
+                for row in stock.unrecorded {
+                    missed.push(Event::CheckpointCommitted { run: record.id.clone(), at: at(&row.id) });
+                    unseen.push(row.id.clone());
+                    changes.push(Change::Checkpoint(row));
+                }
+                for id in stock.gone {
+                    if record.restore == Some(at(&id)) {
+                        missed.push(Event::CheckpointLost { run: record.id.clone(), at: at(&id) });
+                    }
+                    changes.push(Change::CheckpointDeleted(id));
+                }
             }
             if record.status == RunStatus::Running {
                 rendezvous.open(&record.id, record.generation);
@@ -275,11 +287,14 @@ impl Takeover {
             details.insert(record.id.clone(), detail);
             records.push(record);
         }
-        if !changes.is_empty() {
-            database.call(move |database| database.apply(&changes)).await?;
-        }
         let clock = Clock::start();
         let mut control = Control::new(config.settings.clone());
+        for event in missed {
+            control.handle(clock.now(), event);
+        }
+        for id in unseen {
+            repository.tend_later(id);
+        }
         let runs = records.len();
         control.restore(clock.now(), records);
         if runs > 0 {
@@ -296,6 +311,7 @@ impl Takeover {
             repository,
             refusals,
             stuck,
+            taken_over: changes,
             changed,
             clock,
             early_metrics: BTreeMap::new(),

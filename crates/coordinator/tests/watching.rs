@@ -104,3 +104,125 @@ async fn a_stored_checkpoint_is_read_again_now_and_then() {
     assert_eq!(events.iter().filter(|event| event.text.contains("is damaged: ")).count(), 1, "{events:?}");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_cannot_be_stored_is_an_event() {
+    let (folder, server, run) = small_run(9).await;
+    let (_alpha, training) = FakeWorker::trains(&server, "alpha", 3).await;
+    server.wait_until(&run, "step 3", |run| run.step == 3).await;
+    // Where the run's folder would be lies a file.
+    let runs = folder.path().join("data/store/runs");
+    std::fs::create_dir_all(&runs).unwrap();
+    std::fs::write(runs.join(&run), "in the way").unwrap();
+    let reference = training.reference();
+    for _ in 0..2 {
+        upload(&server, &reference, "state.json", b"{}").await.unwrap_err();
+    }
+    let request = v1::CompleteShardRequest {
+        checkpoint: Some(reference.clone()),
+        worker: "alpha".into(),
+        world: 1,
+        ..Default::default()
+    };
+    server.checkpoints().await.complete_shard(request).await.unwrap_err();
+    let told = |run: &v1::Run| {
+        let text = "the checkpoint at step 3 could not be stored: ";
+        run.events.iter().filter(|event| event.text.starts_with(text)).count()
+    };
+    let shown = server.wait_until(&run, "the event", |run| told(run) > 0).await;
+    assert_eq!(told(&shown), 1, "once for a checkpoint: {:?}", shown.events);
+    // One of another step is another one.
+    upload(&server, &v1::CheckpointRef { step: 4, ..reference }, "state.json", b"{}").await.unwrap_err();
+    let other = |run: &v1::Run| run.events.iter().any(|event| event.text.contains("step 4 could not be stored: "));
+    let shown = server.wait_until(&run, "the other event", other).await;
+    assert_eq!(told(&shown), 1, "{:?}", shown.events);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reconnect_is_no_refusal() {
+    let (_folder, server, run) = small_run(9).await;
+    let mut worker = FakeWorker::join(&server, "alpha", None).await;
+    let mut training = FakeTraining::new(worker.assigned().await);
+    let segments = training.compute();
+    let report = progress(&training, segments);
+    for round in 0..20 {
+        // The old session is full of reports when the new one replaces it.
+        let sending = tokio::spawn({
+            let report = report.clone();
+            async move {
+                for _ in 0..500 {
+                    if !worker.try_report(Report::Progress(report.clone())).await {
+                        break;
+                    }
+                }
+                worker
+            }
+        });
+        tokio::task::yield_now().await;
+        let holding = v1::Holding { run: run.clone(), generation: 1, step: 1 };
+        let next = FakeWorker::join(&server, "alpha", Some(holding)).await;
+        drop(sending.await.unwrap());
+        worker = next;
+        let shown = server.show(&run).await;
+        assert!(shown.refused.iter().all(|refused| refused.count == 0), "round {round}: {:?}", shown.refused);
+        assert_eq!((shown.generation, shown.status.as_str()), (1, "running"), "round {round}");
+    }
+    let events = server.show(&run).await.events;
+    assert!(events.iter().all(|event| !event.text.starts_with("refused ")), "{events:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_a_reader_meets_is_known_before_it_is_answered() {
+    let (_folder, server, run) = small_run(9).await;
+    let (mut worker, mut training) = FakeWorker::trains(&server, "alpha", 3).await;
+    assert!(worker.checkpoint(&server, &training).await);
+    server.wait_until(&run, "verification", |run| run.checkpoints.iter().all(|it| it.verified)).await;
+    for _ in 3..6 {
+        worker.step(&mut training).await;
+    }
+    assert!(worker.checkpoint(&server, &training).await);
+    let both = |run: &v1::Run| run.checkpoints.len() == 2 && run.checkpoints.iter().all(|it| it.verified);
+    let saved = server.wait_until(&run, "the second", both).await;
+    let newest = &saved.checkpoints[1];
+    std::fs::write(newest.path.clone() + "/model.safetensors", "weights after stop 6").unwrap();
+    let request = v1::DownloadRequest { checkpoint: newest.checkpoint.clone(), file: "model.safetensors".to_owned() };
+    let mut chunks = server.checkpoints().await.download(request).await.unwrap().into_inner();
+    let refused = loop {
+        match chunks.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it passed for what was written"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refused.code(), tonic::Code::DataLoss, "{refused}");
+    assert!(refused.message().contains("model.safetensors") && refused.message().contains("altered"), "{refused}");
+    // The trainer that wanted it ends, and whoever is next is sent to the one before.
+    let ended = v1::TrainerExited { run: run.clone(), generation: 1, cause: "signal 9".into(), last_lines: vec![] };
+    worker.report(Report::TrainerExited(ended)).await;
+    worker.report(Report::TrainerReady(v1::TrainerReady {})).await;
+    let assign = worker.assigned_at_last().await;
+    assert_eq!(assign.restore.as_ref().map(|at| at.step), Some(3));
+    let shown = server.show(&run).await;
+    assert!(!shown.checkpoints[1].verified, "{:?}", shown.checkpoints);
+    let told = shown.events.iter().filter(|event| event.text.contains("step 6 is damaged: `model.safe")).count();
+    assert_eq!(told, 1, "{:?}", shown.events);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_runs_says_nothing_that_it_has_not_read() {
+    let (_folder, server, run) = small_run(9).await;
+    let (worker, training) = FakeWorker::trains(&server, "alpha", 3).await;
+    assert!(worker.checkpoint(&server, &training).await);
+    server.wait_until(&run, "step 3", |run| run.step == 3).await;
+    let (code, text, _) = server.command(&["runs", "list", "--json"]).await;
+    assert_eq!(code, 0);
+    let listed: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&listed["id"], &listed["step"], &listed["status"]), (&json!(run), &json!(3), &json!("running")));
+    for field in ["metrics", "checkpoints", "coverage", "refused", "events"] {
+        assert!(listed.get(field).is_none(), "{field} in {listed}");
+    }
+    server.stop().await;
+}

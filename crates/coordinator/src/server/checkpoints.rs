@@ -42,6 +42,17 @@ pub struct Repository {
     pinned: std::sync::Mutex<Vec<CheckpointId>>,
     // Those whose damage people were told of.
     damaged: std::sync::Mutex<HashSet<CheckpointId>>,
+    // Those of which people were told that they could not be stored.
+    not_stored: std::sync::Mutex<HashSet<CheckpointId>>,
+}
+
+/// What the database has yet to learn of a run's checkpoints.
+#[derive(Debug, Default)]
+pub struct Stock {
+    /// Committed, but no row says so.
+    pub unrecorded: Vec<CheckpointRow>,
+    /// Rows whose checkpoint was deleted.
+    pub gone: Vec<CheckpointId>,
 }
 
 /// Keeps a checkpoint from retention for as long as it lives: until the row that does is durable.
@@ -95,6 +106,7 @@ impl Repository {
             tending: Mutex::default(),
             pinned: Default::default(),
             damaged: Default::default(),
+            not_stored: Default::default(),
         }
     }
 
@@ -120,7 +132,9 @@ impl Repository {
     async fn standings(&self, run: &RunRow) -> Result<Vec<(Manifest, Standing)>, Failure> {
         let mut all = Vec::new();
         for manifest in self.store.list(&run.id).await.map_err(failure)? {
-            let standing = if manifest.id.step > run.step {
+            let standing = if self.damaged().contains(&manifest.id) {
+                Standing::Damaged
+            } else if manifest.id.step > run.step {
                 Standing::Uncommitted
             } else if self.stands(&manifest.id).await? {
                 Standing::Stands
@@ -184,13 +198,18 @@ impl Repository {
         let row = self.row(manifest, false);
         self.commands.send(Command::CheckpointCommitted { row, done }).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())?;
-        let (this, id) = (Arc::clone(self), manifest.id.clone());
+        self.tend_later(manifest.id.clone());
+        Ok(())
+    }
+
+    /// Retention, off the caller's task.
+    pub fn tend_later(self: &Arc<Self>, id: CheckpointId) {
+        let this = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(failure) = this.tend(&id).await {
                 tracing::warn!(run = %id.run, step = id.step.0, error = %failure, "retention failed; nothing is lost");
             }
         });
-        Ok(())
     }
 
     /// Whether the database knows it.
@@ -255,6 +274,48 @@ impl Repository {
         Ok(())
     }
 
+    /// The failure to answer who reads a checkpoint. If it is damaged, control knows of it before the answer is there.
+    pub async fn unreadable(&self, id: &CheckpointId, error: CheckpointError) -> Failure {
+        if let CheckpointError::Damaged { problems, .. } = &error
+            && let Err(failure) = self.verified(id, problems).await
+        {
+            tracing::warn!(checkpoint = %id, error = %failure, "damage could not be noted");
+        }
+        failure(error)
+    }
+
+    /// A checkpoint that has a row is not there: retention was quicker, or ended between the two.
+    async fn gone(&self, id: &CheckpointId) -> Result<(), Failure> {
+        // What retention is about to write is known afterwards.
+        let _one = self.tending.lock().await;
+        if !matches!(self.store.manifest(id).await, Err(CheckpointError::NotFound(_))) {
+            return Ok(());
+        }
+        let run = id.run.clone();
+        let row = self.reader.call(move |reader| reader.run(&run)).await.map_err(wire::database_failure)?;
+        self.send(Command::Write { changes: vec![Change::CheckpointDeleted(id.clone())] }).await;
+        if row.is_some_and(|row| row.restore.as_ref() == Some(id)) {
+            let at = CheckpointAt { generation: id.generation, step: id.step };
+            self.send(Command::Happened { event: Event::CheckpointLost { run: id.run.clone(), at } }).await;
+        }
+        Ok(())
+    }
+
+    /// Tells people, the first time, that something of a checkpoint could not be stored.
+    pub async fn not_stored(&self, id: &CheckpointId, error: &CheckpointError) {
+        // A sender that went away is told of where its session ends.
+        if matches!(error, CheckpointError::Interrupted { .. }) || !self.first_refusal(id) {
+            return;
+        }
+        let text = format!("the checkpoint at step {} could not be stored: {error}", id.step);
+        let event = Change::Event(EventRow { run: id.run.clone(), time_ms: Clock::wall_ms(), text });
+        self.send(Command::Write { changes: vec![event] }).await;
+    }
+
+    fn first_refusal(&self, id: &CheckpointId) -> bool {
+        self.not_stored.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone())
+    }
+
     fn damaged(&self) -> MutexGuard<'_, HashSet<CheckpointId>> {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -281,8 +342,7 @@ impl Repository {
             last = Some(place(id));
             let done = match self.store.verify(id).await {
                 Ok(problems) => self.verified(id, &problems).await,
-                // Retention was quicker.
-                Err(CheckpointError::NotFound(_)) => Ok(()),
+                Err(CheckpointError::NotFound(_)) => self.gone(id).await,
                 Err(error) => Err(failure(error)),
             };
             if let Err(failure) = done {
@@ -354,15 +414,22 @@ impl Repository {
         Ok((found.good.map(|manifest| manifest.id), notes.collect()))
     }
 
-    /// Rows of checkpoints whose commit was not recorded because the process ended in between.
-    pub async fn unrecorded(&self, run: &RunId) -> Result<Vec<CheckpointRow>, Failure> {
-        let mut rows = Vec::new();
-        for manifest in self.store.list(run).await.map_err(failure)? {
-            if !self.is_known(&manifest.id).await? {
-                rows.push(self.row(&manifest, false));
+    /// Where store and database differ because the process ended in between.
+    pub async fn stock(&self, run: &RunId) -> Result<Stock, Failure> {
+        let of = run.clone();
+        let rows = self.reader.call(move |reader| reader.checkpoints(&of)).await.map_err(wire::database_failure)?;
+        let mut stock = Stock::default();
+        let found = self.store.list(run).await.map_err(failure)?;
+        for manifest in found.iter().filter(|manifest| !rows.iter().any(|row| row.id == manifest.id)) {
+            stock.unrecorded.push(self.row(manifest, false));
+        }
+        for row in rows.into_iter().filter(|row| !found.iter().any(|manifest| manifest.id == row.id)) {
+            // One that is damaged is still there.
+            if matches!(self.store.manifest(&row.id).await, Err(CheckpointError::NotFound(_))) {
+                stock.gone.push(row.id);
             }
         }
-        Ok(rows)
+        Ok(stock)
     }
 }
 

@@ -168,6 +168,8 @@ pub struct Driver {
     pub clock: Clock,
     /// Metrics of steps that are not committed yet.
     pub early_metrics: BTreeMap<(RunId, Step), Vec<v1::Metric>>,
+    /// Rows of what happened before the first command: one transaction with what `control` made of it.
+    pub taken_over: Vec<Change>,
 }
 
 impl Driver {
@@ -175,7 +177,8 @@ impl Driver {
     /// change for good; nothing that depends on it was sent.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), DatabaseError> {
         // What restoring decided.
-        self.finish(Batch::default(), Vec::new(), &shutdown).await?;
+        let taken_over = Batch { changes: std::mem::take(&mut self.taken_over), ..Batch::default() };
+        self.finish(taken_over, Vec::new(), &shutdown).await?;
         loop {
             let due = self.control.poll_timeout().map(|at| self.clock.instant(at));
             let timer = async {

@@ -26,6 +26,14 @@ impl fmt::Display for CheckpointProblem {
     }
 }
 
+impl CheckpointFile {
+    /// What is wrong with it if its blake3 is this one.
+    pub fn altered(&self, found: Digest) -> CheckpointProblem {
+        let message = format!("altered: its blake3 is {found} instead of {}", self.blake3);
+        CheckpointProblem { file: self.name.clone(), message }
+    }
+}
+
 /// What the search for a good checkpoint found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewestGood {
@@ -125,7 +133,7 @@ impl CheckpointRepository {
             hasher.update(&chunk);
         }
         let found = Digest(*hasher.finalize().as_bytes());
-        Ok((found != file.blake3).then(|| format!("altered: its blake3 is {found} instead of {}", file.blake3)))
+        Ok((found != file.blake3).then(|| file.altered(found).message))
     }
 
     /// The newest checkpoint of a run that is `usable` and whose every byte is right. Those that are not usable, say

@@ -25,6 +25,9 @@ pub enum Standing {
     Superseded,
     /// Its step is not committed (yet), so that no restore may take it: it neither counts nor goes.
     Uncommitted,
+    /// It is known not to be what was written: it neither takes a good one's place nor goes, since people may want to
+    /// look at it.
+    Damaged,
 }
 
 /// What retention did.
@@ -126,7 +129,7 @@ fn surplus(all: &[(Manifest, Standing)], policy: RetentionPolicy, in_use: &[Chec
     let best = measured.into_iter().take(policy.keep_best).map(|(_, manifest)| manifest);
     let kept: HashSet<&CheckpointId> = latest.chain(best).map(|manifest| &manifest.id).chain(in_use).collect();
     let goes = |(manifest, standing): &&(Manifest, Standing)| {
-        *standing != Standing::Uncommitted && !kept.contains(&manifest.id)
+        !matches!(standing, Standing::Uncommitted | Standing::Damaged) && !kept.contains(&manifest.id)
     };
     all.iter().filter(goes).map(|(manifest, _)| manifest.id.clone()).collect()
 }

@@ -12,7 +12,7 @@ use proto::v1::upload_part::Kind;
 use proto::{Failure, FailureKind, v1};
 use std::pin::Pin;
 use std::sync::Arc;
-use store::{CheckpointFile, CheckpointId, Manifest, Reader, Shard, ShardOutcome};
+use store::{CheckpointError, CheckpointFile, CheckpointId, Manifest, Reader, Shard, ShardOutcome};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -110,10 +110,11 @@ impl v1::checkpoints_server::Checkpoints for CheckpointsService {
         let id = wire::checkpoint_id(&request::checkpoint(header.checkpoint)?)?;
         self.admit(&id, &header.worker).await?;
         let file = CheckpointFile { name: header.file, bytes: header.bytes, blake3: required(&header.blake3)? };
-        self.repository.store().put_file(&id, &file, contents(parts)).await.map_err(|error| {
+        if let Err(error) = self.repository.store().put_file(&id, &file, contents(parts)).await {
             tracing::warn!(checkpoint = %id, file = file.name, worker = header.worker, %error, "upload failed");
-            failure(error)
-        })?;
+            self.repository.not_stored(&id, &error).await;
+            return Err(failure(error).into());
+        }
         Ok(Response::new(v1::UploadResult {}))
     }
 
@@ -135,14 +136,18 @@ impl v1::checkpoints_server::Checkpoints for CheckpointsService {
             eval_loss: request.eval_loss,
             weights_digest: proto::convert::digest(&request.weights_digest)?,
         };
-        let outcome = self.repository.store().complete_shard(&id, &shard, Clock::wall_ms()).await.map_err(failure)?;
-        let committed = match outcome {
-            ShardOutcome::Waiting { .. } => false,
-            ShardOutcome::Committed(manifest) => {
+        let committed = match self.repository.store().complete_shard(&id, &shard, Clock::wall_ms()).await {
+            Err(error) => {
+                tracing::warn!(checkpoint = %id, worker = request.worker, %error, "a share was not completed");
+                self.repository.not_stored(&id, &error).await;
+                return Err(failure(error).into());
+            }
+            Ok(ShardOutcome::Waiting { .. }) => false,
+            Ok(ShardOutcome::Committed(manifest)) => {
                 self.repository.committed(&manifest).await?;
                 true
             }
-            ShardOutcome::AlreadyCommitted(manifest) => {
+            Ok(ShardOutcome::AlreadyCommitted(manifest)) => {
                 if !self.repository.is_known(&manifest.id).await? {
                     self.repository.committed(&manifest).await?;
                 }
@@ -154,8 +159,10 @@ impl v1::checkpoints_server::Checkpoints for CheckpointsService {
 
     async fn manifest(&self, request: Request<v1::CheckpointRef>) -> Result<Response<v1::CheckpointManifest>, Status> {
         let id = self.resolve(Some(request.into_inner())).await?;
-        let found = self.repository.store().manifest(&id).await.map_err(failure)?;
-        Ok(Response::new(manifest(&found)))
+        match self.repository.store().manifest(&id).await {
+            Ok(found) => Ok(Response::new(manifest(&found))),
+            Err(error) => Err(self.repository.unreadable(&id, error).await.into()),
+        }
     }
 
     type DownloadStream = Pin<Box<dyn Stream<Item = Result<v1::Chunk, Status>> + Send>>;
@@ -163,11 +170,16 @@ impl v1::checkpoints_server::Checkpoints for CheckpointsService {
     async fn download(&self, request: Request<v1::DownloadRequest>) -> Result<Response<Self::DownloadStream>, Status> {
         let v1::DownloadRequest { checkpoint, file } = request.into_inner();
         let id = self.resolve(checkpoint).await?;
-        let (_, mut content) = self.repository.store().open_file(&id, &file).await.map_err(failure)?;
+        let (described, mut content) = match self.repository.store().open_file(&id, &file).await {
+            Ok(opened) => opened,
+            Err(error) => return Err(self.repository.unreadable(&id, error).await.into()),
+        };
         let (chunks, stream) = mpsc::channel(4);
+        let repository = Arc::clone(&self.repository);
         tokio::spawn(async move {
             let mut offset = 0_u64;
             let mut buffer = BytesMut::with_capacity(CHUNK);
+            let mut found = blake3::Hasher::new();
             loop {
                 let part = match content.next().await {
                     Some(Ok(part)) => Some(part),
@@ -175,8 +187,17 @@ impl v1::checkpoints_server::Checkpoints for CheckpointsService {
                         let _ = chunks.send(Err(failure(error).into())).await;
                         return;
                     }
+                    None if Digest(*found.finalize().as_bytes()) != described.blake3 => {
+                        let problem = described.altered(Digest(*found.finalize().as_bytes()));
+                        let error = CheckpointError::Damaged { checkpoint: id.clone(), problems: vec![problem] };
+                        // First what follows from it, so that who asks again is not sent here again.
+                        let failure = repository.unreadable(&id, error).await;
+                        let _ = chunks.send(Err(failure.into())).await;
+                        return;
+                    }
                     None => None,
                 };
+                found.update(part.as_deref().unwrap_or_default());
                 let last = part.is_none();
                 buffer.extend_from_slice(&part.unwrap_or_default());
                 while buffer.len() >= CHUNK || (last && !buffer.is_empty()) {

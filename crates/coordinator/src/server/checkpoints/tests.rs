@@ -15,7 +15,7 @@ struct Room {
     database: Database,
     repository: Arc<Repository>,
     // What retention writes; nobody carries it out here.
-    _commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Command>,
     _reader: Joiner,
 }
 
@@ -36,7 +36,7 @@ impl Room {
         let store = CheckpointRepository::open(folder.path().join("store").to_str().unwrap()).unwrap();
         let (commands, queue) = mpsc::channel(100);
         let repository = Arc::new(Repository::new(store, reader, commands));
-        Self { folder, database, repository, _commands: queue, _reader: joiner }
+        Self { folder, database, repository, commands: queue, _reader: joiner }
     }
 
     fn row(step: u64, attempt: u32, generation: u64) -> RunRow {
@@ -61,6 +61,8 @@ impl Room {
             restore: None,
             parent: None,
             restarts: 0,
+            diverged_at: None,
+            trusted: None,
             config: CONFIG.into(),
             created_ms: 1,
             updated_ms: 1,
@@ -163,4 +165,51 @@ async fn one_unreadable_file_does_not_hide_the_checkpoint_before_it() {
         notes[0].starts_with("the checkpoint at step 20 was passed over: `manifest.json`: cannot read"),
         "{notes:?}"
     );
+}
+
+#[tokio::test]
+async fn a_damaged_one_takes_no_place() {
+    let mut room = Room::new();
+    for (step, loss) in [(10, 3.0), (20, 2.0), (30, 1.0), (40, 4.0)] {
+        room.commit(1, 1, step);
+        room.save(&id(1, step), loss).await;
+        let manifest = room.repository.store().manifest(&id(1, step)).await.unwrap();
+        room.database.apply(&[Change::Checkpoint(room.repository.row(&manifest, true))]).unwrap();
+    }
+    // The best one of all is known to be damaged: the one that is best without it stays.
+    std::fs::write(room.folder.path().join("store/runs/run-1/checkpoints/1-30/state.json"), "run-1/1-31").unwrap();
+    let problems = room.repository.store().verify(&id(1, 30)).await.unwrap();
+    assert_eq!(problems.len(), 1);
+    room.repository.verified(&id(1, 30), &problems).await.unwrap();
+    room.repository.tend(&id(1, 40)).await.unwrap();
+    assert_eq!(room.kept().await, [(1, 20), (1, 30), (1, 40)]);
+}
+
+#[tokio::test]
+async fn a_row_without_a_checkpoint_goes() {
+    let mut room = Room::new();
+    for step in [10, 20] {
+        room.commit(1, 1, step);
+        room.save(&id(1, step), 1.0).await;
+        let manifest = room.repository.store().manifest(&id(1, step)).await.unwrap();
+        room.database.apply(&[Change::Checkpoint(room.repository.row(&manifest, true))]).unwrap();
+    }
+    // The process ended between the deletion and the row's.
+    room.repository.store().delete(&id(1, 10)).await.unwrap();
+    // One that is damaged is another thing.
+    std::fs::write(room.folder.path().join("store/runs/run-1/checkpoints/1-20/manifest.json"), "{").unwrap();
+    let stock = room.repository.stock(&run()).await.unwrap();
+    assert_eq!((stock.gone, stock.unrecorded.len()), (vec![id(1, 10)], 0));
+    // The same is found by who reads all again; nobody is sent to it either.
+    let mut row = Room::row(20, 1, 1);
+    row.restore = Some(id(1, 10));
+    room.database.apply(&[Change::Run(row)]).unwrap();
+    room.repository.gone(&id(1, 20)).await.unwrap();
+    assert!(room.commands.try_recv().is_err(), "it is there");
+    room.repository.gone(&id(1, 10)).await.unwrap();
+    let Ok(Command::Write { changes }) = room.commands.try_recv() else { panic!("nothing was written") };
+    assert_eq!(changes, [Change::CheckpointDeleted(id(1, 10))]);
+    let Ok(Command::Happened { event }) = room.commands.try_recv() else { panic!("control was not told") };
+    let at = CheckpointAt { generation: Generation(1), step: Step(10) };
+    assert_eq!(event, Event::CheckpointLost { run: run(), at });
 }
