@@ -59,8 +59,6 @@ use workers::WorkersService;
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Calls that are under way when the end comes may take so long; waits in a rendezvous are not worth more.
 const DRAIN: Duration = Duration::from_secs(5);
-/// For checkpoints: a window of the usual 64 KiB would make each megabyte wait for sixteen round trips.
-const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 /// A peer that vanished without a word is noticed after this.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -200,7 +198,7 @@ pub async fn run(listener: TcpListener, config: ServerConfig, shutdown: Cancella
     let stop = shutdown.clone();
     let serving = Server::builder()
         .accept_http1(true)
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_stream_window_size(proto::STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
@@ -257,10 +255,10 @@ impl Takeover {
     async fn driver(self, config: &ServerConfig) -> Result<Driver, ServeError> {
         let Self { repository, rendezvous, refusals, stuck, database, reader, queue, commands, changed } = self;
         let mut records = Vec::new();
-        // What the former process did not live to tell, and the checkpoints among it.
-        let (mut missed, mut unseen) = (Vec::new(), Vec::new());
         let mut details = BTreeMap::new();
         let mut changes = Vec::new();
+        // What the former process did not live to tell, and the checkpoints among it.
+        let (mut missed, mut unseen) = (Vec::new(), Vec::new());
         for row in reader.call(|reader| reader.runs()).await? {
             let (record, detail) = driver::run_record(row).map_err(io("the run database holds what cannot be"))?;
             refusals.know(&record.id);
@@ -289,14 +287,14 @@ impl Takeover {
         }
         let clock = Clock::start();
         let mut control = Control::new(config.settings.clone());
+        let runs = records.len();
+        control.restore(clock.now(), records);
         for event in missed {
             control.handle(clock.now(), event);
         }
         for id in unseen {
             repository.tend_later(id);
         }
-        let runs = records.len();
-        control.restore(clock.now(), records);
         if runs > 0 {
             tracing::info!(runs, "runs taken over");
         }
@@ -311,9 +309,9 @@ impl Takeover {
             repository,
             refusals,
             stuck,
-            taken_over: changes,
             changed,
             clock,
+            taken_over: changes,
             early_metrics: BTreeMap::new(),
         })
     }

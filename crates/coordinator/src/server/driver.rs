@@ -30,6 +30,8 @@ use types::{RunId, Step, WorkerId};
 pub const QUEUE: usize = 4096;
 /// So many commands share one transaction at most.
 const BATCH_MAX: usize = 1024;
+// Workers send again what may not have arrived.
+const _: () = assert!(QUEUE + BATCH_MAX < proto::QUEUED_MAX);
 /// Between two tries to write to a database that cannot be written, e.g. on a full disk, or to look into a checkpoint
 /// store that cannot be read.
 const RETRY: Duration = Duration::from_secs(1);
@@ -166,10 +168,10 @@ pub struct Driver {
     pub changed: watch::Sender<u64>,
     /// The same that `control` was restored by.
     pub clock: Clock,
-    /// Metrics of steps that are not committed yet.
-    pub early_metrics: BTreeMap<(RunId, Step), Vec<v1::Metric>>,
     /// Rows of what happened before the first command: one transaction with what `control` made of it.
     pub taken_over: Vec<Change>,
+    /// Metrics of steps that are not committed yet.
+    pub early_metrics: BTreeMap<(RunId, Step), Vec<v1::Metric>>,
 }
 
 impl Driver {
@@ -253,11 +255,6 @@ impl Driver {
                 // What a superseded state measured must not stand beside what the present one does.
                 if self.control.refused() > refused {
                     self.refusals.count_report(claim);
-                }
-            }
-            Command::Disconnect { worker, session } => {
-                self.sessions.remove(&worker, session);
-                self.control.handle(now, Event::WorkerDisconnected { worker, session });
                 } else if let (Some((run, step)), Some((committed, attempt))) = (step, before) {
                     if step > committed {
                         self.keep_metrics(run, step, metrics);
@@ -266,6 +263,11 @@ impl Driver {
                         let late = metrics.into_iter().filter(is_of_evaluation).collect();
                         batch.changes.extend(batch::metric_rows(&run, attempt, late));
                     }
+                }
+            }
+            Command::Disconnect { worker, session } => {
+                self.sessions.remove(&worker, session);
+                self.control.handle(now, Event::WorkerDisconnected { worker, session });
             }
             Command::Submit { run, spec, details, done } => {
                 self.refusals.know(&run);
@@ -341,11 +343,6 @@ impl Driver {
         if metrics.is_empty() {
             return;
         }
-    }
-
-    /// Takes over what control decided. Answers the sessions that it refused.
-    fn collect(&mut self, batch: &mut Batch) -> Vec<u64> {
-        let mut refused = Vec::new();
         let kept = self.early_metrics.entry((run, step)).or_default();
         // Of two reports of a step the first counts, but only the second may have its evaluation.
         let first = kept.is_empty();
@@ -354,6 +351,11 @@ impl Driver {
             .filter(|metric| first || (is_of_evaluation(metric) && kept.iter().all(|known| known.key != metric.key)))
             .collect();
         kept.extend(new);
+    }
+
+    /// Takes over what control decided. Answers the sessions that it refused.
+    fn collect(&mut self, batch: &mut Batch) -> Vec<u64> {
+        let mut refused = Vec::new();
         while let Some(effect) = self.control.poll_effect() {
             match effect {
                 Effect::Persist(Record::Run(record)) => {
@@ -512,16 +514,16 @@ impl Driver {
     }
 }
 
-/// Whether a run has not ended, and neither has the driver.
-async fn still_waits(sender: &mpsc::Sender<Command>, run: &RunId) -> bool {
-    let (answer, waits) = oneshot::channel();
-    let run = run.clone();
-    let question = Question(Box::new(move |control| {
 /// Whether it was measured on held-out data.
 fn is_of_evaluation(metric: &v1::Metric) -> bool {
     metric.key.starts_with("eval/")
 }
 
+/// Whether a run has not ended, and neither has the driver.
+async fn still_waits(sender: &mpsc::Sender<Command>, run: &RunId) -> bool {
+    let (answer, waits) = oneshot::channel();
+    let run = run.clone();
+    let question = Question(Box::new(move |control| {
         let _ = answer.send(control.run(&run).is_some_and(|record| !record.status.has_ended()));
     }));
     sender.send(Command::Ask(question)).await.is_ok() && waits.await.unwrap_or(false)
