@@ -1,5 +1,7 @@
 //! What the coordinator refuses, and how it says so.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use proto::v1;
