@@ -283,7 +283,7 @@ impl Chaos {
     /// Does it, and waits until all train again.
     fn strike(&mut self, fault: &Fault) -> Struck {
         let generation = number(&self.show(), "generation");
-        let struck = Struck { kind: fault.kind, at_ms: now_ms() };
+        let at_ms = now_ms();
         match fault.kind {
             Kind::WorkerKilled => {
                 self.worker(fault.seat).kill();
@@ -329,7 +329,7 @@ impl Chaos {
                 self.settle(0);
             }
         }
-        struck
+        Struck { kind: fault.kind, at_ms, settled_ms: now_ms() }
     }
 
     fn worker(&mut self, seat: usize) -> &mut crate::Worker {

@@ -13,9 +13,11 @@ pub struct Struck {
     pub kind: Kind,
     /// When, in milliseconds since 1970.
     pub at_ms: i64,
+    /// When all trained again.
+    pub settled_ms: i64,
 }
 
-/// Times from a fault to the end of the next step.
+/// What faults cost: times from a fault to the end of the next step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Times {
     /// How many faults.
@@ -26,18 +28,21 @@ pub struct Times {
     pub p95_seconds: f64,
     /// The longest.
     pub max_seconds: f64,
+    /// The longest time from step to step until all trained again, newcomers included.
+    pub longest_step_seconds: f64,
 }
 
 impl Times {
     /// None of nothing.
-    fn of(mut seconds: Vec<f64>) -> Option<Self> {
+    fn of(history: &History, struck: &[Struck]) -> Option<Self> {
+        let mut seconds: Vec<f64> = struck.iter().filter_map(|fault| history.recovery_seconds(fault.at_ms)).collect();
         seconds.sort_by(f64::total_cmp);
-        let at = |share: f64| seconds[((seconds.len() as f64 * share).ceil() as usize).clamp(1, seconds.len()) - 1];
-        (!seconds.is_empty()).then(|| Self {
+        Some(Self {
             count: seconds.len(),
-            p50_seconds: at(0.5),
-            p95_seconds: at(0.95),
-            max_seconds: at(1.0),
+            p50_seconds: percentile(&seconds, 0.5)?,
+            p95_seconds: percentile(&seconds, 0.95)?,
+            max_seconds: percentile(&seconds, 1.0)?,
+            longest_step_seconds: struck.iter().map(|fault| history.longest_step_seconds(fault)).fold(0.0, f64::max),
         })
     }
 }
@@ -75,21 +80,34 @@ impl History {
 
     /// The median time from step to step, in seconds.
     pub fn usual_seconds(&self) -> f64 {
-        let pairs = self.ended_ms.windows(2).map(|pair| seconds(pair[1] - pair[0]));
-        Times::of(pairs.collect()).map_or(0.0, |times| times.p50_seconds)
+        let mut steps: Vec<f64> = self.ended_ms.windows(2).map(|pair| seconds(pair[1] - pair[0])).collect();
+        steps.sort_by(f64::total_cmp);
+        percentile(&steps, 0.5).unwrap_or(0.0)
     }
 
-    /// From a fault to the end of the next step. One or two steps may have been on their way past the fault already, so
-    /// it is the longest of the three around and after it whose end counts. None: no step came after it.
+    /// The longest step from a fault until all trained again.
+    fn longest_step_seconds(&self, fault: &Struck) -> f64 {
+        let touched = self.ended_ms.windows(2).filter(|pair| pair[1] > fault.at_ms && pair[0] < fault.settled_ms);
+        touched.map(|pair| seconds(pair[1] - pair[0])).fold(0.0, f64::max)
+    }
+
+    /// From a fault to the end of the next step. One or two steps may have been on their way past the fault already: if
+    /// one of the next two is longer by half, its end counts. None: no step came after the fault.
     pub fn recovery_seconds(&self, at_ms: i64) -> Option<f64> {
         let next = self.ended_ms.partition_point(|ended| *ended <= at_ms);
-        let ends = next..self.ended_ms.len().min(next + 3);
         // Before the first step there is no time to tell its length by.
         let began = |end: usize| end.checked_sub(1).map_or(at_ms, |before| self.ended_ms[before]);
-        // The first of several that are equally long.
-        let longest = ends.rev().max_by_key(|end| self.ended_ms[*end] - began(*end))?;
-        Some(seconds(self.ended_ms[longest] - at_ms))
+        let length = |end: usize| (self.ended_ms[end] - began(end)) as f64;
+        let ends = next..self.ended_ms.len().min(next + 3);
+        let end = ends.reduce(|end, later| if length(later) > 1.5 * length(end) { later } else { end })?;
+        Some(seconds(self.ended_ms[end] - at_ms))
     }
+}
+
+/// Of numbers that ascend: one that at least this share of them do not exceed.
+fn percentile(ascending: &[f64], share: f64) -> Option<f64> {
+    let rank = (ascending.len() as f64 * share).ceil() as usize;
+    ascending.get(rank.saturating_sub(1)).copied()
 }
 
 fn seconds(milliseconds: i64) -> f64 {
@@ -149,15 +167,14 @@ pub struct Report {
     pub same_weights: bool,
 }
 
-/// From the times of the faults to those of each kind and of all.
+/// From the times of the faults to those of all and of each kind.
 pub fn recoveries(history: &History, struck: &[Struck]) -> (Option<Times>, Vec<OfKind>) {
-    let mut of_kinds: BTreeMap<Kind, Vec<f64>> = BTreeMap::new();
-    for Struck { kind, at_ms } in struck {
-        of_kinds.entry(*kind).or_default().extend(history.recovery_seconds(*at_ms));
+    let mut of_kinds: BTreeMap<Kind, Vec<Struck>> = BTreeMap::new();
+    for fault in struck {
+        of_kinds.entry(fault.kind).or_default().push(*fault);
     }
-    let all = Times::of(of_kinds.values().flatten().copied().collect());
-    let one = |(kind, seconds): (Kind, Vec<f64>)| Times::of(seconds).map(|times| OfKind { kind, times });
-    (all, of_kinds.into_iter().filter_map(one).collect())
+    let one = |(kind, struck): (Kind, Vec<Struck>)| Times::of(history, &struck).map(|times| OfKind { kind, times });
+    (Times::of(history, struck), of_kinds.into_iter().filter_map(one).collect())
 }
 
 impl fmt::Display for Report {
@@ -170,10 +187,11 @@ impl fmt::Display for Report {
             self.seed, self.faults, self.seconds, self.steps, self.workers
         )?;
         writeln!(f, "\nfrom a fault to the end of the next step (a usual step: {:.2} s)", self.usual_step_seconds)?;
-        writeln!(f, "  {:<22} {:>5} {:>8} {:>8} {:>8}", "", "count", "p50", "p95", "max")?;
+        writeln!(f, "  {:<22} {:>5} {:>8} {:>8} {:>8}   longest step", "", "count", "p50", "p95", "max")?;
         let mut line = |name: &dyn fmt::Display, times: &Times| {
-            let Times { count, p50_seconds, p95_seconds, max_seconds } = times;
-            writeln!(f, "  {name:<22} {count:>5} {p50_seconds:>6.2} s {p95_seconds:>6.2} s {max_seconds:>6.2} s")
+            let Times { count, p50_seconds, p95_seconds, max_seconds, longest_step_seconds } = times;
+            write!(f, "  {name:<22} {count:>5} {p50_seconds:>6.2} s {p95_seconds:>6.2} s {max_seconds:>6.2} s")?;
+            writeln!(f, " {longest_step_seconds:>12.2} s")
         };
         for OfKind { kind, times } in &self.kinds {
             line(kind, times)?;
@@ -215,6 +233,8 @@ mod tests {
         assert_eq!(history.recovery_seconds(190), Some(0.71));
         assert_eq!(history.recovery_seconds(90), Some(0.81));
         assert_eq!(history.recovery_seconds(950), Some(0.05));
+        // Steps are a little longer or shorter without any fault.
+        assert_eq!(History { ended_ms: vec![0, 100, 210, 330], lost: 0 }.recovery_seconds(50), Some(0.05));
         assert_eq!(history.recovery_seconds(1100), None);
         assert_eq!(history.usual_seconds(), 0.1);
     }
@@ -230,20 +250,23 @@ mod tests {
 
     #[test]
     fn percentiles_are_times_that_were_measured() {
-        let times = Times::of((1..=20).map(f64::from).collect()).unwrap();
-        let Times { count, p50_seconds, p95_seconds, max_seconds } = times;
-        assert_eq!((count, p50_seconds, p95_seconds, max_seconds), (20, 10.0, 19.0, 20.0));
-        assert_eq!(Times::of(Vec::new()), None);
+        let times: Vec<f64> = (1..=20).map(f64::from).collect();
+        assert_eq!([0.5, 0.95, 1.0].map(|share| percentile(&times, share)), [Some(10.0), Some(19.0), Some(20.0)]);
+        assert_eq!(percentile(&times[..1], 0.5), Some(1.0));
+        assert_eq!(percentile(&[], 0.5), None);
     }
 
     #[test]
     fn a_kind_has_its_own_times() {
-        let history = History { ended_ms: vec![0, 1000, 2000, 9000, 10_000, 11_000, 12_000], lost: 0 };
-        let struck = [(Kind::LinkDown, 2500), (Kind::WorkerKilled, 9500), (Kind::LinkDown, 20_000)];
-        let struck = struck.map(|(kind, at_ms)| Struck { kind, at_ms });
+        let history = History { ended_ms: vec![0, 1000, 2000, 9000, 10_000, 11_000, 12_000, 14_000], lost: 0 };
+        let struck =
+            [(Kind::LinkDown, 2500, 9500), (Kind::WorkerKilled, 9600, 12_500), (Kind::LinkDown, 20_000, 21_000)];
+        let struck = struck.map(|(kind, at_ms, settled_ms)| Struck { kind, at_ms, settled_ms });
         let (all, kinds) = recoveries(&history, &struck);
+        // Nothing came after the last.
         assert_eq!(all.unwrap().count, 2);
         assert_eq!(kinds.len(), 2);
+        assert_eq!((kinds[0].kind, kinds[0].times.longest_step_seconds), (Kind::WorkerKilled, 2.0));
         assert_eq!((kinds[1].kind, kinds[1].times.max_seconds), (Kind::LinkDown, 6.5));
     }
 }
