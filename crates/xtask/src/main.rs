@@ -4,6 +4,7 @@ mod artefacts;
 mod bench;
 mod building;
 mod cache;
+mod chaos;
 mod libtorch;
 mod python;
 mod quickstart;
@@ -36,6 +37,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Run the seeded simulator of the coordinator's decisions; one seed prints its trace.
     Sim(sim::Arguments),
+    /// Disturb a run of real processes by a seeded schedule of faults, and tell what it cost and whether it lost anything.
+    Chaos(chaos::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,7 @@ fn run() -> Result<ExitCode> {
         Command::Tidy(arguments) => tidy::run(&arguments)?,
         Command::Bench(arguments) => bench::run(&arguments)?,
         Command::Sim(arguments) => sim::run(&arguments)?,
+        Command::Chaos(arguments) => chaos::run(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }
