@@ -1,51 +1,55 @@
 //! Workers that come and go while a run is under way, and a coordinator that dies.
 
+mod endless;
+
 use e2e::{Cluster, Output, SLOW};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-fn undisturbed() -> String {
-    let mut cluster = Cluster::start();
-    cluster.add_workers(1);
-    let run = cluster.submit(&SLOW);
-    cluster.until_completed(&run)
-}
-
 #[test]
 fn a_worker_joins_in_the_middle_and_another_drains() {
-    let alone = undisturbed();
     let mut cluster = Cluster::start();
     cluster.add_workers(2);
-    let run = cluster.submit(&SLOW);
-    cluster.until_step(&run, 3);
+    let run = endless::submit(&cluster, &SLOW);
+    endless::until_together(&cluster, &run, 2, 0);
     cluster.add_workers(1);
-    cluster.until("the third takes part", |cluster| (cluster.generations(&run).last() == Some(&3)).then_some(()));
+    endless::until_together(&cluster, &run, 3, 0);
     let name = cluster.worker(0).name.clone();
     cluster.coordinator(&["workers", "drain", &name]).expect_code(0);
     let status = cluster.worker(0).wait();
     assert_eq!(status.code(), Some(0), "{}", cluster.worker_log(0));
     assert!(cluster.worker_log(0).contains("released"), "{}", cluster.worker_log(0));
-    assert_eq!(cluster.until_completed(&run), alone);
-    assert_eq!(cluster.generations(&run), [2, 3, 2]);
-    assert_eq!(cluster.show(&run)["attempt"], 1, "nothing was read back from a checkpoint");
-    cluster.verify_ledger(&run);
+    endless::until_together(&cluster, &run, 2, 0);
+    assert_eq!(endless::assert_undisturbed(&cluster, &run, &SLOW), 1, "nothing was read back from a checkpoint");
+}
+
+#[test]
+fn a_signalled_worker_hands_over_and_ends_with_0() {
+    let mut cluster = Cluster::start();
+    cluster.add_workers(2);
+    let run = endless::submit(&cluster, &SLOW);
+    let generation = endless::until_together(&cluster, &run, 2, 0);
+    cluster.worker(0).signal(Signal::SIGTERM);
+    let status = cluster.worker(0).wait();
+    assert_eq!(status.code(), Some(0), "{}", cluster.worker_log(0));
+    assert!(cluster.worker_log(0).contains("released"), "{}", cluster.worker_log(0));
+    endless::until_together(&cluster, &run, 1, generation);
+    assert_eq!(endless::assert_undisturbed(&cluster, &run, &SLOW), 1, "nothing was read back from a checkpoint");
 }
 
 #[test]
 fn training_goes_on_while_the_coordinator_is_dead() {
-    let alone = undisturbed();
     let mut cluster = Cluster::start();
     cluster.add_workers(2);
-    let run = cluster.submit(&SLOW);
-    cluster.until_step(&run, 5);
+    let run = endless::submit(&cluster, &SLOW);
+    endless::until_together(&cluster, &run, 2, 0);
+    let before = endless::show(&cluster, &run);
     cluster.kill_coordinator();
     std::thread::sleep(std::time::Duration::from_secs(1));
     cluster.restart_coordinator();
-    assert_eq!(cluster.until_completed(&run), alone);
-    assert_eq!(cluster.generations(&run), [2], "the generation outlived the coordinator");
-    let losses = cluster.metric(&run, "train/loss");
-    assert_eq!(losses.iter().map(|(_, step, _)| *step).collect::<Vec<_>>(), (1..=30).collect::<Vec<_>>());
-    cluster.verify_ledger(&run);
+    let after = cluster.until_step(&run, before["step"].as_u64().unwrap() + 1);
+    assert_eq!(after["generation"], before["generation"], "the generation outlived the coordinator: {after:#}");
+    assert_eq!(endless::assert_undisturbed(&cluster, &run, &SLOW), 1, "nothing was read back from a checkpoint");
 }
 
 #[test]

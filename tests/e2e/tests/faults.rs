@@ -1,68 +1,68 @@
 //! What goes wrong with one worker while a run is under way: it freezes, loses its link, is upgraded on disk. The run
 //! goes on without it and takes it back, and comes to the weights of the undisturbed run.
 
+mod endless;
+mod memory_group;
+
 use e2e::{Cluster, Proxy, SLOW, program};
+use memory_group::MemoryGroup;
 use nix::sys::signal::Signal;
 
-fn undisturbed(overrides: &[&str]) -> String {
-    let mut cluster = Cluster::start();
-    cluster.add_workers(2);
-    let run = cluster.submit(overrides);
-    cluster.until_completed(&run)
+/// How many calls of generations that were over were refused.
+fn refused(cluster: &Cluster, run: &str) -> u64 {
+    let shown = cluster.show(run);
+    let counts = shown["refused"].as_object().expect("counts by kind");
+    counts.values().map(|count| count.as_u64().expect("a number")).sum()
 }
-
-#[track_caller]
-fn until_world(cluster: &Cluster, run: &str, world: usize) {
-    cluster.until(&format!("{world} workers"), |cluster| {
-        let shown = cluster.show(run);
-        assert_ne!(shown["status"], "failed", "{shown:#}");
-        assert_ne!(shown["status"], "completed", "the run was too short: {shown:#}");
-        (cluster.generations(run).last() == Some(&world)).then_some(())
-    });
-}
-
-/// Longer than what a test does to it takes.
-const LONG: [&str; 6] = [SLOW[0], SLOW[1], SLOW[2], SLOW[3], SLOW[4], "run.steps=60"];
 
 #[test]
 fn a_frozen_worker_is_replaced_and_a_zombie_is_fenced() {
-    let alone = undisturbed(&LONG);
     let mut cluster = Cluster::start();
     cluster.add_workers(3);
-    let run = cluster.submit(&LONG);
-    cluster.until_step(&run, 3);
+    let run = endless::submit(&cluster, &SLOW);
+    endless::until_together(&cluster, &run, 3, 0);
     cluster.worker(1).signal_all(Signal::SIGSTOP);
-    until_world(&cluster, &run, 2);
-    let shown = cluster.show(&run);
-    cluster.until_step(&run, shown["step"].as_u64().unwrap() + 2);
-    // It still believes that it is a member of the generation in which it froze.
+    endless::until_together(&cluster, &run, 2, 0);
+    // What the others still had to say of the generation in which it froze came before the step that they did since.
+    let before = refused(&cluster, &run);
+    // It still believes that it is a member: it ends its step, or tells that the step failed. Nobody takes its word.
     cluster.worker(1).signal_all(Signal::SIGCONT);
-    until_world(&cluster, &run, 3);
-    assert_eq!(cluster.until_completed(&run), alone);
-    assert_eq!(cluster.generations(&run), [3, 2, 3]);
-    assert_eq!(cluster.show(&run)["attempt"], 1, "nothing was read back from a checkpoint");
-    cluster.verify_ledger(&run);
+    cluster.until("a refusal", |cluster| (refused(cluster, &run) > before).then_some(()));
+    endless::until_together(&cluster, &run, 3, 0);
+    assert_eq!(endless::assert_undisturbed(&cluster, &run, &SLOW), 1, "nothing was read back from a checkpoint");
 }
 
 #[test]
 fn a_worker_whose_link_to_the_coordinator_is_down_is_replaced_and_comes_back() {
-    let alone = undisturbed(&LONG);
     let mut cluster = Cluster::start();
     let link = Proxy::start(&cluster.endpoint);
     cluster.add_workers(2);
     let far = cluster.spawn_worker_with(|command| _ = command.env("TRIREME_COORDINATOR", link.address()));
     cluster.until_joined(far);
-    let run = cluster.submit(&LONG);
-    cluster.until_step(&run, 3);
+    let run = endless::submit(&cluster, &SLOW);
+    endless::until_together(&cluster, &run, 3, 0);
     link.cut();
-    until_world(&cluster, &run, 2);
-    let shown = cluster.show(&run);
-    cluster.until_step(&run, shown["step"].as_u64().unwrap() + 2);
+    endless::until_together(&cluster, &run, 2, 0);
     link.mend();
-    until_world(&cluster, &run, 3);
-    assert_eq!(cluster.until_completed(&run), alone);
-    assert_eq!(cluster.show(&run)["attempt"], 1, "nothing was read back from a checkpoint");
-    cluster.verify_ledger(&run);
+    endless::until_together(&cluster, &run, 3, 0);
+    assert_eq!(endless::assert_undisturbed(&cluster, &run, &SLOW), 1, "nothing was read back from a checkpoint");
+}
+
+#[test]
+fn a_trainer_that_the_kernel_kills_for_its_memory_is_replaced() {
+    let Some(group) = MemoryGroup::new(32 << 20) else { return };
+    let mut cluster = Cluster::start();
+    cluster.add_workers(2);
+    let run = endless::submit(&cluster, &SLOW);
+    let generation = endless::until_together(&cluster, &run, 2, 0);
+    group.exhaust(cluster.worker(0).trainer_pid());
+    assert!(group.kills() > 0, "the kernel kills in a group that is full");
+    endless::until_together(&cluster, &run, 2, generation);
+    let cause = "killed by signal 9 (SIGKILL); out of memory?";
+    assert!(cluster.worker_log(0).contains(cause), "{}", cluster.worker_log(0));
+    let events = cluster.show(&run)["events"].to_string();
+    assert!(events.contains(cause), "{events}");
+    assert_eq!(endless::assert_undisturbed(&cluster, &run, &SLOW), 1, "nothing was read back from a checkpoint");
 }
 
 #[test]
@@ -75,12 +75,13 @@ fn a_trainer_process_is_of_its_agents_version_after_an_upgrade_on_disk() {
     // An installer puts the new file in the place of the old one.
     std::fs::remove_file(&old).unwrap();
     std::fs::write(&old, "another version").unwrap();
-    let run = cluster.submit(&SLOW);
-    cluster.until_step(&run, 2);
+    let run = endless::submit(&cluster, &SLOW);
+    let generation = endless::until_together(&cluster, &run, 1, 0);
     cluster.worker(index).signal_trainer(Signal::SIGKILL);
-    cluster.until_completed(&run);
+    endless::until_together(&cluster, &run, 1, generation);
     assert!(cluster.worker_log(index).contains("killed by signal 9"), "{}", cluster.worker_log(index));
-    cluster.verify_ledger(&run);
+    let (stopped, _) = endless::stop(&cluster, &run);
+    endless::whole_history(&cluster, &run, stopped["step"].as_u64().unwrap());
 }
 
 #[test]
@@ -90,7 +91,8 @@ fn slots_that_cannot_be_dealt_evenly_change_nothing() {
         cluster.add_workers(workers);
         let run = cluster.submit(&["batch.slots=8"]);
         let weights = cluster.until_completed(&run);
-        assert_eq!(cluster.generations(&run), [workers]);
+        let generations = cluster.generations(&run);
+        assert!(generations.contains(&workers), "{generations:?}");
         cluster.verify_ledger(&run);
         weights
     };
