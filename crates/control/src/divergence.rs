@@ -12,27 +12,31 @@ impl Control {
         }
         let run = self.run_mut(id);
         // Also for a person who resumes it later.
-        run.trusted = Some(trusted(&run.record, step));
+        run.record.trusted = Some(trusted(&run.record, step));
+        let (stops, before) = (run.record.spec.recovery.on_divergence == OnDivergence::Stop, run.record.diverged_at);
+        // Durable before any member is told to forget what it saw.
+        self.persist(id);
         let text = format!("diverged at step {step}: {reason} ({worker})");
-        if run.record.spec.recovery.on_divergence == OnDivergence::Stop {
+        if stops {
             return self.fail(id, text);
         }
-        if let Some(before) = run.diverged_at {
+        if let Some(before) = before {
             let text = format!("{text}; it had gone back to a checkpoint when it diverged at step {before} already");
             return self.fail(id, text);
         }
-        run.diverged_at = Some(step);
+        self.run_mut(id).record.diverged_at = Some(step);
         self.rewind(id, format!("{text}: back to a checkpoint"));
     }
 }
 
-/// Up to which step the state of a run that diverged at `step` was good: nothing was skipped yet, and if replicas are
-/// compared, they were found to be equal.
+/// Up to which step the state of a run that diverged at `step` was good: nothing was skipped yet, and if there are
+/// replicas that are compared, they were found to be equal.
 fn trusted(record: &RunRecord, step: Step) -> Step {
     let recovery = &record.spec.recovery;
     let unskipped = step.0.saturating_sub(recovery.max_skipped_steps);
     let compared = match recovery.verify_every {
         0 => u64::MAX,
+        _ if record.members.len() == 1 => u64::MAX,
         every => step.0.saturating_sub(1) / every * every,
     };
     record.step.min(Step(unskipped.min(compared)))

@@ -83,7 +83,7 @@ impl Control {
             return self.persist(id);
         }
         run.older_checkpoint = run.record.restore.replace(at);
-        run.diverged_at.take_if(|step| *step < at.step);
+        run.record.diverged_at.take_if(|step| *step < at.step);
         if !run.asked.pause {
             run.asked.checkpoint = false;
         }

@@ -228,6 +228,10 @@ impl Control {
         let grows = !joiners.is_empty() && !run.seats.is_empty();
         let went_on = run.record.status == RunStatus::Running;
         let record = &mut run.record;
+        if run.seats.is_empty() {
+            // Nobody brought the state along that was not to be trusted.
+            record.trusted = None;
+        }
         record.members = members.map(|((worker, since), slots)| Member { worker, slots, since }).collect();
         (record.generation, record.status, record.reason) = (generation, RunStatus::Running, None);
         let names: Vec<WorkerId> = record.members.iter().map(|member| member.worker.clone()).collect();

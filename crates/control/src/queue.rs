@@ -42,7 +42,8 @@ impl Control {
         let run = self.run_mut(id);
         let record = &mut run.record;
         (record.status, record.reason, record.place, record.restarts) = (RunStatus::Queued, None, place, 0);
-        (run.stage, run.fruitless, run.finished, run.diverged_at) = (Stage::Waiting, 0, None, None);
+        record.diverged_at = None;
+        (run.stage, run.fruitless, run.finished) = (Stage::Waiting, 0, None);
         self.persist(id);
         self.note(id, "resumed: waits for workers".to_owned());
     }
@@ -96,7 +97,7 @@ impl Control {
         run.record.begin_attempt(attempt, from_step);
         run.record.restore = at;
         run.digests.clear();
-        (run.ahead, run.trusted) = (Ahead::default(), None);
+        run.ahead = Ahead::default();
         (run.early_checkpoint, run.older_checkpoint) = (None, None);
         run.lineage = run.record.generation.next();
         self.emit(Effect::Persist(Record::Attempt { run: id.clone(), attempt, from_step }));

@@ -134,6 +134,10 @@ pub struct RunRecord {
     pub restore: Option<CheckpointAt>,
     /// In how many generations trainers ended by themselves since the last commit.
     pub restarts: u32,
+    /// The step at which it diverged and went back; none once a checkpoint is past it.
+    pub diverged_at: Option<Step>,
+    /// It diverged: until the next attempt begins, states of later steps are not to be trusted.
+    pub trusted: Option<Step>,
 }
 
 impl RunRecord {
@@ -154,6 +158,8 @@ impl RunRecord {
             weights_digest: None,
             restore: None,
             restarts: 0,
+            diverged_at: None,
+            trusted: None,
         }
     }
 
@@ -175,7 +181,7 @@ impl RunRecord {
     /// generation are struck out, so that none of them can bring back a state that is superseded.
     pub fn begin_attempt(&mut self, attempt: Attempt, from_step: Step) {
         (self.attempt, self.step) = (attempt, from_step);
-        self.samples_digest = None;
+        (self.samples_digest, self.trusted) = (None, None);
         self.members.clear();
     }
 }

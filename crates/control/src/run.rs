@@ -32,10 +32,6 @@ pub(crate) struct Run {
     pub older_checkpoint: Option<CheckpointAt>,
     /// The last checkpoint was damaged: another generation writes it again.
     pub saves_again: bool,
-    /// The step at which it diverged and went back; none once a checkpoint is past it.
-    pub diverged_at: Option<Step>,
-    /// Until the next attempt begins: later states are not to be trusted.
-    pub trusted: Option<Step>,
     /// The last generation in which a trainer ended by itself.
     pub crashed_in: Option<Generation>,
     /// How fast its steps come.
@@ -150,8 +146,6 @@ impl Run {
             early_checkpoint,
             older_checkpoint: None,
             saves_again: false,
-            diverged_at: None,
-            trusted: None,
             crashed_in: None,
             pace: Pace::default(),
             growth: Growth::default(),
@@ -182,7 +176,7 @@ impl Run {
 
     /// The last step whose state may be restored: a later one would leave steps without a commit.
     pub fn restorable(&self) -> Step {
-        self.trusted.map_or(self.record.step, |trusted| trusted.min(self.record.step))
+        self.record.trusted.map_or(self.record.step, |trusted| trusted.min(self.record.step))
     }
 
     /// No member holds the run's state, or only one from before the newest checkpoint. One that is a step behind the

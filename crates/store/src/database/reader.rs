@@ -197,6 +197,8 @@ fn run_row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
         restore: checkpoint_id(row, ["restore_run", "restore_generation", "restore_step"])?,
         parent: checkpoint_id(row, ["parent_run", "parent_generation", "parent_step"])?,
         restarts: row.get("restarts")?,
+        diverged_at: optional(row, "diverged_at")?.map(Step),
+        trusted: optional(row, "trusted")?.map(Step),
         config: row.get("config")?,
         created_ms: row.get("created_ms")?,
         updated_ms: row.get("updated_ms")?,
@@ -231,6 +233,11 @@ fn at_most(limit: usize) -> i64 {
 
 fn number(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
     u64::try_from(row.get::<_, i64>(column)?).map_err(|error| impossible(column, error))
+}
+
+fn optional(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {
+    let value: Option<i64> = row.get(column)?;
+    value.map(|value| u64::try_from(value).map_err(|error| impossible(column, error))).transpose()
 }
 
 fn parsed(row: &Row<'_>, column: &str) -> rusqlite::Result<RunId> {

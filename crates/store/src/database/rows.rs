@@ -47,6 +47,10 @@ pub struct RunRow {
     pub parent: Option<CheckpointId>,
     /// How many trainers ended by themselves since the last commit.
     pub restarts: u32,
+    /// The step at which it diverged and went back; none once a checkpoint is past it.
+    pub diverged_at: Option<Step>,
+    /// It diverged, and states of later steps are not to be trusted.
+    pub trusted: Option<Step>,
     /// The resolved config, as TOML. Written once.
     pub config: String,
     /// Milliseconds since 1970, UTC. Written once.

@@ -30,6 +30,8 @@ pub(crate) fn run_row(name: &str) -> RunRow {
         restore: None,
         parent: None,
         restarts: 0,
+        diverged_at: None,
+        trusted: None,
         config: "[run]\n".into(),
         created_ms: 1_000,
         updated_ms: 1_000,
@@ -104,6 +106,8 @@ fn a_run_comes_back_as_it_was_written() {
         restore: Some(id("b")),
         parent: Some(id("a")),
         restarts: 2,
+        diverged_at: Some(Step(60)),
+        trusted: Some(Step(50)),
         ..run_row("b")
     };
     database.apply(&[Change::Run(full.clone())]).unwrap();
@@ -388,6 +392,23 @@ fn every_released_version_opens() {
         let mut database = Database::open(&path).unwrap();
         database.apply(&[Change::Run(run_row("a"))]).unwrap();
     }
+}
+
+#[test]
+fn a_run_of_the_first_version_has_not_diverged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trireme.db");
+    let mut connection = Connection::open(&path).unwrap();
+    migrate::migrate(&mut connection, &path, &migrate::MIGRATIONS[..1]).unwrap();
+    let row = "
+        INSERT INTO runs VALUES (
+            'a', 'quick', 'pretrain', 'queued', NULL, 4, 0, 0, 100, 1, 0, 4, 1, 4, '[]', NULL, NULL, NULL, NULL, NULL,
+            NULL, NULL, NULL, 0, '[run]' || char(10), 1000, 1000
+        )";
+    connection.execute(row, []).unwrap();
+    drop(connection);
+    let database = Database::open(&path).unwrap();
+    assert_eq!(database.run(&run_id("a")).unwrap(), Some(run_row("a")));
 }
 
 #[test]

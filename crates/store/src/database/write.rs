@@ -43,7 +43,7 @@ fn run(connection: &Connection, row: &RunRow) -> rusqlite::Result<()> {
             :id, :name, :kind, :status, :reason, :place, :cancelling, :step, :total_steps, :attempt, :generation,
             :slots, :min_workers, :max_workers, :members, :samples_digest, :weights_digest, :restore_run,
             :restore_generation, :restore_step, :parent_run, :parent_generation, :parent_step, :restarts, :config,
-            :created_ms, :updated_ms
+            :created_ms, :updated_ms, :diverged_at, :trusted
         )
         ON CONFLICT (id) DO UPDATE SET
             status = excluded.status, reason = excluded.reason, place = excluded.place,
@@ -55,6 +55,7 @@ fn run(connection: &Connection, row: &RunRow) -> rusqlite::Result<()> {
             restore_generation = excluded.restore_generation, restore_step = excluded.restore_step,
             parent_run = excluded.parent_run, parent_generation = excluded.parent_generation,
             parent_step = excluded.parent_step, restarts = excluded.restarts,
+            diverged_at = excluded.diverged_at, trusted = excluded.trusted,
             updated_ms = excluded.updated_ms";
     let (restore, parent) = (row.restore.as_ref(), row.parent.as_ref());
     connection
@@ -84,6 +85,8 @@ fn run(connection: &Connection, row: &RunRow) -> rusqlite::Result<()> {
             ":parent_generation": parent.map(|id| Number(id.generation.0)),
             ":parent_step": parent.map(|id| Number(id.step.0)),
             ":restarts": row.restarts,
+            ":diverged_at": row.diverged_at.map(|step| Number(step.0)),
+            ":trusted": row.trusted.map(|step| Number(step.0)),
             ":config": row.config,
             ":created_ms": row.created_ms,
             ":updated_ms": row.updated_ms,

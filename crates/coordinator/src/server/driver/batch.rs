@@ -63,6 +63,8 @@ pub fn run_row(record: &RunRecord, details: &RunDetails) -> RunRow {
         }),
         parent: details.parent.clone(),
         restarts: record.restarts,
+        diverged_at: record.diverged_at,
+        trusted: record.trusted,
         config: details.config.clone(),
         created_ms: details.created_ms,
         updated_ms: Clock::wall_ms(),
@@ -113,6 +115,8 @@ pub fn run_record(row: RunRow) -> Result<(RunRecord, RunDetails), String> {
         weights_digest: row.weights_digest,
         restore: row.restore.map(|id| CheckpointAt { generation: id.generation, step: id.step }),
         restarts: row.restarts,
+        diverged_at: row.diverged_at,
+        trusted: row.trusted,
     };
     Ok((record, RunDetails { config: row.config, parent: row.parent, created_ms: row.created_ms }))
 }
