@@ -115,6 +115,7 @@ fn a_coordinator_that_is_not_there_is_said() {
 fn a_full_disk_holds_up_the_end_and_loses_nothing() {
     let mounted = Mounted::new();
     let Some(mounted) = mounted else {
+        assert!(std::env::var_os("CI").is_none(), "a small tmpfs cannot be mounted here");
         eprintln!("skipped: a small tmpfs cannot be mounted here");
         return;
     };
