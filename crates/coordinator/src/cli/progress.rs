@@ -132,7 +132,7 @@ impl Follower {
             self.say(&format!("{}: {}", run.name, event.text));
         }
         self.last_event = run.events.last().cloned().or(self.last_event.take());
-        let described = self.describe(run);
+        let described = self.describe(run, Instant::now());
         if let Some(bar) = &self.bar {
             bar.set_length(run.total_steps);
             bar.set_position(run.step);
@@ -152,7 +152,7 @@ impl Follower {
         Ok(())
     }
 
-    fn describe(&mut self, run: &v1::Run) -> String {
+    fn describe(&mut self, run: &v1::Run, now: Instant) -> String {
         let value = |key: &str| run.metrics.iter().find(|metric| metric.key == key).map(|metric| metric.value);
         let mut parts = Vec::new();
         if run.status != "running" {
@@ -171,11 +171,11 @@ impl Follower {
         if let Some(rate) = value("train/tokens_per_second") {
             parts.push(format!("{rate:.0} tokens/s"));
         }
-        let (step, now) = (run.step, Instant::now());
+        let step = run.step;
         match self.since {
             Some((attempt, first, began)) if attempt == run.attempt && step >= first => {
                 if step > first && run.status == "running" {
-                    let pace = began.elapsed().as_secs_f64() / (step - first) as f64;
+                    let pace = (now - began).as_secs_f64() / (step - first) as f64;
                     let left = pace * run.total_steps.saturating_sub(step) as f64;
                     parts.push(format!("ETA {}", duration(left)));
                 }
@@ -205,6 +205,40 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_line_tells_loss_speed_time_left_and_workers() {
+        let mut follower = Follower::new(true);
+        let began = Instant::now();
+        let after = |seconds| began + Duration::from_secs(seconds);
+        let metric = |key: &str, value| v1::Metric { key: key.into(), value, ..v1::Metric::default() };
+        let queued = v1::Run { status: "queued".into(), total_steps: 100, ..v1::Run::default() };
+        assert_eq!(follower.describe(&queued, began), "queued  0 workers");
+        let at = |step, attempt| v1::Run {
+            status: "running".into(),
+            step,
+            attempt,
+            world_size: 2,
+            metrics: vec![
+                metric("train/loss", 2.34567),
+                metric("eval/loss", 3.0),
+                metric("train/tokens_per_second", 1234.56),
+            ],
+            ..queued.clone()
+        };
+        let figures = "loss 2.346  held-out 3.000  1235 tokens/s";
+        assert_eq!(follower.describe(&at(10, 1), after(60)), format!("{figures}  2 workers"), "no pace yet");
+        // Two seconds a step, seen from step 10 on.
+        assert_eq!(follower.describe(&at(20, 1), after(80)), format!("{figures}  ETA 2 min 40 s  2 workers"));
+        assert_eq!(follower.describe(&at(90, 1), after(220)), format!("{figures}  ETA 20 s  2 workers"));
+        // A rewind: the pace is measured anew.
+        assert_eq!(follower.describe(&at(50, 2), after(300)), format!("{figures}  2 workers"));
+        let lost =
+            v1::Run { status: "interrupted".into(), reason: "its workers are gone".into(), world_size: 1, ..at(60, 2) };
+        let line = follower.describe(&lost, after(310));
+        assert_eq!(line, format!("interrupted: its workers are gone  {figures}  1 worker"));
+        assert_eq!((duration(59.4), duration(3_725.0)), ("59 s".into(), "1 h 2 min".into()));
+    }
 
     #[test]
     fn events_are_shown_once_also_when_the_list_is_full() {
