@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: our speed beside the peers', as ratios of medians inside one run, and recovery from faults.
+//! `cargo xtask bench`: our speed beside the peers', as ratios of medians inside one run, and what our promises cost.
 
 use crate::building::{binary, workspace};
 use crate::{cache, libtorch, python};
@@ -7,7 +7,7 @@ use std::process::Command;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Which measurements: step, recovery.
+    /// Which measurements: step, recovery, reduce, balance.
     #[arg(long, default_value = "step")]
     suite: String,
     /// Fewer repetitions.

@@ -5,19 +5,23 @@
 
 #![allow(clippy::print_stdout, reason = "the results are this program's output")]
 
+mod balance;
 mod ours;
 mod peer;
 mod recovery;
+mod reduce;
 mod report;
+mod runs;
 mod samples;
 mod step;
+mod throttle;
 
 use anyhow::Context;
 use clap::Parser;
 use std::path::PathBuf;
 
 #[derive(Parser)]
-#[command(about = "Measures Trireme's training step beside a plain PyTorch loop, and its recovery from faults")]
+#[command(about = "Measures Trireme's training step beside a plain PyTorch loop, and what its promises cost")]
 struct Arguments {
     /// What to measure.
     #[arg(long, default_value = "step")]
@@ -39,6 +43,10 @@ enum Suite {
     Step,
     /// How long training stands still after a worker or the coordinator is killed or frozen.
     Recovery,
+    /// What exact mode costs beside fast mode.
+    Reduce,
+    /// How much of a slow worker's speed a run gets.
+    Balance,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -46,6 +54,8 @@ fn main() -> anyhow::Result<()> {
     match suite {
         Suite::Step => step::measure(&python.context("give --python")?, quick, |line| show(line, json)),
         Suite::Recovery => recovery::measure(quick, |line| show(line, json)),
+        Suite::Reduce => reduce::measure(quick, |line| show(line, json)),
+        Suite::Balance => balance::measure(quick, |line| show(line, json)),
     }
 }
 

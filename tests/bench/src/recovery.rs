@@ -4,7 +4,8 @@
 //! step. A normal step of the same run stands beside it: what a fault costs is the difference.
 
 use crate::report::median;
-use anyhow::{Context, Result, ensure};
+use crate::runs::{seconds, step_times};
+use anyhow::{Result, ensure};
 use e2e::{Cluster, SLOW};
 use nix::sys::signal::Signal;
 use serde::Serialize;
@@ -167,15 +168,6 @@ fn go_on(cluster: &Cluster, run: &str, steps: u64) {
     cluster.until_step(run, step + steps);
 }
 
-/// When each step ended, in milliseconds, ascending.
-fn step_times(cluster: &Cluster, run: &str) -> Result<Vec<i64>> {
-    let rows = cluster.coordinator(&["metrics", run, "--key", "train/loss", "--json"]).expect_code(0).json_lines();
-    let times: Option<Vec<i64>> = rows.iter().map(|row| row["time"].as_i64()).collect();
-    let mut times = times.context("a metric without a time")?;
-    times.sort_unstable();
-    Ok(times)
-}
-
 /// From the fault to the end of the longest step that it fell into or that came right after it. For a coordinator that
 /// is away the step's own length counts: nothing began with the fault.
 fn recovery(times: &[i64], round: &Round) -> Result<f64> {
@@ -184,10 +176,6 @@ fn recovery(times: &[i64], round: &Round) -> Result<f64> {
     ensure!(longest.is_some(), "no step ended around a fault");
     let [begin, end] = longest.map_or([0, 0], |pair| [pair[0], pair[1]]);
     Ok(seconds(end - if round.fault == Fault::Coordinator { begin } else { round.from }))
-}
-
-fn seconds(milliseconds: i64) -> f64 {
-    milliseconds as f64 / 1000.0
 }
 
 fn now_ms() -> i64 {

@@ -3,7 +3,6 @@
 use serde::Serialize;
 use std::fmt;
 
-/// Larger is better.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Line {
     pub suite: &'static str,
@@ -17,9 +16,16 @@ pub struct Line {
 }
 
 impl Line {
+    /// Larger is better.
     pub fn new(suite: &'static str, case: String, ours: f64, peer: f64, unit: &'static str, goal: f64) -> Self {
         let ratio = ours / peer;
         Self { suite, case, ours, peer, unit, ratio, goal, met: ratio >= goal }
+    }
+
+    /// Smaller is better.
+    pub fn at_most(suite: &'static str, case: String, ours: f64, peer: f64, unit: &'static str, goal: f64) -> Self {
+        let line = Self::new(suite, case, ours, peer, unit, goal);
+        Self { met: line.ratio <= goal, ..line }
     }
 }
 
@@ -29,7 +35,7 @@ impl fmt::Display for Line {
         let verdict = if *met { "met" } else { "MISSED" };
         write!(
             f,
-            "{suite}: {case}: {ours:.0} {unit}, peer {peer:.0} {unit}: {ratio:.2} times (goal {goal:.1}: {verdict})"
+            "{suite}: {case}: {ours:.0} {unit}, peer {peer:.0} {unit}: {ratio:.3} times (goal {goal:.2}: {verdict})"
         )
     }
 }
@@ -56,8 +62,14 @@ mod tests {
     #[test]
     fn a_line_says_whether_the_goal_was_met() {
         let line = |ours| Line::new("step", "tiny".into(), ours, 100.0, "tokens/s", 2.5);
-        assert_eq!(line(250.0).to_string(), "step: tiny: 250 tokens/s, peer 100 tokens/s: 2.50 times (goal 2.5: met)");
+        assert_eq!(
+            line(250.0).to_string(),
+            "step: tiny: 250 tokens/s, peer 100 tokens/s: 2.500 times (goal 2.50: met)"
+        );
         assert!(!line(249.0).met);
+        let slower = |ours| Line::at_most("reduce", "tiny".into(), ours, 1_000.0, "ms", 1.05);
+        assert_eq!(slower(1_054.0).to_string(), "reduce: tiny: 1054 ms, peer 1000 ms: 1.054 times (goal 1.05: MISSED)");
+        assert!(slower(1_049.0).met);
         assert!(serde_json::to_string(&line(250.0)).unwrap().contains(r#""ratio":2.5,"goal":2.5,"met":true"#));
     }
 }
