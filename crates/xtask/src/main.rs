@@ -26,7 +26,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Fetch libtorch (checked by SHA-256, cached outside the clone) and link it as .libtorch.
-    Setup,
+    Setup(libtorch::Arguments),
     /// Set up, then pretrain, kill a worker, stop, resume, fine-tune and export on real data.
     Quickstart(quickstart::Arguments),
     /// Set up whatever is missing, then tidy and all tests; the totals come last.
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Setup => libtorch::set_up()?,
+        Command::Setup(arguments) => libtorch::run(&arguments)?,
         Command::Quickstart(arguments) => quickstart::run(&arguments)?,
         Command::Test(arguments) => return test::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments)?,
