@@ -105,8 +105,8 @@ pub enum Event {
         worker: WorkerId,
     },
     /// A new trainer is up and holds nothing. Told of every trainer, before it is handed an assignment that waited for
-    /// it, and again on a new session while it holds nothing; and of a trainer that has forgotten its run because it was
-    /// released, since one that hung is given no work until it answers.
+    /// it. One that forgets its run because it was released says how its part in it ended, and nothing more: by that a
+    /// trainer that hung is known to answer again.
     TrainerReady {
         /// Whose.
         worker: WorkerId,

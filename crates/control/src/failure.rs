@@ -13,10 +13,6 @@ impl Control {
         step: Step,
         error: &str,
     ) {
-        // Whatever generation it speaks of: the trainer answers.
-        if let Some(known) = self.workers.get_mut(worker).filter(|known| known.run.is_none()) {
-            known.ready = true;
-        }
         if !self.set_state(worker, id, generation, SeatState::Failed(step)) {
             return;
         }
@@ -36,6 +32,10 @@ impl Control {
         generation: Generation,
         state: SeatState,
     ) -> bool {
+        // Whatever generation it speaks of, and whatever it says: the trainer answers.
+        if let Some(known) = self.workers.get_mut(worker).filter(|known| known.run.is_none()) {
+            known.ready = true;
+        }
         let Some(run) = self.runs.get_mut(id) else { return false };
         let current = run.record.generation == generation;
         let Some(seat) = run.seats.get_mut(worker).filter(|_| current) else {

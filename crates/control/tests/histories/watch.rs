@@ -236,3 +236,25 @@ fn a_member_whose_session_ended_stays_while_steps_are_done() {
     assert_eq!(sent(&desk.wait(799), "a"), []);
     assert_eq!(sent(&desk.wait(1), "a").len(), 1);
 }
+
+#[test]
+fn whatever_a_woken_trainer_answers_it_may_work_again() {
+    let (run_id, generation) = (run(), types::Generation(1));
+    let failed = Event::RunFailed { worker: worker("c"), run: run_id, generation, reason: "no such file".into() };
+    let answers: [&dyn Fn(&mut Desk) -> Vec<Effect>; 5] = [
+        &|desk| desk.step_failed("c", 1, 10),
+        &|desk| desk.paused("c", 1, 10),
+        &|desk| desk.finished("c", 1, 9),
+        &|desk| desk.diverged("c", 1, 10),
+        &|desk| desk.tell(failed.clone()),
+    ];
+    for (number, answer) in answers.into_iter().enumerate() {
+        let mut desk = desk();
+        let waits = Some((10, Phase::Reduce, 7));
+        beats(&mut desk, [waits, waits, None], 5_000).unwrap();
+        desk.step_failed("a", 1, 10);
+        desk.step_failed("b", 1, 10);
+        assert_eq!(desk.status(), RunStatus::Interrupted);
+        assert_eq!(assigned(&answer(&mut desk)).len(), 3, "answer {number}");
+    }
+}
