@@ -108,6 +108,13 @@ impl Control {
 
     fn commit(&mut self, id: &RunId, report: Report) {
         let now = self.now;
+        let run = &self.runs[id];
+        if run.pace.last_commit().is_none() && report.generation == run.record.generation {
+            // The first of this generation: all members are of use.
+            for worker in run.seats.keys() {
+                self.workers.get_mut(worker).expect("members are known").strikes = 0;
+            }
+        }
         let run = self.run_mut(id);
         let Report { generation, segments, samples_digest, computed_ms } = report;
         run.committed_by = generation;

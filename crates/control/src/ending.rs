@@ -113,7 +113,9 @@ impl Control {
         let all_finished = run.finished.is_some() && stopped(|state| *state == SeatState::Finished);
         let all_stopped = stopped(|state| *state != SeatState::Training);
         match run.stage {
-            Stage::Training | Stage::Stopping { .. } | Stage::Saving { .. } if run.is_complete() => {
+            Stage::Training | Stage::Stopping { .. } | Stage::Resting { .. } | Stage::Saving { .. }
+                if run.is_complete() =>
+            {
                 let weights_digest = run.finished;
                 self.run_mut(id).record.weights_digest = weights_digest;
                 self.end(id, RunStatus::Completed, None);
@@ -121,7 +123,10 @@ impl Control {
             Stage::Training | Stage::Saving { .. } if all_finished && run.saves_again => self.regroup(id, false),
             Stage::Training if all_finished => self.run_mut(id).stage = Stage::Saving { until },
             Stage::Training if all_stopped => self.regroup(id, true),
-            Stage::Stopping { until, .. } if all_stopped || now >= until => self.regroup(id, false),
+            Stage::Stopping { until, lost, hung } if all_stopped || now >= until => self.broken(id, lost, hung),
+            Stage::Resting { until } if now >= until || run.record.cancelling || self.somebody_leaves(id) => {
+                self.regroup(id, false);
+            }
             Stage::Saving { until } if all_finished && now >= until => {
                 let text = "all steps are done, but the last checkpoint was not committed in time";
                 self.fail(id, text.to_owned());
@@ -134,10 +139,6 @@ impl Control {
     /// The generation is over: cancel, wait for workers, or make the next one. `may_save`: all members paused together,
     /// so that a checkpoint of where they stand can be complete.
     fn regroup(&mut self, id: &RunId, may_save: bool) {
-        self.count_fruitless(id);
-        if self.runs[id].stage == Stage::Ended {
-            return;
-        }
         let run = &self.runs[id];
         let leavers: Vec<WorkerId> = run.seats.keys().filter(|worker| self.workers[*worker].leaving).cloned().collect();
         let nobody_stays = leavers.len() == run.seats.len();
@@ -167,27 +168,43 @@ impl Control {
         }
     }
 
-    /// Leaves out who does not answer, and ends a run whose steps fail again and again for no visible reason.
-    fn count_fruitless(&mut self, id: &RunId) {
-        let limit = self.settings.fruitless_generations;
-        let run = self.run_mut(id);
-        let Stage::Stopping { lost, hung, .. } = run.stage else { return };
-        if hung {
-            let silent = run.seats.iter().filter(|(_, seat)| seat.state == SeatState::Training);
-            for worker in silent.map(|(worker, _)| worker.clone()).collect::<Vec<_>>() {
-                self.note(id, format!("{worker} does not answer and is left out"));
-                self.workers.get_mut(&worker).expect("members are connected").ready = false;
-                self.release_seat(id, &worker);
-            }
-        } else if !lost {
-            run.fruitless += 1;
-            if run.fruitless >= limit {
-                let text = format!("{limit} generations failed with no step between them; {}", run.last_error);
-                self.fail(id, text);
-            } else {
-                self.suspect(id);
-            }
+    fn somebody_leaves(&self, id: &RunId) -> bool {
+        self.runs[id].seats.keys().any(|worker| self.workers[worker].leaving)
+    }
+
+    /// A broken generation is over: leaves out who does not answer. The next one follows at once, but if generations
+    /// come to nothing again and again, later and later, and in the end the run fails. So what passes within seconds,
+    /// like a network that is down, does not use up the run's patience.
+    fn broken(&mut self, id: &RunId, lost: bool, hung: bool) {
+        let silent = if hung { self.runs[id].training() } else { Vec::new() };
+        for worker in &silent {
+            self.leave_out(id, worker, format!("{worker} does not answer and is left out"));
         }
+        if lost && !hung {
+            return self.regroup(id, false);
+        }
+        let (limit, after) = (self.settings.fruitless_generations, self.settings.suspect_after);
+        let run = self.run_mut(id);
+        run.fruitless += 1;
+        let count = run.fruitless;
+        if count >= limit {
+            let text = format!("{limit} generations failed with no step between them; {}", run.last_error);
+            return self.fail(id, text);
+        }
+        if silent.is_empty() {
+            self.suspect(id);
+        }
+        if count <= after {
+            return self.regroup(id, false);
+        }
+        let Millis(pause) = self.settings.pause;
+        let pause = Millis(pause << (count - after - 1).min(16)).min(self.settings.pause_max);
+        self.note(
+            id,
+            format!("{count} generations failed with no step between them: the next in {} s", pause.0 / 1000),
+        );
+        let until = self.now + pause;
+        self.run_mut(id).stage = Stage::Resting { until };
     }
 
     /// When generations fail and nobody is lost, one member may be cut off from the others while all reach the
@@ -201,12 +218,16 @@ impl Control {
         let place = turn as usize % run.seats.len();
         let worker = run.seats.keys().nth(place).expect("it is less than there are").clone();
         self.note(id, format!("{worker} is left out for a while: it may be why generations fail"));
-        let now = self.now;
-        let rest = self.settings.rest;
-        let known = self.workers.get_mut(&worker).expect("members are connected");
-        known.rests_until = Some(now + Millis(rest.0 << known.suspected.min(6)));
-        known.suspected += 1;
+        self.rest(&worker);
         self.release_seat(id, &worker);
+    }
+
+    /// Gives a worker no work for a while, longer every time.
+    pub(crate) fn rest(&mut self, worker: &WorkerId) {
+        let (now, Millis(rest)) = (self.now, self.settings.rest);
+        let known = self.workers.get_mut(worker).expect("members are known");
+        known.rests_until = Some(now + Millis(rest << known.suspected.min(6)));
+        known.suspected += 1;
     }
 
     /// Nothing more is done for the run.

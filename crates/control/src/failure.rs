@@ -17,8 +17,9 @@ impl Control {
             return;
         }
         self.claim(id, step);
-        self.run_mut(id).last_error = format!("{worker}: {error}");
+        // What the others say then only follows from that.
         if self.runs[id].stage == Stage::Training {
+            self.run_mut(id).last_error = format!("{worker}: {error}");
             self.note(id, format!("generation {generation}: {worker}: {error}"));
             self.stop(id, false, false);
         }
@@ -78,7 +79,24 @@ impl Control {
                 .fail(&id, format!("trainers ended {restarts} times with no step between them; the last: {text}"));
         }
         self.note(&id, text);
+        if !known {
+            self.strike(&id, worker);
+        }
         self.lose(&id, worker);
+    }
+
+    /// A member ended by itself, or is left out. Who does so again before the run has done a step with it would
+    /// interrupt the others for ever: it is given no work for a while, where the run can do without.
+    pub(crate) fn strike(&mut self, id: &RunId, worker: &WorkerId) {
+        let run = &self.runs[id];
+        let spare = run.seats.len() > run.need();
+        let known = self.workers.get_mut(worker).expect("members are known");
+        known.strikes += 1;
+        let strikes = known.strikes;
+        if spare && strikes >= self.settings.strikes {
+            self.rest(worker);
+            self.note(id, format!("{worker} rests for a while: it was lost {strikes} times with no step between them"));
+        }
     }
 
     pub(crate) fn run_failed(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, reason: &str) {

@@ -30,6 +30,7 @@ impl Control {
             hearing: Hearing::begin(self.now),
             rests_until: None,
             suspected: 0,
+            strikes: 0,
         });
         if !worker.is_same_process(&facts) {
             worker.leaving = false;
@@ -119,7 +120,7 @@ impl Control {
         let Some(run) = self.runs.get(&held.run) else { return false };
         let in_need = match run.stage {
             Stage::Waiting | Stage::Restoring => run.record.status == RunStatus::Interrupted,
-            Stage::Stopping { .. } => !run.record.cancelling,
+            Stage::Stopping { .. } | Stage::Resting { .. } => !run.record.cancelling,
             Stage::Training | Stage::Saving { .. } | Stage::Ended => false,
         };
         in_need && run.record.generation == held.generation && self.since(&held.run, worker).is_some()
@@ -139,7 +140,9 @@ impl Control {
                 run.seats.get_mut(id).expect("its worker points to this run").away = Some(until);
             }
             // The others wait already; if it comes back in time it is taken in again.
-            Stage::Stopping { .. } | Stage::Waiting | Stage::Restoring | Stage::Ended => self.lose(&run_id, id),
+            Stage::Stopping { .. } | Stage::Resting { .. } | Stage::Waiting | Stage::Restoring | Stage::Ended => {
+                self.lose(&run_id, id);
+            }
         }
     }
 
@@ -168,20 +171,25 @@ impl Control {
 
     /// The seat's worker is gone or has lost the state.
     pub(crate) fn lose(&mut self, run_id: &RunId, worker: &WorkerId) {
-        // News can be late: its trainer may hold a state by now that must not turn up again in a later attempt. And a
-        // leaving worker waits for its release, whatever became of its state.
-        if self.workers.get(worker).is_some_and(|worker| worker.session.is_some()) {
-            self.release_seat(run_id, worker);
-        } else {
-            self.vacate(run_id, worker);
-        }
+        self.unseat(run_id, worker);
         let stage = self.runs[run_id].stage;
         match stage {
             Stage::Training | Stage::Saving { .. } => self.stop(run_id, true, false),
             Stage::Stopping { until, hung, .. } => {
                 self.run_mut(run_id).stage = Stage::Stopping { until, lost: true, hung };
             }
-            Stage::Waiting | Stage::Restoring | Stage::Ended => {}
+            Stage::Resting { .. } | Stage::Waiting | Stage::Restoring | Stage::Ended => {}
+        }
+    }
+
+    /// Takes the seat away from a worker whose session may be gone.
+    pub(crate) fn unseat(&mut self, run: &RunId, worker: &WorkerId) {
+        // News can be late: its trainer may hold a state by now that must not turn up again in a later attempt. And a
+        // leaving worker waits for its release, whatever became of its state.
+        if self.workers.get(worker).is_some_and(|worker| worker.session.is_some()) {
+            self.release_seat(run, worker);
+        } else {
+            self.vacate(run, worker);
         }
     }
 

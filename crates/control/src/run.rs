@@ -46,7 +46,7 @@ pub(crate) struct Run {
     pub balanced_at: Option<Millis>,
     /// The generation of the last commit that this process saw.
     pub committed_by: Generation,
-    /// How many generations in a row ended in a failed step with nobody lost and nothing committed.
+    /// How many generations in a row came to nothing: a failed step with nobody lost, or a member that hung.
     pub fruitless: u32,
     /// What the last failed step said.
     pub last_error: String,
@@ -66,11 +66,13 @@ pub(crate) enum Stage {
     /// The generation is broken; its members are asked where they stopped.
     Stopping {
         until: Millis,
-        /// A member was lost, so the next generation differs from this one.
+        /// A member was lost: it does not count as a generation that came to nothing, since the next one differs.
         lost: bool,
         /// Members that do not answer are left out.
         hung: bool,
     },
+    /// The last generations came to nothing, and the next one is put off. Who has the state keeps it.
+    Resting { until: Millis },
     /// All members have stopped; their checkpoint is awaited.
     Saving { until: Millis },
     /// Nothing is under way.
@@ -228,7 +230,7 @@ impl Run {
     /// The next thing that is due without anything happening.
     pub fn deadline(&self) -> Option<Millis> {
         let stage = match self.stage {
-            Stage::Stopping { until, .. } | Stage::Saving { until } => Some(until),
+            Stage::Stopping { until, .. } | Stage::Resting { until } | Stage::Saving { until } => Some(until),
             _ => None,
         };
         let growth = self.growth.due.filter(|_| self.stage == Stage::Training && !self.asked.pause);

@@ -34,11 +34,19 @@ pub struct Settings {
     pub join_interval: Millis,
     /// In so many generations may trainers end without a new commit between them; the last of them fails the run.
     pub restarts: u32,
-    /// So many generations may end in a failed step, with no member lost and no new commit; the last fails the run.
+    /// So many times may one worker end or be left out, with no step done with it in between; then it rests.
+    pub strikes: u32,
+    /// So many generations may come to nothing: a failed step with no member lost, or a member that hung, and no new
+    /// commit; the last fails the run.
     pub fruitless_generations: u32,
-    /// After so many of them one member after the other is left out, if the run can do without it.
+    /// After so many of them one member after the other is left out, if the run can do without it; and after more, each
+    /// further generation is put off.
     pub suspect_after: u32,
-    /// For so long, and twice as long every further time.
+    /// By so much, and twice as much every further time.
+    pub pause: Millis,
+    /// But not by more. With the present numbers a run is given a minute and a half at least before it fails.
+    pub pause_max: Millis,
+    /// A worker rests for so long, and twice as long every further time.
     pub rest: Millis,
 }
 
@@ -57,8 +65,11 @@ impl Default for Settings {
             join_settle: Millis(500),
             join_interval: Millis(5_000),
             restarts: 3,
+            strikes: 2,
             fruitless_generations: 10,
             suspect_after: 3,
+            pause: Millis(2_000),
+            pause_max: Millis(30_000),
             rest: Millis(60_000),
         }
     }

@@ -213,9 +213,11 @@ impl Control {
             // If nobody was heard lately, it is this host that hears nothing.
             let lately = now - Millis(self.settings.silence.0 / 2);
             if self.runs[id].seats.keys().any(|worker| self.workers[worker].hearing.last > lately) {
-                for (worker, silence) in &silent {
-                    self.evict(id, worker, &format!("was not heard for {} ms, and no step was done", silence.0));
+                for (worker, Millis(silence)) in &silent {
+                    let text = format!("{worker} was not heard for {silence} ms, and no step was done: it is left out");
+                    self.leave_out(id, worker, text);
                 }
+                self.stop(id, true, false);
             }
             return;
         }
@@ -233,13 +235,16 @@ impl Control {
             Verdict::One(worker, beat) => {
                 let worker = worker.clone();
                 let text = format!(
-                    "was waited for by all others in step {}, phase {:?}, collective {}, for {} ms",
+                    "{worker} was waited for by all others in step {}, phase {:?}, collective {}, for {} ms",
                     beat.step.next(),
                     beat.phase,
                     beat.collective,
                     stalled.0
                 );
-                self.evict(id, &worker, &text);
+                self.run_mut(id).last_error.clone_from(&text);
+                self.leave_out(id, &worker, format!("{text}: it is left out"));
+                // It is alive and may do so again: this generation came to nothing.
+                self.stop(id, false, false);
             }
             Verdict::Anyone { waited_for } if waited_for || stalled.0 >= NOBODY_WAITS * patience.0 => {
                 let text = format!("no step for {} ms, and no telling who holds up the others", stalled.0);
@@ -263,10 +268,11 @@ impl Control {
     }
 
     /// The run goes on without this member; it is given no work until its trainer answers.
-    fn evict(&mut self, id: &RunId, worker: &WorkerId, why: &str) {
-        self.note(id, format!("{worker} {why}: it is left out"));
-        self.workers.get_mut(worker).expect("members are connected").ready = false;
-        self.lose(id, worker);
+    pub(crate) fn leave_out(&mut self, id: &RunId, worker: &WorkerId, text: String) {
+        self.note(id, text);
+        self.workers.get_mut(worker).expect("members are known").ready = false;
+        self.strike(id, worker);
+        self.unseat(id, worker);
     }
 }
 

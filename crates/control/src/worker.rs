@@ -23,6 +23,8 @@ pub struct Worker {
     pub rests_until: Option<Millis>,
     /// How often that was so.
     pub suspected: u32,
+    /// How often it ended or was left out since the run last did a step with it.
+    pub strikes: u32,
 }
 
 impl Worker {
@@ -37,6 +39,7 @@ impl Worker {
             hearing: Hearing::begin(now),
             rests_until: None,
             suspected: 0,
+            strikes: 0,
         }
     }
 

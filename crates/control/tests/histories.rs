@@ -9,6 +9,8 @@ mod desk;
 mod divergence;
 #[path = "histories/growth.rs"]
 mod growth;
+#[path = "histories/patience.rs"]
+mod patience;
 #[path = "histories/watch.rs"]
 mod watch;
 
@@ -345,7 +347,8 @@ fn a_worker_without_a_trainer_is_of_no_use_to_the_run_ahead() {
     desk.disconnect("c", 3);
     desk.step_failed_of(&other, "b", 1, 0);
     let (run, cause) = (Some("third".parse().unwrap()), "exit status 1".to_owned());
-    let exited = Event::TrainerExited { worker: worker("b"), run, generation: Generation(1), cause, last_lines: vec![] };
+    let exited =
+        Event::TrainerExited { worker: worker("b"), run, generation: Generation(1), cause, last_lines: vec![] };
     desk.tell(exited);
     assert_eq!(desk.control.run(&other).unwrap().status, RunStatus::Interrupted);
     desk.disconnect("a", 1);

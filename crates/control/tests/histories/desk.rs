@@ -194,13 +194,7 @@ impl Desk {
 
     pub fn step_failed_of(&mut self, run: &RunId, name: &str, generation: u64, step: u64) -> Vec<Effect> {
         let (generation, step) = (Generation(generation), Step(step));
-        self.tell(Event::StepFailed {
-            worker: worker(name),
-            run: run.clone(),
-            generation,
-            step,
-            error: "reset".into(),
-        })
+        self.tell(Event::StepFailed { worker: worker(name), run: run.clone(), generation, step, error: "reset".into() })
     }
 
     pub fn paused(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {

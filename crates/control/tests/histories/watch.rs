@@ -237,6 +237,83 @@ fn a_member_whose_session_ended_stays_while_steps_are_done() {
     assert_eq!(sent(&desk.wait(1), "a").len(), 1);
 }
 
+/// Everybody waits for everybody in the present generation, until it is aborted; all answer that. Then the next.
+fn stall(desk: &mut Desk) {
+    let generation = desk.generation();
+    let step = desk.step();
+    let aborted = (1..=100).any(|beat| {
+        let mut effects = desk.wait(250);
+        let beats = NAMES.map(|name| desk.beat(name, generation, (step, Phase::Reduce, 7), 250 * beat));
+        effects.extend(beats.concat());
+        !sent(&effects, "a").is_empty()
+    });
+    assert!(aborted, "in generation {generation}");
+    for name in NAMES {
+        desk.step_failed(name, generation, step);
+    }
+    for _ in 0..40 {
+        if desk.generation() == generation && desk.status() == RunStatus::Running {
+            desk.wait(1_000);
+        }
+    }
+}
+
+#[test]
+fn a_stall_that_all_answer_counts_as_fruitless() {
+    let mut desk = Desk::with_long_run(2, 3, 6, 1000);
+    for (session, name) in NAMES.into_iter().enumerate() {
+        desk.connect(name, session as u64, None);
+    }
+    desk.wait(500);
+    desk.paused("a", 1, 0);
+    desk.paused("b", 1, 0);
+    for step in 1..=10 {
+        desk.wait(50);
+        for name in NAMES {
+            desk.progress(name, 2, step);
+        }
+    }
+    for round in 0..3 {
+        assert!(!desk.notes(0).iter().any(|note| note.contains("is left out")), "round {round}: {:?}", desk.notes(0));
+        stall(&mut desk);
+    }
+    assert!(desk.notes(0).iter().any(|note| note.starts_with("a is left out for a while")), "{:?}", desk.notes(0));
+    assert_eq!(desk.control.run(&run()).unwrap().members.len(), 2);
+}
+
+#[test]
+fn a_stall_that_repeats_ends_the_run_at_last() {
+    let mut desk = desk();
+    for _ in 0..10 {
+        assert_eq!(desk.status(), RunStatus::Running, "{}", desk.reason());
+        stall(&mut desk);
+    }
+    assert_eq!(desk.status(), RunStatus::Failed);
+    assert!(desk.reason().starts_with("10 generations failed with no step between them; no step for "));
+}
+
+#[test]
+fn a_member_that_hangs_in_every_generation_ends_the_run_at_last() {
+    let mut desk = Desk::with_run(2, 2);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    for round in 0..10 {
+        assert_eq!(desk.status(), RunStatus::Running, "round {round}: {}", desk.reason());
+        let generation = desk.generation();
+        desk.beat("b", generation, (0, Phase::Restore, 0), 301_000);
+        desk.step_failed("a", generation, 0);
+        desk.wait(1_000);
+        // Too late: it is left out, and may join again.
+        desk.step_failed("b", generation, 0);
+        for _ in 0..40 {
+            if desk.generation() == generation && desk.status() != RunStatus::Failed {
+                desk.wait(1_000);
+            }
+        }
+    }
+    assert_eq!(desk.reason(), "10 generations failed with no step between them; b made no progress");
+}
+
 #[test]
 fn whatever_a_woken_trainer_answers_it_may_work_again() {
     let (run_id, generation) = (run(), types::Generation(1));
