@@ -161,7 +161,7 @@ impl Control {
 
     /// True if a decision follows from it.
     pub(crate) fn heartbeat(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, beat: Beat) -> bool {
-        let (hang, since) = (self.settings.hang, self.since(id, worker));
+        let (now, hang, since) = (self.now, self.settings.hang, self.since(id, worker));
         let Some(run) = self.runs.get_mut(id) else { return false };
         let present = run.record.generation;
         let Some(seat) = run.seats.get_mut(worker) else { return false };
@@ -172,7 +172,10 @@ impl Control {
         // One that is stuck in an earlier generation never saw its new assignment.
         let one_of_ours = generation <= present && since.is_some_and(|since| generation >= since);
         let hangs = one_of_ours && seat.state == SeatState::Training && beat.quiet > hang;
-        let acts = hangs && run.stage == Stage::Training;
+        // Who waits for one that is getting on, with a long step or a large checkpoint, does not hang.
+        let moves =
+            |seat: &Seat| seat.state == SeatState::Training && seat.beat.is_some_and(|beat| beat.quiet(now) <= hang);
+        let acts = hangs && run.stage == Stage::Training && !run.seats.values().any(moves);
         if acts {
             self.note(id, format!("{worker} has made no progress for {} s", beat.quiet.0 / 1000));
             self.run_mut(id).last_error = format!("{worker} made no progress");

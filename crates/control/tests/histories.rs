@@ -370,6 +370,16 @@ fn a_hanging_member_is_left_out() {
 }
 
 #[test]
+fn who_waits_for_one_that_gets_on_does_not_hang() {
+    let mut desk = Desk::with_run(2, 2);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    assert_eq!(desk.beat("a", 1, (0, Phase::Compute, 1), 20_000), []);
+    assert_eq!(desk.beat("b", 1, (0, Phase::Reduce, 1), 600_000), []);
+    assert_eq!(sent(&desk.beat("a", 1, (0, Phase::Compute, 1), 301_000), "b").len(), 1);
+}
+
+#[test]
 fn a_name_is_used_by_one_process_at_a_time() {
     let mut desk = Desk::new();
     desk.connect_as("a", 1, 10, None);
