@@ -130,7 +130,7 @@ pub struct Report {
     /// How many faults happened.
     pub faults: usize,
     /// Kinds that this machine does not allow, and how often they were passed over.
-    pub skipped: BTreeMap<String, u64>,
+    pub skipped: BTreeMap<Kind, u64>,
     /// Committed steps.
     pub steps: u64,
     /// The median time from step to step.
@@ -165,6 +165,17 @@ pub struct Report {
     pub undisturbed_weights_digest: String,
     /// They are equal.
     pub same_weights: bool,
+}
+
+impl Report {
+    /// Nothing was lost, repeated or different, and at least so many faults happened; without any, nothing is shown.
+    pub(super) fn judge(&self, faults_min: usize) -> bool {
+        self.steps_lost + self.samples_lost + self.samples_repeated == 0
+            && self.ledger_ok
+            && self.same_samples
+            && self.same_weights
+            && self.faults >= faults_min.max(1)
+    }
 }
 
 /// From the times of the faults to those of all and of each kind.
@@ -268,5 +279,48 @@ mod tests {
         assert_eq!(kinds.len(), 2);
         assert_eq!((kinds[0].kind, kinds[0].times.longest_step_seconds), (Kind::WorkerKilled, 2.0));
         assert_eq!((kinds[1].kind, kinds[1].times.max_seconds), (Kind::LinkDown, 6.5));
+    }
+
+    #[test]
+    fn whatever_is_lost_repeated_or_different_is_not_ok() {
+        let good = || Report {
+            ok: true,
+            seed: 1,
+            workers: 3,
+            namespaces: false,
+            seconds: 1.0,
+            faults: 3,
+            skipped: BTreeMap::new(),
+            steps: 10,
+            usual_step_seconds: 0.1,
+            recovery: None,
+            kinds: Vec::new(),
+            attempts: 1,
+            generations: 4,
+            refused: json!({}),
+            steps_lost: 0,
+            samples: 480,
+            samples_lost: 0,
+            samples_repeated: 0,
+            ledger_ok: true,
+            ledger_problems: json!([]),
+            same_samples: true,
+            weights_digest: "a".to_owned(),
+            undisturbed_weights_digest: "a".to_owned(),
+            same_weights: true,
+        };
+        assert!(good().judge(3));
+        assert!(!good().judge(4));
+        assert!(!Report { faults: 0, ..good() }.judge(0));
+        for bad in [
+            Report { steps_lost: 1, ..good() },
+            Report { samples_lost: 1, ..good() },
+            Report { samples_repeated: 1, ..good() },
+            Report { ledger_ok: false, ..good() },
+            Report { same_samples: false, ..good() },
+            Report { same_weights: false, ..good() },
+        ] {
+            assert!(!bad.judge(3), "{bad}");
+        }
     }
 }
