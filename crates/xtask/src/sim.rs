@@ -13,6 +13,9 @@ pub struct Arguments {
     /// Try this many seeds.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0, conflicts_with = "seed")]
+    from: u64,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -21,7 +24,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut sim = Command::new(binary("sim")?);
     match arguments.seed {
         Some(seed) => sim.args(["--seed", &seed.to_string()]),
-        None => sim.args(["--seeds", &arguments.seeds.to_string()]),
+        None => sim.args(["--from", &arguments.from.to_string(), "--seeds", &arguments.seeds.to_string()]),
     };
     cache::run(&mut sim)
 }
