@@ -172,6 +172,9 @@ impl Control {
         let until = self.now + self.settings.restart_grace;
         let run = self.runs.get_mut(id).expect("just inserted");
         run.stage = Stage::Training;
+        // Whether its last checkpoint was lost is not remembered: members that have finished save it again if it is
+        // not there.
+        run.saves_again = true;
         run.pace.begin(self.now);
         for member in &run.record.members {
             run.seats.insert(member.worker.clone(), Seat { away: Some(until), ..Seat::holding() });

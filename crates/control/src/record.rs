@@ -188,6 +188,7 @@ impl RunRecord {
 
 /// Something to make durable.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "each is carried out at once")]
 pub enum Record {
     /// The run's record in full: insert or replace.
     Run(RunRecord),

@@ -521,6 +521,24 @@ fn a_damaged_last_checkpoint_is_written_once_more() {
 }
 
 #[test]
+fn a_last_checkpoint_that_was_lost_before_a_restart_is_written_once_more() {
+    let mut desk = Desk::with_run(1, 1);
+    desk.connect("a", 1, None);
+    (1..=5).for_each(|step| drop(desk.progress("a", 1, step)));
+    desk.saved(1, 5);
+    let at = CheckpointAt { generation: Generation(1), step: Step(5) };
+    desk.tell(Event::CheckpointLost { run: run(), at });
+    let record = desk.control.run(&run()).unwrap().clone();
+    let mut desk = Desk::new();
+    desk.control.restore(Millis(0), vec![record]);
+    desk.connect("a", 1, Some((1, 5)));
+    assert_eq!(assigned(&desk.finished("a", 1, 9)).len(), 1);
+    desk.saved(2, 5);
+    desk.finished("a", 2, 9);
+    assert_eq!(desk.status(), RunStatus::Completed);
+}
+
+#[test]
 fn when_nobody_holds_the_state_a_checkpoint_is_looked_for() {
     let mut desk = Desk::with_run(1, 2);
     desk.connect("a", 1, None);

@@ -2,6 +2,7 @@
 
 use crate::desk::{Desk, assigned, run, sent, worker};
 use control::{Directive, Effect, Event, Phase, RunStatus};
+use types::Generation;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -316,22 +317,23 @@ fn a_member_that_hangs_in_every_generation_ends_the_run_at_last() {
 
 #[test]
 fn whatever_a_woken_trainer_answers_it_may_work_again() {
-    let (run_id, generation) = (run(), types::Generation(1));
-    let failed = Event::RunFailed { worker: worker("c"), run: run_id, generation, reason: "no such file".into() };
-    let answers: [&dyn Fn(&mut Desk) -> Vec<Effect>; 5] = [
-        &|desk| desk.step_failed("c", 1, 10),
-        &|desk| desk.paused("c", 1, 10),
-        &|desk| desk.finished("c", 1, 9),
-        &|desk| desk.diverged("c", 1, 10),
-        &|desk| desk.tell(failed.clone()),
-    ];
-    for (number, answer) in answers.into_iter().enumerate() {
+    for answer in 0..5 {
         let mut desk = desk();
         let waits = Some((10, Phase::Reduce, 7));
         beats(&mut desk, [waits, waits, None], 5_000).unwrap();
         desk.step_failed("a", 1, 10);
         desk.step_failed("b", 1, 10);
         assert_eq!(desk.status(), RunStatus::Interrupted);
-        assert_eq!(assigned(&answer(&mut desk)).len(), 3, "answer {number}");
+        let effects = match answer {
+            0 => desk.step_failed("c", 1, 10),
+            1 => desk.paused("c", 1, 10),
+            2 => desk.finished("c", 1, 9),
+            3 => desk.diverged("c", 1, 10),
+            _ => {
+                let (run, generation, reason) = (run(), Generation(1), "no such file".to_owned());
+                desk.tell(Event::RunFailed { worker: worker("c"), run, generation, reason })
+            }
+        };
+        assert_eq!(assigned(&effects).len(), 3, "answer {answer}");
     }
 }
