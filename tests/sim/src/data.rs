@@ -21,15 +21,15 @@ pub struct State {
     pub cursors: Vec<Cursor>,
     /// Since this step every step was skipped, or the numbers are wrong in another way.
     pub bad_since: Option<Step>,
+    /// A bit flipped in this replica, or in the one that it comes from; which one.
+    pub flipped: Option<u32>,
 }
 
 impl State {
     /// Of the parameters: bad ones differ.
     pub fn weights(&self) -> Digest {
-        match self.bad_since {
-            None => self.digest,
-            Some(step) => self.digest.chain_samples(step, &[]),
-        }
+        let skipped = self.bad_since.map_or(self.digest, |step| self.digest.chain_samples(step, &[]));
+        self.flipped.map_or(skipped, |flip| skipped.chain_samples(Step(u64::from(flip)), &[]))
     }
 }
 
@@ -48,7 +48,7 @@ impl Data {
     /// Before the first step.
     pub fn initial(&self) -> State {
         let cursors = vec![Cursor::default(); self.plan.slots() as usize];
-        State { step: Step(0), digest: Digest::default(), cursors, bad_since: None }
+        State { step: Step(0), digest: Digest::default(), cursors, bad_since: None, flipped: None }
     }
 
     /// One step of all slots.

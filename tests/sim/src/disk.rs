@@ -16,7 +16,7 @@ pub struct Kept {
     pub shards: BTreeMap<CheckpointAt, BTreeSet<Rank>>,
     /// Checkpoints with a flipped byte.
     pub corrupt: BTreeSet<CheckpointAt>,
-    /// A checkpoint of a bad state was restored when nobody knew yet: nothing is promised any more.
+    /// A bad state was restored, or handed on to another member, when nobody knew yet: nothing is promised any more.
     pub tainted: bool,
 }
 

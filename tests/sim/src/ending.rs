@@ -26,7 +26,7 @@ impl World {
         // What the same run computes when nothing disturbs it.
         let data = &self.disk.data[run];
         let undisturbed = (0..record.spec.total_steps.0).fold(data.initial(), |state, _| data.step(&state).1);
-        let gave_up = record.reason.as_deref().is_some_and(|reason| reason.contains("had gone back to a checkpoint"));
+        let gave_up = record.reason.as_deref().is_some_and(|reason| reason.starts_with("diverged at step"));
         match record.status {
             RunStatus::Completed if record.step != record.spec.total_steps => Err("completed too early".to_owned()),
             RunStatus::Completed if kept.ledger.digest() != undisturbed.digest => Err("other samples".to_owned()),
@@ -34,7 +34,7 @@ impl World {
                 Err("other weights".to_owned())
             }
             RunStatus::Completed | RunStatus::Cancelled => Ok(()),
-            // It diverged again although it had gone back: for a person to look at.
+            // It diverged again although it had gone back, or is to stop then: for a person to look at.
             RunStatus::Failed if gave_up => Ok(()),
             status => Err(format!("is {status} at step {} of {}", record.step, record.spec.total_steps)),
         }
@@ -44,9 +44,7 @@ impl World {
     pub fn check_reason(&mut self, run: &RunId) {
         let record = &self.disk.runs[run].record;
         let expected = |reason: &str| {
-            ["trainers ended", "generations failed", "had gone back to a checkpoint"]
-                .iter()
-                .any(|known| reason.contains(known))
+            ["trainers ended", "generations failed", "diverged at step"].iter().any(|known| reason.contains(known))
         };
         if record.status == RunStatus::Failed && !record.reason.as_deref().is_some_and(expected) {
             let text = format!("{run} failed: {:?}", record.reason);

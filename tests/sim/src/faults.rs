@@ -3,10 +3,10 @@
 use crate::data::Data;
 use crate::node::Node;
 use crate::world::{Item, Planted, World};
-use config::RecoveryConfig;
+use config::{OnDivergence, RecoveryConfig};
 use control::{Event, Millis, RunSpec};
 use rand::Rng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedMutRandom, IndexedRandom};
 use types::{RunId, Step, WorkerId};
 
 /// One seed in so many has a cluster of thousands.
@@ -29,7 +29,7 @@ pub enum Trouble {
     Frozen,
 }
 
-const KINDS: u32 = 24;
+const KINDS: u32 = 27;
 
 impl World {
     /// Who is there at the beginning.
@@ -58,8 +58,9 @@ impl World {
         let slots = if large { self.rng.random_range(100..256) } else { self.rng.random_range(1..9) };
         let least = self.rng.random_range(1..4).min(slots).min(self.nodes.len() as u32);
         let verify_every = *[0, 7, 20].choose(&mut self.rng).expect("there are some");
-        let recovery =
-            RecoveryConfig { max_skipped_steps: self.rng.random_range(1..9), verify_every, ..Default::default() };
+        let on_divergence = if self.rng.random_bool(0.2) { OnDivergence::Stop } else { OnDivergence::Rollback };
+        let max_skipped_steps = self.rng.random_range(1..9);
+        let recovery = RecoveryConfig { max_skipped_steps, verify_every, on_divergence, ..Default::default() };
         let spec = RunSpec {
             name: run.to_string(),
             kind: config::RunKind::Pretrain,
@@ -143,6 +144,7 @@ impl World {
             (21, _) if self.control.is_some() && !self.blocked() && self.disk.data.len() < 5 => self.submit(false),
             (22, Some(run)) => self.corrupt(run),
             (23, Some(run)) => self.spoil(&run),
+            (24..=26, _) => self.flip(),
             _ => {}
         }
     }
@@ -175,7 +177,7 @@ impl World {
             Trouble::Isolated => node.isolated = false,
             Trouble::SlowLink => node.slow_link = false,
             Trouble::Slow => node.slot_ms = (node.slot_ms / 5).max(1),
-            Trouble::Stuck => node.stuck = None,
+            Trouble::Stuck => self.wake(worker),
             Trouble::Frozen => self.thaw(worker),
         }
         self.log(|| format!("{worker} no longer suffers: {what:?}"));
@@ -219,6 +221,22 @@ impl World {
         }
     }
 
+    /// A bit flips in the parameters of one of those at work, where replicas are compared.
+    fn flip(&mut self) {
+        let at_work = |node: &&mut Node| {
+            let part = node.part.as_ref().filter(|part| part.status.is_none());
+            let spec = part.map(|part| &self.disk.runs[&part.assignment.run].record.spec);
+            let step = node.state.as_ref().map(|state| state.step);
+            spec.is_some_and(|spec| spec.recovery.verify_every > 0 && step.is_some_and(|step| step < spec.total_steps))
+        };
+        let mut nodes: Vec<&mut Node> = self.nodes.values_mut().filter(at_work).collect();
+        let Some(node) = nodes.choose_mut(&mut self.rng) else { return };
+        let state = node.state.as_mut().expect("it is at work");
+        state.flipped = Some(self.rng.random());
+        let step = state.step;
+        self.log(|| format!("a bit flips in a state of step {step}"));
+    }
+
     /// The faults are over.
     pub fn mend_everything(&mut self) {
         self.log(|| "the faults are over".to_owned());
@@ -228,7 +246,8 @@ impl World {
         self.unblock();
         for worker in self.nodes.keys().cloned().collect::<Vec<_>>() {
             let node = self.nodes.get_mut(&worker).expect("known");
-            (node.cut_off, node.stuck, node.isolated, node.slow_link) = (false, None, false, false);
+            (node.cut_off, node.isolated, node.slow_link) = (false, false, false);
+            self.wake(&worker);
             self.thaw(&worker);
             self.after(0..3000, Item::Start { worker });
         }

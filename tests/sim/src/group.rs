@@ -2,6 +2,7 @@
 
 use crate::data::State;
 use crate::world::{Item, World};
+use config::OnDivergence;
 use control::{CheckpointAt, Event, Millis};
 use rand::Rng;
 use std::collections::BTreeMap;
@@ -94,7 +95,8 @@ impl World {
                 _ => self.after(RETRY, Item::Share { key: key.clone(), tries: tries - 1 }),
             };
         }
-        let states = members.iter().filter_map(|worker| self.nodes[worker].state.clone());
+        // The first of those that are furthest.
+        let states = members.iter().rev().filter_map(|worker| self.nodes[worker].state.clone());
         let source = match states.max_by_key(|state| state.step) {
             Some(state) => state,
             None => match self.nodes[&members[0]].part.as_ref().expect("members have parts").assignment.restore {
@@ -108,9 +110,14 @@ impl World {
         };
         for worker in &members {
             let node = self.nodes.get_mut(worker).expect("known");
-            let same = node.state.as_ref().is_none_or(|state| state.step < source.step || *state == source);
-            node.state = Some(source.clone());
-            if !same {
+            if node.state.as_ref().is_none_or(|state| state.step < source.step) {
+                node.state = Some(source.clone());
+                if source.flipped.is_some() {
+                    self.disk.runs.get_mut(&key.0).expect("it trains").tainted = true;
+                }
+            }
+            let flipped = node.state.as_ref().and_then(|state| state.flipped);
+            if node.state != Some(State { flipped, ..source.clone() }) {
                 return self.violated(format!("{worker} holds another state of step {}", source.step));
             }
         }
@@ -120,7 +127,7 @@ impl World {
     fn restored(&mut self, run: &RunId, at: CheckpointAt) -> State {
         let kept = self.disk.runs.get_mut(run).expect("it trains");
         let state = kept.checkpoints[&at].clone();
-        kept.tainted |= state.bad_since.is_some();
+        kept.tainted |= state.bad_since.is_some() || state.flipped.is_some();
         state
     }
 
@@ -157,14 +164,18 @@ impl World {
             self.apply(worker, key);
         }
         let state = self.nodes[&members[0]].state.clone().expect("it has just made a step");
-        let Facts { every, total, skips, .. } = self.facts(key);
+        let Facts { every, total, skips, verify, .. } = self.facts(key);
         if state.bad_since.is_some_and(|since| state.step.0 >= since.0 + skips) {
-            return self.all_diverge(key, &members, state.step);
+            return self.all_diverge(key, &members, state.step, "too many steps were skipped");
+        }
+        let captures = checkpoint || state.step == total || state.step.0.is_multiple_of(every);
+        if verify > 0 && (captures || state.step.0.is_multiple_of(verify)) && !self.compare(key, &members) {
+            return;
         }
         if state.step == total {
             return self.last_step_done(key, &members, &state);
         }
-        if checkpoint || state.step.0.is_multiple_of(every) {
+        if captures {
             self.upload_all(key, &members, &state);
         }
         if pause {
@@ -179,10 +190,41 @@ impl World {
         }
     }
 
-    fn all_diverge(&mut self, key: &Key, members: &[WorkerId], step: Step) {
+    /// Whether all members hold the same. The odd one ends its process; without a majority nobody is believed.
+    fn compare(&mut self, key: &Key, members: &[WorkerId]) -> bool {
+        let flips: Vec<Option<u32>> =
+            members.iter().map(|worker| self.nodes[worker].state.as_ref().and_then(|state| state.flipped)).collect();
+        let step = self.nodes[&members[0]].state.as_ref().map(|state| state.step).unwrap_or_default();
+        let held_by = |flip: &Option<u32>| flips.iter().filter(|other| *other == flip).count();
+        if held_by(&flips[0]) == members.len() {
+            // With nobody to compare with, or by all alike: it stays.
+            self.disk.runs.get_mut(&key.0).expect("it trains").tainted |= flips[0].is_some();
+            return true;
+        }
+        match flips.iter().find(|flip| 2 * held_by(flip) > members.len()).copied() {
+            Some(right) => {
+                // The step itself is over.
+                self.groups.get_mut(key).expect("known").phase = Phase::Sharing;
+                for (worker, _) in members.iter().zip(&flips).filter(|(_, flip)| **flip != right) {
+                    self.trainer_crashes(worker);
+                }
+            }
+            None => self.all_diverge(key, members, step, "replicas differ"),
+        }
+        false
+    }
+
+    fn all_diverge(&mut self, key: &Key, members: &[WorkerId], step: Step, reason: &str) {
         self.groups.get_mut(key).expect("known").phase = Phase::Done;
+        // What the coordinator finds out now it must not forget.
+        if self.rng.random_bool(0.3) {
+            self.crash_after = Some(self.rng.random_range(0..12));
+        }
+        if self.disk.runs[&key.0].record.spec.recovery.on_divergence == OnDivergence::Stop {
+            self.after(100..6_000, Item::Resume { run: key.0.clone() });
+        }
         for worker in members {
-            let ((run, generation), reason) = (key.clone(), "too many steps were skipped".to_owned());
+            let ((run, generation), reason) = (key.clone(), reason.to_owned());
             self.stopped(worker, Event::Diverged { worker: worker.clone(), run, generation, step, reason });
         }
     }
@@ -240,6 +282,10 @@ impl World {
         let shards = kept.shards.entry(at).or_default();
         shards.insert(rank);
         if shards.len() == world {
+            let verified = kept.record.spec.recovery.verify_every > 0;
+            if verified && state.flipped.is_some() && !kept.tainted {
+                return self.violated(format!("{}: the checkpoint at {} is of a bad state", key.0, state.step));
+            }
             kept.checkpoints.insert(at, (*state).clone());
             self.tell(Event::CheckpointCommitted { run: key.0.clone(), at });
             if self.control.is_none() {
@@ -298,7 +344,8 @@ impl World {
         let spec = &self.disk.runs[&key.0].record.spec;
         let seed = self.disk.data[&key.0].seed();
         let skips = spec.recovery.max_skipped_steps;
-        Facts { every: seed % 13 + 5, evaluate: seed % 29 + 20, total: spec.total_steps, skips }
+        let verify = spec.recovery.verify_every;
+        Facts { every: seed % 13 + 5, evaluate: seed % 29 + 20, total: spec.total_steps, skips, verify }
     }
 }
 
@@ -308,4 +355,5 @@ struct Facts {
     evaluate: u64,
     total: Step,
     skips: u64,
+    verify: u64,
 }

@@ -11,6 +11,9 @@ use types::{Generation, RunId, Step, WorkerId};
 /// So many reports are sent again after a new session. More than a coordinator that is away lets pile up.
 const REPORTS_KEPT: usize = 400;
 
+/// A trainer that does not obey is ended after so many milliseconds.
+const OBEYS: u64 = 60_000;
+
 /// A worker's process, or the place where one was.
 #[derive(Debug)]
 pub struct Node {
@@ -23,6 +26,8 @@ pub struct Node {
     pub trainer_up: bool,
     /// Since when its trainer is stopped by a signal: alive, but does nothing.
     pub stuck: Option<Millis>,
+    /// What its stopped trainer was told to give up; it says so when it goes on.
+    pub unanswered: Option<(RunId, Generation)>,
     /// Agent and trainer are stopped: nothing is said, nothing is heard, all connections stay.
     pub frozen: bool,
     /// Cannot reach the other workers, though the coordinator.
@@ -69,6 +74,7 @@ impl Node {
             cut_off: false,
             trainer_up: false,
             stuck: None,
+            unanswered: None,
             frozen: false,
             isolated: false,
             slow_link: false,
@@ -193,7 +199,7 @@ impl World {
         let part = node.part.take().map(|part| part.key());
         let generation = part.as_ref().map_or(Generation(0), |(_, generation)| *generation);
         let run = part.map(|(run, _)| run);
-        (node.trainer_up, node.stuck, node.state) = (false, None, None);
+        (node.trainer_up, node.stuck, node.unanswered, node.state) = (false, None, None, None);
         let process = node.process;
         let (cause, last_lines) = ("killed by signal 9 (SIGKILL)".to_owned(), vec!["...".to_owned()]);
         self.tell_coordinator(
@@ -315,13 +321,44 @@ impl World {
 
     fn abort(&mut self, worker: &WorkerId, run: &RunId, generation: Generation) {
         let node = &self.nodes[worker];
-        let Some(part) = node.part.as_ref().filter(|part| part.key() == (run.clone(), generation)) else { return };
+        // What is told to give up a generation gives up an older one too: it has missed the newer.
+        let older = |part: &&Part| part.assignment.run == *run && part.assignment.generation <= generation;
+        let Some(part) = node.part.as_ref().filter(older) else { return };
         if let Some(status) = part.status.clone() {
             return self.tell_coordinator(worker, status);
         }
-        if node.stuck.is_none() {
+        let key = part.key();
+        if node.stuck.is_some() {
+            self.nodes.get_mut(worker).expect("known").unanswered = Some(key);
+        } else {
             self.leave_group(worker);
-            self.member_fails(worker, &(run.clone(), generation), "aborted");
+            self.member_fails(worker, &key, "aborted");
+        }
+    }
+
+    /// A stopped trainer goes on, and answers what it was told meanwhile.
+    pub fn wake(&mut self, worker: &WorkerId) {
+        let node = self.nodes.get_mut(worker).expect("known");
+        node.stuck = None;
+        let Some(key) = node.unanswered.take() else { return };
+        if node.part.as_ref().is_some_and(|part| part.key() == key) {
+            self.leave_group(worker);
+            self.member_fails(worker, &key, "aborted");
+        } else {
+            self.gives_up(worker, key);
+        }
+    }
+
+    /// What a trainer says of a generation that was taken away with its run.
+    fn gives_up(&mut self, worker: &WorkerId, (run, generation): (RunId, Generation)) {
+        let (name, error) = (worker.clone(), "aborted".to_owned());
+        self.tell_coordinator(worker, Event::StepFailed { worker: name, run, generation, step: Step(0), error });
+    }
+
+    /// The agent ends a trainer that has not obeyed for so long.
+    pub fn deaf(&mut self, worker: &WorkerId, since: Millis) {
+        if self.nodes[worker].stuck == Some(since) {
+            self.trainer_crashes(worker);
         }
     }
 
@@ -332,13 +369,20 @@ impl World {
         if ours {
             self.leave_group(worker);
             let node = self.nodes.get_mut(worker).expect("known");
-            (node.part, node.state) = (None, None);
+            let part = node.part.take().expect("it has one");
+            node.state = None;
             node.reports.clear();
-            if node.stuck.is_some() {
-                // The agent ends a trainer that does not obey.
-                self.trainer_crashes(worker);
-            } else {
-                self.tell_coordinator(worker, Event::TrainerReady { worker: worker.clone() });
+            let unsaid = part.status.is_none().then(|| part.key());
+            match node.stuck {
+                Some(since) => {
+                    node.unanswered = unsaid.or(node.unanswered.take());
+                    self.after(OBEYS..OBEYS + 1, Item::Deaf { worker: worker.clone(), since });
+                }
+                None => {
+                    if let Some(key) = unsaid {
+                        self.gives_up(worker, key);
+                    }
+                }
             }
         }
         let node = self.nodes.get_mut(worker).expect("known");

@@ -66,6 +66,8 @@ pub(crate) enum Item {
     Boot,
     Fault,
     Mend { worker: WorkerId, what: Trouble },
+    Deaf { worker: WorkerId, since: Millis },
+    Resume { run: RunId },
     Unblock,
 }
 
@@ -99,6 +101,8 @@ pub(crate) struct World {
     pub store_full_until: Millis,
     /// Runs that diverged and have yet to go back.
     pub diverging: BTreeSet<RunId>,
+    /// For when the last alarm was set; none once it came.
+    alarm_at: Option<Millis>,
     /// Whose report is being handled, and of which generation.
     speaker: Option<(WorkerId, Generation)>,
     pub planted: Option<Planted>,
@@ -133,6 +137,7 @@ pub fn simulate_planted(seed: u64, trace: bool, planted: Option<Planted>) -> Out
         backlog: None,
         store_full_until: Millis(0),
         diverging: BTreeSet::new(),
+        alarm_at: None,
         speaker: None,
         planted,
         calm: false,
@@ -232,6 +237,8 @@ impl World {
             Item::Boot => self.boot(),
             Item::Fault => self.fault(),
             Item::Mend { worker, what } => self.mend(&worker, what),
+            Item::Resume { run } => self.tell(Event::Resume { run }),
+            Item::Deaf { worker, since } => self.deaf(&worker, since),
             Item::Unblock => self.unblock(),
         }
     }
@@ -294,6 +301,7 @@ impl World {
 
     fn alarm(&mut self) {
         let now = self.now;
+        self.alarm_at.take_if(|at| *at <= now);
         if let Some(control) = self.control.as_mut().filter(|_| self.backlog.is_none()) {
             control.handle_timeout(now);
             self.carry_out();
@@ -323,17 +331,20 @@ impl World {
                 Effect::FindRestore { run, at_most } => {
                     let kept = &self.disk.runs[&run];
                     let at = kept.newest_good(at_most);
-                    if self.diverging.contains(&run) && at.is_some_and(|at| kept.checkpoints[&at].bad_since.is_some()) {
+                    let is_bad = |state: &State| state.bad_since.is_some() || state.flipped.is_some() && !kept.tainted;
+                    if self.diverging.contains(&run) && at.is_some_and(|at| is_bad(&kept.checkpoints[&at])) {
                         return self.violated(format!("{run} diverged and goes back to a bad state"));
                     }
                     self.shell_event(Event::RestoreFound { run, at });
                 }
             }
         }
-        if let Some(at) = self.control.as_ref().and_then(Control::poll_timeout) {
-            if at <= self.now {
-                return self.violated(format!("due at {} and still due at {}", at.0, self.now.0));
-            }
+        let Some(at) = self.control.as_ref().and_then(Control::poll_timeout) else { return };
+        if at <= self.now {
+            return self.violated(format!("due at {} and still due at {}", at.0, self.now.0));
+        }
+        // Once: with thousands of workers something is told thousands of times before the next alarm.
+        if self.alarm_at.replace(at) != Some(at) {
             self.at(at, Item::Alarm);
         }
     }
