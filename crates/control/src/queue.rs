@@ -128,6 +128,7 @@ impl Control {
     fn gather_for(&mut self, id: &RunId) -> bool {
         let run = &self.runs[id];
         let mut missing = run.need().saturating_sub(run.seats.len() + self.idle().count());
+        missing -= self.wake(missing);
         let others: Vec<RunId> = self.queue().into_iter().rev().take_while(|other| other != id).collect();
         if others.iter().map(|other| self.spare(other).count()).sum::<usize>() < missing {
             return false;
@@ -141,6 +142,16 @@ impl Control {
             }
         }
         true
+    }
+
+    /// Workers that rest are better than none: so many of them may work again, those first who rest the shortest.
+    fn wake(&mut self, wanted: usize) -> usize {
+        let now = self.now;
+        let rests = |worker: &&mut Worker| worker.is_idle() && worker.rests_until.is_some_and(|until| now < until);
+        let mut resting: Vec<&mut Worker> = self.workers.values_mut().filter(rests).collect();
+        resting.sort_by_key(|worker| worker.rests_until);
+        let woken = resting.into_iter().take(wanted).map(|worker| worker.rests_until = None);
+        woken.count()
     }
 
     /// Those who sit in a waiting run and could work for another. A seat may be left whose trainer is just gone.

@@ -1,7 +1,7 @@
 //! Generations that come to nothing, and workers that are the cause.
 
 use crate::desk::{Desk, assigned, run, sent, worker};
-use control::{Directive, Event, RunStatus};
+use control::{Directive, Effect, Event, RunStatus};
 
 /// Every generation fails as soon as it is there, until the run is given up or the time is over.
 fn fail_at_once(desk: &mut Desk, until: u64) {
@@ -95,6 +95,20 @@ fn a_worker_that_crashes_at_every_join_rests_longer_and_longer() {
     assert!(pauses[0] < 10 && (60..70).contains(&pauses[1]) && (120..130).contains(&pauses[2]), "{pauses:?}");
     let text = "b rests for a while: it was lost 2 times with no step between them";
     assert!(desk.notes(0).iter().any(|note| note == text), "{:?}", desk.notes(0));
+}
+
+#[test]
+fn one_that_rests_works_when_there_is_nobody_else() {
+    let mut desk = Desk::with_long_run(1, 2, 4, 100_000);
+    desk.connect("a", 1, None);
+    desk.connect("b", 2, None);
+    assert_eq!(joins(&mut desk, false, 20_000).len(), 2);
+    assert!(desk.notes(0).iter().any(|note| note.starts_with("b rests for a while")), "{:?}", desk.notes(0));
+    desk.disconnect("a", 1);
+    let effects = desk.wait(2_000);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::FindRestore { .. })), "{effects:?}");
+    let effects = desk.tell(Event::RestoreFound { run: run(), at: None });
+    assert_eq!(assigned(&effects).iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["b"]);
 }
 
 #[test]
