@@ -84,10 +84,12 @@ impl Current {
         self.lock().as_ref().filter(|live| live.key == *key).map_or_else(Requests::default, |live| live.requests)
     }
 
-    /// A checkpoint was made: that wish is fulfilled.
+    /// A checkpoint was made: that wish is fulfilled. Not where a pause is wanted too: that checkpoint is the one of the
+    /// step at which all stop, and what was made may have been due anyway, one step earlier.
     pub fn checkpoint_made(&self, key: &Key) {
         if let Some(live) = self.lock().as_mut()
             && live.key == *key
+            && !live.requests.pause
         {
             live.requests.checkpoint = false;
         }
@@ -168,10 +170,12 @@ mod tests {
         current.requested(&key("a", 1), Requests { checkpoint: true, pause: false });
         current.requested(&key("a", 2), Requests { checkpoint: true, pause: true });
         assert_eq!(current.requests(&key("a", 1)), Requests { checkpoint: true, pause: false });
-        current.requested(&key("a", 1), Requests { checkpoint: false, pause: true });
-        assert_eq!(current.requests(&key("a", 1)), Requests { checkpoint: true, pause: true });
         current.checkpoint_made(&key("a", 1));
-        assert_eq!(current.requests(&key("a", 1)), Requests { checkpoint: false, pause: true });
+        assert_eq!(current.requests(&key("a", 1)), Requests::default());
+        current.requested(&key("a", 1), Requests { checkpoint: true, pause: true });
+        // A periodic one of the step before; the run stops at the next.
+        current.checkpoint_made(&key("a", 1));
+        assert_eq!(current.requests(&key("a", 1)), Requests { checkpoint: true, pause: true });
         current.assigned(key("a", 2));
         assert_eq!(current.requests(&key("a", 2)), Requests::default());
     }
