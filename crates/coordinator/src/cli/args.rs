@@ -79,7 +79,8 @@ pub struct StartArguments {
     /// Database, token and (by default) checkpoints. Default: $XDG_DATA_HOME/trireme or ~/.local/share/trireme.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Where checkpoints go: a folder or an object-store URL. Default: `store` in the data folder.
+    /// Where checkpoints go: a folder, or an object-store URL whose credentials come from the environment (AWS_*,
+    /// GOOGLE_*, AZURE_*). Default: `store` in the data folder.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
     /// Every stored checkpoint is read again and compared with its manifest once in so many hours; 0: never.
@@ -101,7 +102,7 @@ pub struct StartArguments {
 pub struct SubmitArguments {
     /// The run's TOML file.
     pub file: PathBuf,
-    /// Override one key of the file; may be given again.
+    /// Override one key of the file; may be given again. Relative paths start at the working directory.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<config::Override>,
     /// Follow the run; exit 0 only if it completes.
@@ -277,7 +278,7 @@ pub enum ConfigCommand {
     Validate {
         /// The run's TOML file.
         file: PathBuf,
-        /// Override one key of the file; may be given again.
+        /// Override one key of the file; may be given again. Relative paths start at the working directory.
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<config::Override>,
         /// Print JSON.
@@ -384,7 +385,7 @@ pub struct DataSourceArguments {
 pub struct PlanArguments {
     /// A run's TOML file.
     pub file: PathBuf,
-    /// Override one key of the file; may be given again.
+    /// Override one key of the file; may be given again. Relative paths start at the working directory.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<config::Override>,
     /// Print JSON.
