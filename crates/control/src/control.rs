@@ -129,7 +129,8 @@ impl Control {
     fn next_due(&self) -> Option<Millis> {
         let looks = self.runs.keys().filter_map(|id| self.look_due(id));
         let rests = self.workers.values().filter_map(|worker| worker.rests_until).filter(|until| *until > self.now);
-        self.runs.values().filter_map(Run::deadline).chain(looks).chain(rests).min()
+        let ends = self.runs.keys().filter_map(|id| self.end_due(id));
+        self.runs.values().filter_map(Run::deadline).chain(looks).chain(rests).chain(ends).min()
     }
 
     /// The next thing to do.

@@ -123,6 +123,10 @@ impl Control {
             Stage::Training | Stage::Saving { .. } if all_finished && run.saves_again => self.regroup(id, false),
             Stage::Training if all_finished => self.run_mut(id).stage = Stage::Saving { until },
             Stage::Training if all_stopped => self.regroup(id, true),
+            Stage::Training if self.end_due(id).is_some_and(|due| due <= now) => {
+                self.note(id, "the last checkpoint could not be stored in time; the run stops without it".to_owned());
+                self.stop(id, false, false);
+            }
             Stage::Stopping { until, lost, hung } if all_stopped || now >= until => self.broken(id, lost, hung),
             Stage::Resting { until } if now >= until || run.record.cancelling || self.somebody_leaves(id) => {
                 self.regroup(id, false);
@@ -134,6 +138,15 @@ impl Control {
             Stage::Saving { until } if !all_finished && (run.is_saved() || now >= until) => self.regroup(id, false),
             _ => {}
         }
+    }
+
+    /// All steps are done and there is no boundary to come: who waits for the last checkpoint to be stored can only be
+    /// stopped, where somebody wants to go or a person cancels the run.
+    pub(crate) fn end_due(&self, id: &RunId) -> Option<Millis> {
+        let run = &self.runs[id];
+        let waits = run.stage == Stage::Training && run.record.step == run.record.spec.total_steps;
+        let wanted = waits && (run.record.cancelling || self.somebody_leaves(id));
+        wanted.then(|| run.pace.moved() + self.settings.save)
     }
 
     /// The generation is over: cancel, wait for workers, or make the next one. `may_save`: all members paused together,

@@ -206,9 +206,11 @@ impl Control {
 
     fn vacate(&mut self, run: &RunId, worker: &WorkerId) {
         self.run_mut(run).seats.remove(worker);
+        // A former process may have written of another run too that it is a member there.
+        let elsewhere = self.runs.iter().find(|(_, other)| other.seats.contains_key(worker)).map(|(id, _)| id.clone());
         if let Some(known) = self.workers.get_mut(worker).filter(|known| known.run.as_ref() == Some(run)) {
-            known.run = None;
-            if known.session.is_none() {
+            known.run = elsewhere;
+            if known.session.is_none() && known.run.is_none() {
                 self.workers.remove(worker);
             }
         }

@@ -128,11 +128,12 @@ impl Control {
     fn gather_for(&mut self, id: &RunId) -> bool {
         let run = &self.runs[id];
         let mut missing = run.need().saturating_sub(run.seats.len() + self.idle().count());
-        missing -= self.wake(missing);
         let others: Vec<RunId> = self.queue().into_iter().rev().take_while(|other| other != id).collect();
-        if others.iter().map(|other| self.spare(other).count()).sum::<usize>() < missing {
+        let resting = self.workers.values().filter(|worker| worker.is_idle()).count() - self.idle().count();
+        if others.iter().map(|other| self.spare(other).count()).sum::<usize>() + resting < missing {
             return false;
         }
+        missing -= self.wake(missing);
         // Two interrupted runs that hold one worker each would wait for each other for ever.
         for other in others {
             for worker in self.spare(&other).take(missing).cloned().collect::<Vec<_>>() {

@@ -133,6 +133,11 @@ impl Pace {
         self.usual_ms
     }
 
+    /// The last sign of movement: a commit, or the beginning of the generation.
+    pub fn moved(&self) -> Millis {
+        self.moved
+    }
+
     pub fn last_commit(&self) -> Option<Millis> {
         self.last
     }

@@ -539,6 +539,42 @@ fn a_last_checkpoint_that_was_lost_before_a_restart_is_written_once_more() {
 }
 
 #[test]
+fn a_last_checkpoint_that_cannot_be_stored_holds_nobody_for_ever() {
+    for cancels in [true, false] {
+        let mut desk = Desk::with_run(1, 1);
+        desk.connect("a", 1, None);
+        (1..=5).for_each(|step| drop(desk.progress("a", 1, step)));
+        if cancels {
+            desk.tell(Event::Cancel { run: run() });
+        } else {
+            desk.tell(Event::WorkerLeaving { worker: worker("a") });
+        }
+        (0..479).for_each(|_| assert_eq!(sent(&desk.wait(250), "a"), []));
+        assert_eq!(sent(&desk.wait(250), "a"), [Directive::Abort { run: run(), generation: Generation(1) }]);
+        assert_eq!(sent(&desk.step_failed("a", 1, 5), "a"), [Directive::Release { run: Some(run()) }]);
+        assert_eq!(desk.status(), if cancels { RunStatus::Cancelled } else { RunStatus::Interrupted });
+    }
+}
+
+#[test]
+fn a_worker_that_two_runs_count_on_is_known_until_both_have_given_it_up() {
+    let other: RunId = "01a00000-0000-7000-8000-00000000000b".parse().unwrap();
+    let mut before = Desk::with_run(2, 2);
+    before.connect("a", 1, None);
+    before.connect("b", 2, None);
+    let first = before.control.run(&run()).unwrap().clone();
+    let second = RunRecord { id: other.clone(), place: 1, ..first.clone() };
+    let mut desk = Desk::new();
+    desk.control.restore(Millis(0), vec![first, second]);
+    desk.connect("a", 1, Some((1, 0)));
+    // "b" is lost to both, one after the other.
+    desk.step_failed("a", 1, 0);
+    desk.wait(20_000);
+    assert_eq!(desk.control.run(&other).unwrap().status, RunStatus::Interrupted);
+    assert_eq!(desk.status(), RunStatus::Interrupted);
+}
+
+#[test]
 fn when_nobody_holds_the_state_a_checkpoint_is_looked_for() {
     let mut desk = Desk::with_run(1, 2);
     desk.connect("a", 1, None);
