@@ -71,6 +71,7 @@ impl Stepper<'_> {
         for &slot in &self.membership.slots {
             let samples =
                 loader.next(slot).map_err(|error| TrainError::corpus(&error, format!("slot {slot}: {error}")))?;
+            self.host.moved();
             own.push((slot, samples));
         }
         self.host.phase(Phase::Reduce);

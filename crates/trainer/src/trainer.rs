@@ -138,7 +138,6 @@ impl Trainer {
         let mut captured = None;
         // The failure came between that step's evaluation and its checkpoint.
         if again.is_some() && due(state.header.step, self.config.checkpoint.every_steps) {
-            self.verify(state, group, host)?;
             self.capture(state, membership, host, eval_loss);
             captured = Some(state.header.step);
         }
@@ -217,6 +216,10 @@ impl Trainer {
             .map_err(|error| TrainError::collective(Some(step), error))?;
         if wanted.iter().all(|&wanted| wanted == 0) {
             return Ok(None);
+        }
+        // Of the checkpoint that follows. Nothing may fail between what is remembered of this and that.
+        if due(step, self.config.checkpoint.every_steps) {
+            self.verify(state, group, host)?;
         }
         let metrics = self.evaluate(state, group, host)?;
         if let Some(report) = self.unevaluated.take() {
