@@ -1,5 +1,7 @@
 //! From pretraining to a tagger and a classifier, to predictions and to a Hugging Face folder.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use e2e::{Cluster, Output, WORDS};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
