@@ -10,6 +10,7 @@ mod checkpoint;
 mod data;
 mod error;
 mod eval;
+mod inherit;
 mod init;
 mod load;
 mod model;

@@ -143,6 +143,16 @@ pub struct ModelShape {
 /// Where `model.vocabulary` is left out, the embedding has the tokenizer's size rounded up to a multiple of this.
 pub const VOCABULARY_MULTIPLE: i64 = 8;
 
+/// The rows of an embedding for so many ids.
+pub(crate) fn padded(ids: i64) -> i64 {
+    round_up(ids, VOCABULARY_MULTIPLE)
+}
+
+/// Saturating: a senseless number is for the checks to refuse, not to panic at.
+fn round_up(value: i64, multiple: i64) -> i64 {
+    value.saturating_add(multiple - 1) / multiple * multiple
+}
+
 impl ModelConfig {
     /// Fills in every number. `tokenizer_size` is the number of ids the tokenizer knows.
     pub fn shape(&self, tokenizer_size: i64, sequence_length: i64) -> ModelShape {
@@ -156,13 +166,11 @@ impl ModelConfig {
         };
         let hidden = self.hidden.unwrap_or(hidden);
         let modern = self.architecture == Architecture::Modern;
-        // Saturating: a senseless number is for the checks to refuse, not to panic at.
-        let round_up = |value: i64, multiple: i64| value.saturating_add(multiple - 1) / multiple * multiple;
         let feed_forward = if modern { round_up(hidden.saturating_mul(8) / 3, 64) } else { hidden.saturating_mul(4) };
         let dropout = self.dropout.unwrap_or(if modern { 0.0 } else { 0.1 });
         ModelShape {
             architecture: self.architecture,
-            vocabulary: self.vocabulary.unwrap_or_else(|| round_up(tokenizer_size, VOCABULARY_MULTIPLE)),
+            vocabulary: self.vocabulary.unwrap_or_else(|| padded(tokenizer_size)),
             hidden,
             layers: self.layers.unwrap_or(layers),
             heads: self.heads.unwrap_or(heads),

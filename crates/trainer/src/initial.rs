@@ -7,10 +7,7 @@ use crate::gradients::contributions;
 use crate::host::{CheckpointFiles, Host};
 use crate::objective;
 use crate::state::{State, optimizer_key};
-use config::{
-    Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ModelSize, ObjectiveKind, ReduceMode, TagScheme,
-    VOCABULARY_MULTIPLE,
-};
+use config::{CheckedConfig, InitSource, ModelShape, ObjectiveKind, ReduceMode, TagScheme};
 use corpus::Tokenizer;
 use kernels::fixed_point;
 use model::{Missing, Model, hugging_face, safetensors_io};
@@ -149,7 +146,7 @@ impl Recipe<'_> {
 
     /// The encoder of another model; heads that it lacks, or whose shape differs, stay as drawn from the seed.
     fn inherited(&self, source: ModelShape, tensors: &[(String, tch::Tensor)]) -> Result<State, TrainError> {
-        let shape = inherit(source, &self.config.model).map_err(TrainError::fatal)?;
+        let shape = self.config.model.inherit(source).map_err(TrainError::fatal)?;
         let mut state = self.state(self.first_header(shape))?;
         let report = state
             .model
@@ -225,59 +222,6 @@ impl Recipe<'_> {
     }
 }
 
-/// The shape of a model that starts from another one's encoder: the source's, but dropout and how new heads are drawn
-/// may be chosen anew. What the config says otherwise must agree. An exported source has a row for each token and no
-/// more; here the rows are padded again, as those of a new model are.
-fn inherit(source: ModelShape, config: &ModelConfig) -> Result<ModelShape, String> {
-    let said = |key: &str, said: String, is: String| {
-        Err(format!("model.{key}: {said}, but the model of init.from has {is}: leave it out, or start from another"))
-    };
-    let padded = (source.vocabulary as u64).next_multiple_of(VOCABULARY_MULTIPLE as u64) as i64;
-    if config.architecture != Architecture::default() && config.architecture != source.architecture {
-        return said("architecture", format!("{:?}", config.architecture), format!("{:?}", source.architecture));
-    }
-    for (key, value, is) in [
-        ("layers", config.layers, source.layers),
-        ("hidden", config.hidden, source.hidden),
-        ("heads", config.heads, source.heads),
-        ("intermediate", config.intermediate, source.intermediate),
-        ("vocabulary", config.vocabulary.filter(|rows| *rows != padded), source.vocabulary),
-        ("max_positions", config.max_positions, source.max_positions),
-    ] {
-        if let Some(value) = value
-            && value != is
-        {
-            return said(key, value.to_string(), is.to_string());
-        }
-    }
-    for (key, value, is) in [
-        ("layer_norm_epsilon", config.layer_norm_epsilon, source.layer_norm_epsilon),
-        ("rope_theta", config.rope_theta, source.rope_theta),
-    ] {
-        if let Some(value) = value
-            && value != is
-        {
-            return said(key, value.to_string(), is.to_string());
-        }
-    }
-    if let Some(activation) = config.activation
-        && activation != source.activation
-    {
-        return said("activation", format!("{activation:?}"), format!("{:?}", source.activation));
-    }
-    if config.size != ModelSize::default() {
-        let wanted = config.shape(source.vocabulary, 8);
-        if (wanted.layers, wanted.hidden) != (source.layers, source.hidden) {
-            return said("size", format!("{:?}", config.size), format!("{} layers × {}", source.layers, source.hidden));
-        }
-    }
-    let dropout = config.dropout.unwrap_or(source.dropout);
-    let attention_dropout = config.attention_dropout.or(config.dropout).unwrap_or(source.attention_dropout);
-    let initializer_range = config.initializer_range.unwrap_or(source.initializer_range);
-    let (vocabulary, initializer) = (config.vocabulary.unwrap_or(padded), config.initializer);
-    Ok(ModelShape { vocabulary, dropout, attention_dropout, initializer, initializer_range, ..source })
-}
-
 fn file<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a [u8], TrainError> {
     let bytes = files.files.get(name).ok_or_else(|| TrainError::fatal(format!("the checkpoint has no {name}")))?;
     Ok(bytes)
@@ -286,48 +230,4 @@ fn file<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a [u8], TrainErr
 fn text<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a str, TrainError> {
     std::str::from_utf8(file(files, name)?)
         .map_err(|_| TrainError::fatal(format!("the checkpoint's {name} is no text")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use config::{Activation, Initializer};
-
-    fn inherited(change: impl FnOnce(&mut ModelConfig)) -> Result<ModelShape, String> {
-        let mut config = ModelConfig::default();
-        change(&mut config);
-        inherit(ModelConfig::default().shape(1000, 128), &config)
-    }
-
-    #[test]
-    fn nothing_the_config_says_of_the_model_is_passed_over() {
-        assert_eq!(inherited(|_| ()).unwrap(), ModelConfig::default().shape(1000, 128));
-        let told = inherited(|config| {
-            config.dropout = Some(0.3);
-            config.initializer = Initializer::TruncatedNormal;
-            config.initializer_range = Some(0.05);
-        })
-        .unwrap();
-        assert_eq!((told.dropout, told.attention_dropout), (0.3, 0.3));
-        assert_eq!((told.initializer, told.initializer_range), (Initializer::TruncatedNormal, 0.05));
-        // Rows of tokens alone, as an export has them.
-        let of = |rows: i64, vocabulary| {
-            let source = ModelShape { vocabulary: rows, ..ModelConfig::default().shape(1000, 128) };
-            inherit(source, &ModelConfig { vocabulary, ..ModelConfig::default() }).map(|shape| shape.vocabulary)
-        };
-        assert_eq!((of(998, None), of(998, Some(998)), of(998, Some(1000))), (Ok(1000), Ok(998), Ok(1000)));
-        assert!(of(998, Some(1008)).is_err_and(|text| text.contains("model.vocabulary: 1008")));
-        type Change = fn(&mut ModelConfig);
-        let refused: [(&str, Change); 5] = [
-            ("architecture", |config| config.architecture = Architecture::Modern),
-            ("heads", |config| config.heads = Some(1)),
-            ("activation", |config| config.activation = Some(Activation::Relu)),
-            ("layer_norm_epsilon", |config| config.layer_norm_epsilon = Some(1e-3)),
-            ("rope_theta", |config| config.rope_theta = Some(1.0)),
-        ];
-        for (key, change) in refused {
-            let text = inherited(change).unwrap_err();
-            assert!(text.contains(&format!("model.{key}:")), "{text}");
-        }
-    }
 }

@@ -5,7 +5,7 @@ use super::checkpoints::{self, Pin, Repository};
 use super::on_thread::OnThread;
 use super::runs::find;
 use super::wire;
-use config::{Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ModelSize, ObjectiveKind};
+use config::{Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ObjectiveKind};
 use futures::TryStreamExt;
 use proto::{Failure, FailureKind};
 use serde_json::{Map, Value};
@@ -99,27 +99,27 @@ async fn read(repository: &Repository, id: &CheckpointId) -> Result<Vec<u8>, Fai
 /// The shape of the model that starts from the one with this config.json, if the config fits it.
 fn inherited(config: &CheckedConfig, text: &[u8]) -> Result<ModelShape, Failure> {
     let from = &config.init.from;
-    let source = shape(text, &config.model)
+    let source = source(text, &config.model)
         .map_err(|message| invalid(format!("`init.from` = `{from}`: its config.json cannot be used: {message}")))?;
-    agree(&source, &config.model).map_err(invalid)?;
+    let shape = config.model.inherit(source).map_err(invalid)?;
     let length = i64::try_from(config.batch.sequence_length).unwrap_or(i64::MAX);
-    if length > source.max_positions {
+    if length > shape.max_positions {
         return Err(invalid(format!(
             "`batch.sequence_length` = {length} is more than the {} positions of the model of `init.from`\n  help: \
              shorten it to {} or less",
-            source.max_positions, source.max_positions
+            shape.max_positions, shape.max_positions
         )));
     }
-    if config.objective.kind == ObjectiveKind::MlmNsp && source.segment_types < 2 {
+    if config.objective.kind == ObjectiveKind::MlmNsp && shape.segment_types < 2 {
         let message = "`objective.kind` = `mlm_nsp` needs segments, which the model of `init.from` does not have\n  \
                        help: use `mlm`";
         return Err(invalid(message.to_owned()));
     }
-    Ok(source)
+    Ok(shape)
 }
 
 /// What Hugging Face's config.json says of a model's size; what it leaves out is as Hugging Face has it.
-fn shape(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
+fn source(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
     let object: Map<String, Value> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let (architecture, defaults) = match object.get("model_type").and_then(Value::as_str) {
         Some("bert") => (Architecture::Bert, [30_522, 768, 12, 12, 3_072, 512]),
@@ -163,41 +163,6 @@ fn shape(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
     })
 }
 
-/// What the config says of the model must be so.
-fn agree(source: &ModelShape, config: &ModelConfig) -> Result<(), String> {
-    let differs = |key: &str, said: String, is: String| {
-        Err(format!(
-            "`model.{key}` = {said}, but the model of `init.from` has {is}\n  help: leave it out, or start from another"
-        ))
-    };
-    if config.architecture != Architecture::default() && config.architecture != source.architecture {
-        return differs("architecture", format!("{:?}", config.architecture), format!("{:?}", source.architecture));
-    }
-    for (key, said, is) in [
-        ("layers", config.layers, source.layers),
-        ("hidden", config.hidden, source.hidden),
-        ("heads", config.heads, source.heads),
-        ("intermediate", config.intermediate, source.intermediate),
-        ("vocabulary", config.vocabulary, source.vocabulary),
-        ("max_positions", config.max_positions, source.max_positions),
-    ] {
-        if let Some(said) = said.filter(|said| *said != is) {
-            return differs(key, said.to_string(), is.to_string());
-        }
-    }
-    if config.size != ModelSize::default() {
-        let wanted = config.shape(source.vocabulary, 8);
-        if (wanted.layers, wanted.hidden) != (source.layers, source.hidden) {
-            return differs(
-                "size",
-                format!("{:?}", config.size),
-                format!("{} layers × {}", source.layers, source.hidden),
-            );
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,12 +182,12 @@ mod tests {
     #[test]
     fn the_sizes_are_those_of_the_other_model() {
         let model = ModelConfig::default();
-        let large = shape(LARGE.as_bytes(), &model).unwrap();
+        let large = source(LARGE.as_bytes(), &model).unwrap();
         assert_eq!((large.layers, large.hidden, large.vocabulary, large.max_positions), (24, 1024, 30_522, 512));
-        let modern = shape(br#"{"model_type": "modernbert"}"#, &model).unwrap();
+        let modern = source(br#"{"model_type": "modernbert"}"#, &model).unwrap();
         assert_eq!((modern.layers, modern.segment_types), (22, 0));
-        assert!(shape(br#"{"model_type": "gpt2"}"#, &model).unwrap_err().contains("gpt2"));
-        assert!(shape(br#"{"model_type": "bert", "hidden_size": 0}"#, &model).unwrap_err().contains("hidden_size"));
+        assert!(source(br#"{"model_type": "gpt2"}"#, &model).unwrap_err().contains("gpt2"));
+        assert!(source(br#"{"model_type": "bert", "hidden_size": 0}"#, &model).unwrap_err().contains("hidden_size"));
     }
 
     #[test]
@@ -235,5 +200,14 @@ mod tests {
         assert!(refused("", "{").contains("config.json"));
         let longer = LARGE.replace("\"bert\",", "\"bert\", \"max_position_embeddings\": 1024,");
         assert_eq!(inherited(&config("layers = 24"), longer.as_bytes()).unwrap().layers, 24);
+    }
+
+    #[test]
+    fn the_vocabulary_is_what_the_trainer_makes_of_it() {
+        let export = LARGE.replace("\"bert\",", "\"bert\", \"vocab_size\": 998, \"max_position_embeddings\": 1024,");
+        let rows = |model: &str| inherited(&config(model), export.as_bytes()).map(|shape| shape.vocabulary);
+        assert_eq!((rows("").unwrap(), rows("vocabulary = 1000").unwrap()), (1000, 1000));
+        assert_eq!(rows("vocabulary = 998").unwrap(), 998);
+        assert!(rows("vocabulary = 1008").unwrap_err().message.contains("model.vocabulary: 1008"));
     }
 }

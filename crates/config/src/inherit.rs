@@ -1,0 +1,113 @@
+//! What `[model]` may say where `init.from` names another model. Asked when a run is submitted, and again by the trainer
+//! that reads the weights: both must come to the same answer.
+
+use crate::model::padded;
+use crate::{Architecture, ModelConfig, ModelShape, ModelSize};
+
+impl ModelConfig {
+    /// The shape of a model that starts from another one's encoder: the source's, but dropout and how new heads are drawn
+    /// may be chosen anew. What the config says otherwise must agree. An exported source has a row for each token and no
+    /// more; here the rows are padded again, as those of a new model are.
+    ///
+    /// # Errors
+    /// What of the config does not agree.
+    pub fn inherit(&self, source: ModelShape) -> Result<ModelShape, String> {
+        let differs = |key: &str, said: String, is: String| {
+            Err(format!(
+                "model.{key}: {said}, but the model of init.from has {is}: leave it out, or start from another"
+            ))
+        };
+        let padded = padded(source.vocabulary);
+        if self.architecture != Architecture::default() && self.architecture != source.architecture {
+            return differs("architecture", format!("{:?}", self.architecture), format!("{:?}", source.architecture));
+        }
+        for (key, said, is) in [
+            ("layers", self.layers, source.layers),
+            ("hidden", self.hidden, source.hidden),
+            ("heads", self.heads, source.heads),
+            ("intermediate", self.intermediate, source.intermediate),
+            ("vocabulary", self.vocabulary.filter(|rows| *rows != padded), source.vocabulary),
+            ("max_positions", self.max_positions, source.max_positions),
+        ] {
+            if let Some(said) = said.filter(|said| *said != is) {
+                return differs(key, said.to_string(), is.to_string());
+            }
+        }
+        for (key, said, is) in [
+            ("layer_norm_epsilon", self.layer_norm_epsilon, source.layer_norm_epsilon),
+            ("rope_theta", self.rope_theta, source.rope_theta),
+        ] {
+            if let Some(said) = said.filter(|said| *said != is) {
+                return differs(key, said.to_string(), is.to_string());
+            }
+        }
+        if let Some(said) = self.activation.filter(|said| *said != source.activation) {
+            return differs("activation", format!("{said:?}"), format!("{:?}", source.activation));
+        }
+        if self.size != ModelSize::default() {
+            let wanted = self.shape(source.vocabulary, 8);
+            if (wanted.layers, wanted.hidden) != (source.layers, source.hidden) {
+                let is = format!("{} layers × {}", source.layers, source.hidden);
+                return differs("size", format!("{:?}", self.size), is);
+            }
+        }
+        Ok(ModelShape {
+            vocabulary: self.vocabulary.unwrap_or(padded),
+            dropout: self.dropout.unwrap_or(source.dropout),
+            attention_dropout: self.attention_dropout.or(self.dropout).unwrap_or(source.attention_dropout),
+            initializer: self.initializer,
+            initializer_range: self.initializer_range.unwrap_or(source.initializer_range),
+            ..source
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Activation, Initializer};
+
+    fn inherited(change: impl FnOnce(&mut ModelConfig)) -> Result<ModelShape, String> {
+        let mut config = ModelConfig::default();
+        change(&mut config);
+        config.inherit(ModelConfig::default().shape(1000, 128))
+    }
+
+    #[test]
+    fn nothing_the_config_says_of_the_model_is_passed_over() {
+        assert_eq!(inherited(|_| ()).unwrap(), ModelConfig::default().shape(1000, 128));
+        let told = inherited(|config| {
+            config.dropout = Some(0.3);
+            config.initializer = Initializer::TruncatedNormal;
+            config.initializer_range = Some(0.05);
+        })
+        .unwrap();
+        assert_eq!((told.dropout, told.attention_dropout), (0.3, 0.3));
+        assert_eq!((told.initializer, told.initializer_range), (Initializer::TruncatedNormal, 0.05));
+        type Change = fn(&mut ModelConfig);
+        let refused: [(&str, Change); 7] = [
+            ("architecture", |config| config.architecture = Architecture::Modern),
+            ("size", |config| config.size = ModelSize::Base),
+            ("layers", |config| config.layers = Some(1)),
+            ("heads", |config| config.heads = Some(1)),
+            ("activation", |config| config.activation = Some(Activation::Relu)),
+            ("layer_norm_epsilon", |config| config.layer_norm_epsilon = Some(1e-3)),
+            ("rope_theta", |config| config.rope_theta = Some(1.0)),
+        ];
+        for (key, change) in refused {
+            let text = inherited(change).unwrap_err();
+            assert!(text.contains(&format!("model.{key}:")), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_rows_that_an_export_cut_off_are_there_again() {
+        let of = |rows: i64, vocabulary| {
+            let source = ModelShape { vocabulary: rows, ..ModelConfig::default().shape(1000, 128) };
+            ModelConfig { vocabulary, ..ModelConfig::default() }.inherit(source).map(|shape| shape.vocabulary)
+        };
+        assert_eq!((of(998, None), of(998, Some(998)), of(998, Some(1000))), (Ok(1000), Ok(998), Ok(1000)));
+        assert!(of(998, Some(1008)).is_err_and(|text| text.contains("model.vocabulary: 1008")));
+        assert!(of(i64::MAX, None).is_ok(), "a senseless number is for the checks to refuse");
+    }
+}
