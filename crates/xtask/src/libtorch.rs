@@ -40,9 +40,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// Fetches and links libtorch unless the user has named one, now or earlier.
 pub fn set_up() -> Result<()> {
     let root = cache::root();
-    let linked = linked_own(&root);
-    if let Some(own) = users_own(&root).or(linked.clone()) {
-        check(&own)?;
+    let (named, linked) = (users_own(&root), linked_own(&root));
+    let named_by = if named.is_some() { NamedBy::Environment } else { NamedBy::Link };
+    if let Some(own) = named.or(linked.clone()) {
+        check(&own, named_by)?;
         if linked.as_ref() != Some(&own) {
             link_own(&root, &own)?;
             println!("libtorch: .libtorch leads to yours from now on (remove it to go back to ours)");
@@ -76,13 +77,27 @@ fn linked_own(root: &Path) -> Option<PathBuf> {
     if root.join(".libtorch").is_symlink() { None } else { fs::read_link(root.join(".libtorch/torch")).ok() }
 }
 
-fn check(own: &Path) -> Result<()> {
+/// Which of the two says where the user's own libtorch is: what is to be corrected where it is not there.
+#[derive(Clone, Copy)]
+enum NamedBy {
+    Environment,
+    Link,
+}
+
+fn check(own: &Path, named_by: NamedBy) -> Result<()> {
     let shown = own.display();
+    let (found, remedy) = match named_by {
+        NamedBy::Environment => (format!("LIBTORCH={shown}"), "unset it or correct it"),
+        NamedBy::Link => (
+            format!("{shown}, to which .libtorch leads since LIBTORCH named it,"),
+            "remove .libtorch to go back to ours, or set LIBTORCH to another",
+        ),
+    };
     if !own.join("lib/libtorch_cpu.so").exists() || !own.join("include").exists() {
-        bail!("LIBTORCH={shown} holds no lib/libtorch_cpu.so and include/: unset it or correct it");
+        bail!("{found} holds no lib/libtorch_cpu.so and include/: {remedy}");
     }
-    let version = version(own).with_context(|| format!("LIBTORCH={shown} has no build-version and no version.py"))?;
-    ensure!(version.starts_with(VERSION), "LIBTORCH={shown} is libtorch {version}: {VERSION}0 is needed");
+    let version = version(own).with_context(|| format!("{found} has no build-version and no version.py: {remedy}"))?;
+    ensure!(version.starts_with(VERSION), "{found} is libtorch {version}: {VERSION}0 is needed: {remedy}");
     Ok(())
 }
 
@@ -202,12 +217,25 @@ mod tests {
             fs::create_dir_all(own.join(folder)).unwrap();
         }
         fs::write(own.join("lib/libtorch_cpu.so"), "").unwrap();
-        let message = |own: &Path| check(own).map_err(|error| format!("{error:#}"));
+        let message = |own: &Path| check(own, NamedBy::Environment).map_err(|error| format!("{error:#}"));
         assert!(message(&own).unwrap_err().contains("no build-version"), "nobody knows what it is");
         fs::write(own.join("version.py"), "debug = False\n__version__ = '2.11.0+cu130'\n").unwrap();
         assert_eq!(message(&own), Ok(()));
         fs::write(own.join("build-version"), "2.10.1+cpu\n").unwrap();
         assert!(message(&own).unwrap_err().contains("is libtorch 2.10.1+cpu: 2.11.0 is needed"));
         fs::remove_dir_all(own).unwrap();
+    }
+
+    #[test]
+    fn a_linked_one_that_is_gone_is_not_blamed_on_the_environment() {
+        let root = scratch("gone");
+        let own = root.join("my-libtorch");
+        link_own(&root, &own).unwrap();
+        let linked = linked_own(&root).unwrap();
+        let message = |named_by| format!("{:#}", check(&linked, named_by).unwrap_err());
+        let told = message(NamedBy::Link);
+        assert!(told.contains("remove .libtorch") && !told.contains("unset"), "{told}");
+        assert!(message(NamedBy::Environment).contains("unset it or correct it"));
+        fs::remove_dir_all(root).unwrap();
     }
 }
