@@ -16,7 +16,7 @@ use super::on_thread::OnThread;
 use super::wire;
 use control::{CheckpointAt, Control, Event};
 use proto::{Failure, FailureKind};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::{
@@ -42,8 +42,8 @@ pub struct Repository {
     pinned: std::sync::Mutex<Vec<CheckpointId>>,
     // Those whose damage people were told of.
     damaged: std::sync::Mutex<HashSet<CheckpointId>>,
-    // Of each run the newest one of which people were told that it could not be stored.
-    not_stored: std::sync::Mutex<HashMap<RunId, CheckpointId>>,
+    // Those of which people were told that they could not be stored.
+    not_stored: std::sync::Mutex<HashSet<CheckpointId>>,
 }
 
 /// What the database has yet to learn of a run's checkpoints.
@@ -228,12 +228,10 @@ impl Repository {
         let mut in_use: Vec<CheckpointId> =
             rows.iter().flat_map(|row| [row.restore.clone(), row.parent.clone()]).flatten().collect();
         in_use.extend(self.pinned().iter().cloned());
-        let mut all = self.standings(row).await?;
-        self.look_again(&id.run, &mut all).await?;
+        let all = self.standings(row).await?;
         let retained = self.store.retain(&all, policy, &in_use).await.map_err(failure)?;
         let Some(newest) = retained.newest else { return Ok(()) };
         if retained.newest_problems.is_empty() {
-            self.damaged().remove(&newest);
             let manifest = self.store.manifest(&newest).await.map_err(failure)?;
             let mut changes = vec![Change::Checkpoint(self.row(&manifest, true))];
             changes.extend(retained.deleted.into_iter().map(Change::CheckpointDeleted));
@@ -246,45 +244,10 @@ impl Repository {
         Ok(())
     }
 
-    /// Verifies, for retention, the older ones that would compete for a place although no row says that they are whole.
-    /// Each was verified when it was the newest, so these are few: those whose damage only the database remembers, since
-    /// the coordinator was restarted, and those that were the newest too shortly.
-    async fn look_again(&self, run: &RunId, all: &mut [(Manifest, Standing)]) -> Result<(), Failure> {
-        let of = run.clone();
-        let rows = self.reader.call(move |reader| reader.checkpoints(&of)).await.map_err(wire::database_failure)?;
-        // The newest is for retention itself to verify.
-        let Some((_, older)) = all.split_last_mut() else { return Ok(()) };
-        for (manifest, standing) in older {
-            let id = &manifest.id;
-            if *standing != Standing::Stands || rows.iter().any(|row| row.id == *id && row.verified) {
-                continue;
-            }
-            match self.store.verify(id).await {
-                Ok(problems) => {
-                    self.note(id, &problems).await?;
-                    if !problems.is_empty() {
-                        *standing = Standing::Damaged;
-                    }
-                }
-                // It may be whole: this time it takes no place, and does not go.
-                Err(error) => {
-                    tracing::warn!(checkpoint = %id, %error, "a stored checkpoint cannot be read again");
-                    *standing = Standing::Damaged;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Notes what a look at every byte of a checkpoint showed; damage is told once.
     pub async fn verified(&self, id: &CheckpointId, problems: &[CheckpointProblem]) -> Result<(), Failure> {
         // Not while retention works: what it deletes must not come back as a row.
         let _one = self.tending.lock().await;
-        self.note(id, problems).await
-    }
-
-    /// The same, for who keeps retention from working.
-    async fn note(&self, id: &CheckpointId, problems: &[CheckpointProblem]) -> Result<(), Failure> {
         if matches!(self.store.manifest(id).await, Err(CheckpointError::NotFound(_))) {
             return Ok(());
         }
@@ -296,10 +259,7 @@ impl Repository {
         if row.verified != verified {
             changes.push(Change::Checkpoint(CheckpointRow { verified, ..row }));
         }
-        if verified {
-            // Somebody has put it right; were it damaged again, people would be told again.
-            self.damaged().remove(id);
-        } else if self.damaged().insert(id.clone()) {
+        if !verified && self.damaged().insert(id.clone()) {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
             let text = format!("the checkpoint at step {} is damaged: {}", id.step, problems.join("; "));
             tracing::error!(checkpoint = %id, problems = problems.join("; "), "a stored checkpoint is damaged");
@@ -353,13 +313,7 @@ impl Repository {
     }
 
     fn first_refusal(&self, id: &CheckpointId) -> bool {
-        let mut told = self.not_stored.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of those before that one people need no word any more.
-        let first = told.get(&id.run).is_none_or(|newest| newest.age() < id.age());
-        if first {
-            told.insert(id.run.clone(), id.clone());
-        }
-        first
+        self.not_stored.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone())
     }
 
     fn damaged(&self) -> MutexGuard<'_, HashSet<CheckpointId>> {

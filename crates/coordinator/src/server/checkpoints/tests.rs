@@ -99,35 +99,6 @@ impl Room {
         assert!(matches!(outcome, ShardOutcome::Committed(_)));
     }
 
-    /// What this one has in memory is gone.
-    fn restart(&mut self) {
-        let (reader, joiner) = OnThread::start("reader", self.database.reader().unwrap()).unwrap();
-        let store = CheckpointRepository::open(self.folder.path().join("store").to_str().unwrap()).unwrap();
-        let (commands, queue) = mpsc::channel(100);
-        self.repository = Arc::new(Repository::new(store, reader, commands));
-        self.commands = queue;
-        self._reader = joiner;
-    }
-
-    /// Carries out what was written, and says what people were told.
-    fn carry_out(&mut self) -> Vec<String> {
-        let mut told = Vec::new();
-        while let Ok(command) = self.commands.try_recv() {
-            let Command::Write { changes } = command else { continue };
-            self.database.apply(&changes).unwrap();
-            told.extend(changes.into_iter().filter_map(|change| match change {
-                Change::Event(event) => Some(event.text),
-                _ => None,
-            }));
-        }
-        told
-    }
-
-    async fn verify(&self, id: &CheckpointId) {
-        let problems = self.repository.store().verify(id).await.unwrap();
-        self.repository.verified(id, &problems).await.unwrap();
-    }
-
     async fn kept(&self) -> Vec<(u64, u64)> {
         let all = self.repository.store().list(&run()).await.unwrap();
         all.iter().map(|manifest| (manifest.id.generation.0, manifest.id.step.0)).collect()
@@ -212,46 +183,6 @@ async fn a_damaged_one_takes_no_place() {
     room.repository.verified(&id(1, 30), &problems).await.unwrap();
     room.repository.tend(&id(1, 40)).await.unwrap();
     assert_eq!(room.kept().await, [(1, 20), (1, 30), (1, 40)]);
-}
-
-#[tokio::test]
-async fn a_damaged_one_takes_no_place_after_a_restart_either() {
-    let mut room = Room::new();
-    let config = CONFIG.replace("keep_latest = 1", "keep_latest = 2").replace("keep_best = 1", "keep_best = 0");
-    room.database.apply(&[Change::Run(RunRow { config, ..Room::row(0, 1, 1) })]).unwrap();
-    for step in [10, 20, 30] {
-        room.commit(1, 1, step);
-        room.save(&id(1, step), 1.0).await;
-        let manifest = room.repository.store().manifest(&id(1, step)).await.unwrap();
-        room.database.apply(&[Change::Checkpoint(room.repository.row(&manifest, step < 30))]).unwrap();
-    }
-    let file = room.folder.path().join("store/runs/run-1/checkpoints/1-20/state.json");
-    let whole = std::fs::read(&file).unwrap();
-    std::fs::write(&file, "run-1/1-21").unwrap();
-    room.verify(&id(1, 20)).await;
-    assert_eq!(room.carry_out().len(), 1);
-    room.restart();
-    room.repository.tend(&id(1, 30)).await.unwrap();
-    assert_eq!(room.kept().await, [(1, 10), (1, 20), (1, 30)], "without the damaged one two are left");
-    let told = room.carry_out();
-    assert!(told.len() == 1 && told[0].starts_with("the checkpoint at step 20 is damaged"), "{told:?}");
-    // Put right, it takes a place again; nobody is told anything.
-    std::fs::write(&file, whole).unwrap();
-    room.verify(&id(1, 20)).await;
-    assert!(room.carry_out().is_empty());
-    room.repository.tend(&id(1, 30)).await.unwrap();
-    assert_eq!(room.kept().await, [(1, 20), (1, 30)]);
-}
-
-#[tokio::test]
-async fn of_a_refused_checkpoint_people_are_told_once_and_the_last_one_is_remembered() {
-    let mut room = Room::new();
-    let error = CheckpointError::NotFound(id(1, 10));
-    for (generation, step, events) in [(1, 10, 1), (1, 10, 0), (1, 20, 1), (1, 20, 0), (1, 10, 0), (2, 10, 1)] {
-        room.repository.not_stored(&id(generation, step), &error).await;
-        assert_eq!(room.carry_out().len(), events, "{generation}-{step}");
-    }
-    assert_eq!(room.repository.not_stored.lock().unwrap().len(), 1, "one for a run");
 }
 
 #[tokio::test]
