@@ -539,24 +539,6 @@ fn a_last_checkpoint_that_was_lost_before_a_restart_is_written_once_more() {
 }
 
 #[test]
-fn a_last_checkpoint_that_cannot_be_stored_holds_nobody_for_ever() {
-    for cancels in [true, false] {
-        let mut desk = Desk::with_run(1, 1);
-        desk.connect("a", 1, None);
-        (1..=5).for_each(|step| drop(desk.progress("a", 1, step)));
-        if cancels {
-            desk.tell(Event::Cancel { run: run() });
-        } else {
-            desk.tell(Event::WorkerLeaving { worker: worker("a") });
-        }
-        (0..479).for_each(|_| assert_eq!(sent(&desk.wait(250), "a"), []));
-        assert_eq!(sent(&desk.wait(250), "a"), [Directive::Abort { run: run(), generation: Generation(1) }]);
-        assert_eq!(sent(&desk.step_failed("a", 1, 5), "a"), [Directive::Release { run: Some(run()) }]);
-        assert_eq!(desk.status(), if cancels { RunStatus::Cancelled } else { RunStatus::Interrupted });
-    }
-}
-
-#[test]
 fn a_worker_that_two_runs_count_on_is_known_until_both_have_given_it_up() {
     let other: RunId = "01a00000-0000-7000-8000-00000000000b".parse().unwrap();
     let mut before = Desk::with_run(2, 2);

@@ -2,6 +2,7 @@
 
 use crate::desk::{Desk, assigned, run, sent, worker};
 use control::{Directive, Effect, Event, RunStatus};
+use types::Generation;
 
 /// Every generation fails as soon as it is there, until the run is given up or the time is over.
 fn fail_at_once(desk: &mut Desk, until: u64) {
@@ -117,4 +118,22 @@ fn a_worker_that_does_steps_before_it_crashes_does_not_rest() {
     desk.connect("a", 1, None);
     desk.connect("b", 2, None);
     assert!(joins(&mut desk, true, 60_000).len() > 5);
+}
+
+#[test]
+fn a_last_checkpoint_that_cannot_be_stored_holds_nobody_for_ever() {
+    for cancels in [true, false] {
+        let mut desk = Desk::with_run(1, 1);
+        desk.connect("a", 1, None);
+        (1..=5).for_each(|step| drop(desk.progress("a", 1, step)));
+        if cancels {
+            desk.tell(Event::Cancel { run: run() });
+        } else {
+            desk.tell(Event::WorkerLeaving { worker: worker("a") });
+        }
+        (0..479).for_each(|_| assert_eq!(sent(&desk.wait(250), "a"), []));
+        assert_eq!(sent(&desk.wait(250), "a"), [Directive::Abort { run: run(), generation: Generation(1) }]);
+        assert_eq!(sent(&desk.step_failed("a", 1, 5), "a"), [Directive::Release { run: Some(run()) }]);
+        assert_eq!(desk.status(), if cancels { RunStatus::Cancelled } else { RunStatus::Interrupted });
+    }
 }
