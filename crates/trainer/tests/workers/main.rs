@@ -47,9 +47,9 @@ fn what_takes_long_says_that_it_moves() {
         let config = pretraining(&format!("[reduce]\nmode = \"{mode}\"")).replace("steps = 30", "steps = 2");
         let (_, cluster) = undisturbed(&config.replace("every_steps = 15", "every_steps = 2"), 1);
         let moved: Vec<u64> = cluster.log(0).iter().map(|line| line.moved).collect();
-        // Six slots of two micro-batches; and 24 held-out samples, two in a batch.
+        // The samples of six slots; their two micro-batches each; and 24 held-out samples, two in a batch.
         assert!(moved[0] > 12, "the state, too, is sent in pieces: {moved:?}");
-        assert_eq!(moved[1], 12 + 12, "{mode}");
+        assert_eq!(moved[1], 6 + 12 + 12, "{mode}");
     }
 }
 
