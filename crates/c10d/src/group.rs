@@ -86,6 +86,15 @@ impl Native {
         self.group
     }
 
+    /// A peer is known to be gone. NCCL does not say.
+    fn is_broken(&self) -> bool {
+        match &self.way_out {
+            WayOut::Sockets(sockets) => sockets.iter().any(Socket::is_broken),
+            #[cfg(feature = "cuda")]
+            WayOut::NcclAbort => false,
+        }
+    }
+
     /// Ends whatever this group is doing, from any thread.
     fn abort(&self) {
         match &self.way_out {
@@ -200,6 +209,23 @@ impl ProcessGroup {
     /// Returns once every member has called it.
     pub fn barrier(&self) -> Result<(), GroupError> {
         self.all_gather_i64(0).map(drop)
+    }
+
+    /// Whether the members can still be there: an error if the group was aborted, or if a Gloo peer's connection is
+    /// closed, as it is when its process dies. Costs a system call a peer and waits for nothing, so that a long
+    /// computation can ask now and then instead of learning it in its next collective. Peers are told.
+    pub fn check(&self) -> Result<(), GroupError> {
+        const OPERATION: &str = "the group";
+        if self.aborted.load(Ordering::SeqCst) {
+            return Err(GroupError::Aborted { operation: OPERATION });
+        }
+        match self.native.as_deref() {
+            Some(native) if native.is_broken() => {
+                native.abort();
+                Err(GroupError::Collective { operation: OPERATION, message: "a peer closed its connection".into() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A handle that ends this group's collectives from another thread.

@@ -7,9 +7,9 @@ mod cluster;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use c10d::{Backend, GroupError, GroupOptions, KeyValueStore, MemoryStore, ProcessGroup, Reducer, StoreError};
 use tch::{Device, Kind, Tensor};
@@ -31,6 +31,39 @@ fn a_member_that_leaves_is_an_error_for_the_others() {
         let error = outcome.unwrap();
         assert!(matches!(error, GroupError::Collective { operation: "all-reduce", .. }), "{error}");
     }
+}
+
+#[test]
+fn a_peer_that_leaves_is_seen_between_collectives() {
+    let leave = Barrier::new(3);
+    let outcomes = cluster::run(3, |group| {
+        group.barrier().unwrap();
+        group.check().unwrap();
+        leave.wait();
+        if group.rank() == 2 {
+            return Ok(());
+        }
+        // No collective of its own tells it.
+        let deadline = Instant::now() + cluster::PATIENCE;
+        while Instant::now() < deadline {
+            group.check()?;
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    });
+    for outcome in &outcomes[..2] {
+        let error: &GroupError = outcome.as_ref().unwrap_err();
+        assert_eq!(error.to_string(), "the group failed: a peer closed its connection");
+    }
+}
+
+#[test]
+fn an_aborted_group_says_so_between_collectives() {
+    let outcomes = cluster::run(1, |group| {
+        group.abort_handle().abort();
+        group.check()
+    });
+    assert!(matches!(outcomes[0], Err(GroupError::Aborted { .. })));
 }
 
 #[test]

@@ -27,7 +27,8 @@ pub struct RecoveryConfig {
     /// So many steps in a row may be skipped for numbers that are not finite; then the run has diverged.
     pub max_skipped_steps: u64,
     /// A worker that everyone has waited for so many times longer than a step usually takes is taken to hang and is
-    /// left out.
+    /// left out. Above 10 it stretches the second alike after which a worker that is not heard at all is left out: for
+    /// hosts that are busy with other things.
     pub hang_factor: u32,
 }
 

@@ -16,7 +16,8 @@ pub struct Settings {
     /// A run with no new step for this long, and for `recovery.hang_factor` usual steps, is looked into.
     pub stall_min: Millis,
     /// A member whose trainer was not heard for this long (several heartbeats), and for three times the longest pause of
-    /// late, is not waited for; nor one that was silent for three times as long, whatever its pauses were.
+    /// late, is not waited for; nor one that was silent for 1.75 times as long, whatever its pauses were. A
+    /// `recovery.hang_factor` above 10 stretches this alike.
     pub silence: Millis,
     /// A member that reports no progress for this long is taken to hang, whatever it does. Generous: it must cover the
     /// longest restore and the longest evaluation.

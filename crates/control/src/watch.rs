@@ -17,9 +17,12 @@ const LATE: Millis = Millis(500);
 const FORGET: f64 = 0.999;
 /// The longest pause between two signs of life counts for a hundredth less with every one of them.
 const FORGET_PAUSE: f64 = 0.99;
-/// A silence is longer than this many times the longest pause of late; but after so many times the least silence it is
-/// one, however a member used to pause.
+/// A silence is longer than this many times the longest pause of late.
 const PAUSE_FACTOR: u64 = 3;
+/// After so many percent of the least silence it is one, however a member used to pause.
+const MOST_PERCENT: u64 = 175;
+/// `recovery.hang_factor`, as it is if nobody sets it: whoever asks for more patience gets it here too.
+const USUAL_HANG_FACTOR: u64 = 10;
 /// A stall is longer than this many times the longest step of late.
 const LONGEST_FACTOR: f64 = 3.0;
 /// The first step of a generation waits for state, memory and samples: this long at least, in milliseconds.
@@ -86,18 +89,24 @@ impl Hearing {
         self.last = now;
     }
 
-    fn heard(&mut self, at: Millis) {
+    fn heard(&mut self, at: Millis, least: Millis) {
         if at > self.last {
-            self.longest_ms = ((at - self.last).0 as f64).max(self.longest_ms * FORGET_PAUSE);
+            let pause = at - self.last;
+            // Who was away for longer than anybody is waited for has no such habit.
+            let habit = if pause > most(least) { 0.0 } else { pause.0 as f64 };
+            self.longest_ms = habit.max(self.longest_ms * FORGET_PAUSE);
             self.last = at;
         }
     }
 
     /// How long a silence must be to mean something.
     fn patience(&self, least: Millis) -> Millis {
-        let usual = Millis(self.longest_ms as u64 * PAUSE_FACTOR);
-        usual.clamp(least, Millis(least.0 * PAUSE_FACTOR))
+        Millis(self.longest_ms as u64 * PAUSE_FACTOR).clamp(least, most(least))
     }
+}
+
+fn most(least: Millis) -> Millis {
+    Millis(least.0 * MOST_PERCENT / 100)
 }
 
 impl Pace {
@@ -159,9 +168,16 @@ impl Control {
 
     /// A worker's trainer said something so long ago.
     pub(crate) fn hear(&mut self, worker: &WorkerId, ago: Millis) {
+        let least = self.least_silence(self.workers.get(worker).and_then(|known| known.run.as_ref()));
         if let Some(known) = self.workers.get_mut(worker) {
-            known.hearing.heard(self.now - ago);
+            known.hearing.heard(self.now - ago, least);
         }
+    }
+
+    /// No shorter silence means anything in this run.
+    fn least_silence(&self, run: Option<&RunId>) -> Millis {
+        let factor = run.map_or(0, |id| u64::from(self.runs[id].record.spec.recovery.hang_factor));
+        Millis(self.settings.silence.0 * factor.max(USUAL_HANG_FACTOR) / USUAL_HANG_FACTOR)
     }
 
     /// True if a decision follows from it.
@@ -219,7 +235,7 @@ impl Control {
             .collect();
         if !silent.is_empty() {
             // If nobody was heard lately, it is this host that hears nothing.
-            let lately = now - Millis(self.settings.silence.0 / 2);
+            let lately = now - Millis(self.least_silence(Some(id)).0 / 2);
             if self.runs[id].seats.keys().any(|worker| self.workers[worker].hearing.last > lately) {
                 for (worker, Millis(silence)) in &silent {
                     let text = format!("{worker} was not heard for {silence} ms, and no step was done: it is left out");
@@ -267,11 +283,11 @@ impl Control {
     /// Since when the members that train and have a session are silent, and how long they may be. A step is a sign of
     /// life of all members.
     fn silences(&self, id: &RunId) -> impl Iterator<Item = (&WorkerId, Millis, Millis)> {
-        let run = &self.runs[id];
+        let (run, least) = (&self.runs[id], self.least_silence(Some(id)));
         let train = |seat: &Seat| seat.away.is_none() && seat.state == SeatState::Training;
-        run.seats.iter().filter(move |(_, seat)| train(seat)).map(|(worker, _)| {
+        run.seats.iter().filter(move |(_, seat)| train(seat)).map(move |(worker, _)| {
             let hearing = &self.workers[worker].hearing;
-            (worker, hearing.last.max(run.pace.moved), hearing.patience(self.settings.silence))
+            (worker, hearing.last.max(run.pace.moved), hearing.patience(least))
         })
     }
 

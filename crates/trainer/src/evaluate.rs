@@ -66,14 +66,13 @@ impl HeldOut {
         let batches = self.batches.as_deref().unwrap_or_default();
         let mut counts = Counts::new(self.labels.len());
         let (rank, world) = (group.rank() as usize, group.world().max(1) as usize);
-        tch::no_grad(|| {
-            for batch in batches.iter().skip(rank).step_by(world) {
-                self.count(&mut counts, state, batch, batches.len() as u64, device);
-                host.moved();
-            }
-        });
-        let counts =
-            counts.summed(group, device).map_err(|error| TrainError::collective(Some(state.header.step), error))?;
+        let failed = |error: GroupError| TrainError::collective(Some(state.header.step), error);
+        for batch in batches.iter().skip(rank).step_by(world) {
+            group.check().map_err(failed)?;
+            tch::no_grad(|| self.count(&mut counts, state, batch, batches.len() as u64, device));
+            host.moved();
+        }
+        let counts = counts.summed(group, device).map_err(failed)?;
         Ok(self.report(&counts, state))
     }
 

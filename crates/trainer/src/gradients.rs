@@ -4,10 +4,11 @@
 //! slot, micro-batch), so that what a slot contributes does not depend on who computes it. `exact` then sums fixed-point
 //! integers; `fast` sums floats as PyTorch's DDP does.
 
-use crate::host::{Host, Phase};
+use crate::host::Phase;
 use crate::objective::{Sums, Targets, forward, loss_to_fixed};
 use crate::seeds::dropout_seed;
 use crate::state::State;
+use crate::step::Context;
 use c10d::{GroupError, ProcessGroup, Reducer};
 use config::{CheckedConfig, ReduceMode};
 use corpus::{Batch, SlotStep};
@@ -78,19 +79,19 @@ fn micro_batches(own: &[(SlotId, SlotStep)]) -> impl Iterator<Item = (SlotId, us
         .flat_map(|(slot, samples)| samples.batches.iter().enumerate().map(move |(micro, batch)| (*slot, micro, batch)))
 }
 
-/// `exact`: every micro-batch's gradients into the fixed-point accumulator, which is cleared first.
+/// `exact`: every micro-batch's gradients into the fixed-point accumulator, which is cleared first. With a lost peer the
+/// step cannot succeed: nothing more is computed for it.
 pub(crate) fn exact(
-    config: &CheckedConfig,
+    &Context { config, group, host, device, .. }: &Context<'_>,
     state: &mut State,
     own: &[(SlotId, SlotStep)],
     targets: Targets,
-    device: Device,
-    host: &dyn Host,
-) -> Local {
+) -> Result<Local, GroupError> {
     let mut local = Local::default();
     let accumulator = state.buffers.cleared_accumulator(&state.parameters, device);
     let leaves: Vec<&Tensor> = state.parameters.iter().map(|parameter| &parameter.tensor).collect();
     for micro_batch in micro_batches(own) {
+        group.check()?;
         let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, targets, device);
         let gradients = Tensor::run_backward(&[loss], &leaves, false, false);
         local.add(&sums, contributions(config));
@@ -101,7 +102,7 @@ pub(crate) fn exact(
         });
         host.moved();
     }
-    local
+    Ok(local)
 }
 
 /// The last part of the reduction: leaves the gradients of the global batch in the state's buffers.
@@ -154,12 +155,10 @@ impl FastReduction {
     /// Leaves the mean over workers in the parameters' `.grad`.
     pub fn compute(
         &mut self,
-        config: &CheckedConfig,
+        &Context { config, group, host, device, .. }: &Context<'_>,
         state: &mut State,
         own: &[(SlotId, SlotStep)],
         targets: Targets,
-        device: Device,
-        host: &dyn Host,
     ) -> Result<Local, GroupError> {
         let mut local = Local::default();
         for parameter in &mut state.parameters {
@@ -167,6 +166,7 @@ impl FastReduction {
         }
         let count = micro_batches(own).count();
         for (index, micro_batch) in micro_batches(own).enumerate() {
+            group.check()?;
             let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, targets, device);
             if index + 1 == count {
                 self.reducer.prepare_for_backward(&[loss.shallow_clone()])?;

@@ -16,13 +16,19 @@ use std::time::Instant;
 use tch::{Device, Tensor};
 use types::{Cursor, Segment, SlotId, Step};
 
-/// Goes from step to step within one generation.
-pub(crate) struct Stepper<'a> {
+/// What all steps of one generation have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
     pub config: &'a CheckedConfig,
     pub membership: &'a Membership,
     pub group: &'a ProcessGroup,
     pub host: &'a dyn Host,
     pub device: Device,
+}
+
+/// Goes from step to step within one generation.
+pub(crate) struct Stepper<'a> {
+    pub context: Context<'a>,
     /// `fast` mode: made at the first step.
     pub fast: Option<FastReduction>,
 }
@@ -66,39 +72,39 @@ impl Stepper<'_> {
         let step = state.header.step;
         let failed = |error: GroupError| TrainError::collective(Some(step), error);
 
-        self.host.phase(Phase::Data);
-        let mut own = Vec::with_capacity(self.membership.slots.len());
-        for &slot in &self.membership.slots {
+        self.context.host.phase(Phase::Data);
+        let mut own = Vec::with_capacity(self.context.membership.slots.len());
+        for &slot in &self.context.membership.slots {
             let samples =
                 loader.next(slot).map_err(|error| TrainError::corpus(&error, format!("slot {slot}: {error}")))?;
-            self.host.moved();
+            self.context.host.moved();
             own.push((slot, samples));
         }
-        self.host.phase(Phase::Reduce);
+        self.context.host.phase(Phase::Reduce);
         let agreement = self.agree(&own).map_err(failed)?;
 
-        self.host.phase(Phase::Compute);
+        self.context.host.phase(Phase::Compute);
         let computing = Instant::now();
-        let local = match self.config.reduce.mode {
-            ReduceMode::Exact => exact(self.config, state, &own, agreement.targets, self.device, self.host),
+        let local = match self.context.config.reduce.mode {
+            ReduceMode::Exact => exact(&self.context, state, &own, agreement.targets).map_err(failed)?,
             ReduceMode::Fast => {
                 if self.fast.is_none() {
-                    self.fast = Some(FastReduction::new(self.config, state, self.group).map_err(failed)?);
+                    self.fast = Some(FastReduction::new(self.context.config, state, self.context.group).map_err(failed)?);
                 }
                 let fast = self.fast.as_mut().expect("made just above");
-                fast.compute(self.config, state, &own, agreement.targets, self.device, self.host).map_err(failed)?
+                fast.compute(&self.context, state, &own, agreement.targets).map_err(failed)?
             }
         };
         let seconds = computing.elapsed().as_secs_f64();
 
-        self.host.phase(Phase::Reduce);
+        self.context.host.phase(Phase::Reduce);
         let outcome = self.share(&local, &own, &agreement).map_err(failed)?;
         if !outcome.overflowed {
-            self.host.phase(Phase::Reduce);
-            write_gradients(self.config, state, self.group).map_err(failed)?;
+            self.context.host.phase(Phase::Reduce);
+            write_gradients(self.context.config, state, self.context.group).map_err(failed)?;
         }
 
-        self.host.phase(Phase::Update);
+        self.context.host.phase(Phase::Update);
         let mut metrics = self.metrics(&outcome, &agreement);
         self.apply(state, outcome.overflowed, &mut metrics)?;
         let header = &mut state.header;
@@ -121,8 +127,8 @@ impl Stepper<'_> {
     /// The first collective: requests, the counts that the losses are divided by, and how many segments each slot used.
     fn agree(&self, own: &[(SlotId, SlotStep)]) -> Result<Agreement, GroupError> {
         const FIXED: usize = 5;
-        let requests = self.host.requests();
-        let mut values = vec![0; FIXED + self.config.batch.slots as usize];
+        let requests = self.context.host.requests();
+        let mut values = vec![0; FIXED + self.context.config.batch.slots as usize];
         values[0] = i64::from(requests.checkpoint);
         values[1] = i64::from(requests.pause);
         for (slot, samples) in own {
@@ -191,22 +197,22 @@ impl Stepper<'_> {
     }
 
     fn sum(&self, values: &[i64]) -> Result<Vec<i64>, GroupError> {
-        let tensor = Tensor::from_slice(values).to_device(self.device);
-        self.group.all_reduce_sum(&tensor)?;
+        let tensor = Tensor::from_slice(values).to_device(self.context.device);
+        self.context.group.all_reduce_sum(&tensor)?;
         Ok(to_i64(&tensor))
     }
 
     /// Clips and updates, or skips; the same on every member, since all see the same gradients.
     fn apply(&self, state: &mut State, overflowed: bool, metrics: &mut Vec<(String, f64)>) -> Result<(), TrainError> {
         let next = state.header.step.next();
-        let factor = self.config.schedule.factor(next.0, self.config.run.steps);
-        metrics.push(("train/learning_rate".into(), factor * self.config.optimizer.learning_rate));
+        let factor = self.context.config.schedule.factor(next.0, self.context.config.run.steps);
+        metrics.push(("train/learning_rate".into(), factor * self.context.config.optimizer.learning_rate));
         let norm = if overflowed { f64::NAN } else { global_norm(&state.buffers.gradients) };
         if norm.is_finite() {
             metrics.push(("train/gradient_norm".into(), norm));
             state.header.updates += 1;
             state.header.skipped_in_a_row = 0;
-            clip(&mut state.buffers.gradients, norm, self.config.optimizer.clip_norm);
+            clip(&mut state.buffers.gradients, norm, self.context.config.optimizer.clip_norm);
             return state
                 .optimizer
                 .update(&state.parameters, &state.buffers.gradients, state.header.updates, factor)
@@ -215,15 +221,15 @@ impl Stepper<'_> {
         metrics.push(("train/skipped".into(), 1.0));
         state.header.skipped_in_a_row += 1;
         let skipped = state.header.skipped_in_a_row;
-        tracing::warn!(run = %self.membership.run, step = next.0, skipped, "gradients overflowed; the step is skipped");
-        if u64::from(skipped) >= self.config.recovery.max_skipped_steps {
+        tracing::warn!(run = %self.context.membership.run, step = next.0, skipped, "gradients overflowed; the step is skipped");
+        if u64::from(skipped) >= self.context.config.recovery.max_skipped_steps {
             return Err(TrainError::Diverged {
                 step: state.header.step,
                 reason: format!(
                     "the gradients of {skipped} steps in a row, up to step {next}, were not finite or too large: lower \
                      optimizer.learning_rate or reduce.fraction_bits (now {}), raise schedule.warmup, or look for \
                      broken samples in data.paths",
-                    self.config.reduce.fraction_bits
+                    self.context.config.reduce.fraction_bits
                 ),
             });
         }
@@ -241,7 +247,7 @@ impl Stepper<'_> {
         if !outcome.overflowed {
             push("loss", main_loss + next_loss);
         }
-        if matches!(self.config.objective.kind, ObjectiveKind::Classify | ObjectiveKind::Tag) {
+        if matches!(self.context.config.objective.kind, ObjectiveKind::Classify | ObjectiveKind::Tag) {
             push("accuracy", outcome.main_correct as f64 / main);
             return metrics;
         }

@@ -4,7 +4,7 @@ use crate::evaluate::HeldOut;
 use crate::host::{Host, Membership, Outcome, Phase, StepReport};
 use crate::initial::{self, Recipe};
 use crate::state::State;
-use crate::step::{Done, Stepper, due};
+use crate::step::{Context, Done, Stepper, due};
 use crate::{TrainError, sync, verify};
 use c10d::ProcessGroup;
 use config::{CheckedConfig, ObjectiveKind};
@@ -145,7 +145,8 @@ impl Trainer {
             membership.slots.iter().map(|&slot| (slot, state.header.cursors[slot.0 as usize])).collect();
         self.loader.assign(&cursors);
         let config = self.config.clone();
-        let mut stepper = Stepper { config: &config, membership, group, host, device: self.device, fast: None };
+        let context = Context { config: &config, membership, group, host, device: self.device };
+        let mut stepper = Stepper { context, fast: None };
         while state.header.step.0 < total {
             let Done { mut report, checkpoint, pause } = stepper.step(state, &mut self.loader)?;
             let step = state.header.step;

@@ -1,4 +1,4 @@
-//! Finding and shutting the connections of one Gloo group, and of nothing else in the process.
+//! Finding, watching and shutting the connections of one Gloo group, and of nothing else in the process.
 //!
 //! Gloo has no abort, but a collective whose connection is shut fails at once. Which sockets are the group's? Each group
 //! has a device of its own, with one epoll set that holds its listener and its connections, and the listener's address
@@ -20,6 +20,18 @@ pub(super) struct Socket {
 }
 
 impl Socket {
+    /// The peer is gone: it closed its end, or gloo closed ours for an error.
+    pub(super) fn is_broken(&self) -> bool {
+        if inode(self.descriptor) != Some(self.inode) {
+            return true;
+        }
+        let mut watched = libc::pollfd { fd: self.descriptor, events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: one entry, as it says.
+        let found = unsafe { libc::poll(&raw mut watched, 1, 0) };
+        // POLLERR, POLLHUP and POLLNVAL are answered unasked.
+        found > 0
+    }
+
     /// Ends the connection, unless the descriptor stands for something else by now.
     pub(super) fn shut(&self) {
         // A duplicate cannot be closed and reused by another thread between the check and the shutdown.

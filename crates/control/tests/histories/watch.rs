@@ -138,7 +138,44 @@ fn who_is_heard_rarely_may_be_silent_for_longer() {
         let effects = [desk.wait(50), desk.beat("a", 1, place, 0), desk.beat("b", 1, place, 0)].concat();
         (!sent(&effects, "c").is_empty()).then_some(desk.now.0 - began)
     });
-    assert!(told.is_some_and(|when| (2_400..=3_000).contains(&when)), "after {told:?} ms");
+    assert!(told.is_some_and(|when| (1_750..=2_000).contains(&when)), "after {told:?} ms");
+}
+
+#[test]
+fn to_have_been_away_is_no_habit() {
+    let mut desk = desk();
+    for _ in 0..3 {
+        let (generation, step) = (desk.generation(), desk.step());
+        let began = desk.now.0;
+        let mut told = None;
+        // "c" sleeps for four seconds; the others go on to speak.
+        while desk.now.0 < began + 4_000 {
+            let mut effects = desk.wait(50);
+            for name in ["a", "b"] {
+                effects.extend(desk.beat(name, generation, (step, Phase::Compute, 7), 0));
+            }
+            if told.is_none() && !sent(&effects, "c").is_empty() {
+                told = Some(desk.now.0 - began);
+                desk.step_failed("a", generation, step);
+                desk.step_failed("b", generation, step);
+            }
+        }
+        assert!(told.is_some_and(|when| (1_000..=1_250).contains(&when)), "after {told:?} ms");
+        assert_eq!(assigned(&desk.step_failed("c", generation, step)).len(), 3);
+    }
+}
+
+#[test]
+fn who_asks_for_more_patience_has_it_for_the_silent_too() {
+    let mut desk = Desk::new();
+    desk.recovery.hang_factor = 30;
+    desk.submit(&run(), 3, 3);
+    for (session, name) in NAMES.into_iter().enumerate() {
+        desk.connect(name, session as u64, None);
+    }
+    let computes = Some((0, Phase::Compute, 1));
+    let (when, _) = beats(&mut desk, [computes, computes, None], 5_000).unwrap();
+    assert!((3_000..=3_500).contains(&when), "after {when} ms");
 }
 
 #[test]
