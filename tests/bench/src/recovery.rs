@@ -4,7 +4,7 @@
 //! step. A normal step of the same run stands beside it: what a fault costs is the difference.
 
 use crate::runs::{seconds, step_times};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use e2e::{Cluster, Network, SLOW};
 use nix::sys::signal::Signal;
 use serde::Serialize;
@@ -221,14 +221,17 @@ fn go_on(cluster: &Cluster, run: &str, steps: u64) {
     cluster.until_step(run, step + steps);
 }
 
-/// From the fault to the end of the longest step that it fell into or that came right after it. For a coordinator that
-/// is away the step's own length counts: nothing began with the fault.
+/// From the fault to the end of the step that it held up: the one that it fell into, or the one after it if that was
+/// all but done. For a coordinator that is away it is the length of the longest step meanwhile.
 fn recovery(times: &[i64], round: &Round) -> Result<f64> {
-    let touched = times.windows(2).filter(|pair| pair[1] > round.from && pair[0] < round.to);
-    let longest = touched.max_by_key(|pair| pair[1] - pair[0]);
-    ensure!(longest.is_some(), "no step ended around a fault");
-    let [begin, end] = longest.map_or([0, 0], |pair| [pair[0], pair[1]]);
-    Ok(seconds(end - if round.fault == Fault::Coordinator { begin } else { round.from }))
+    let took = |pair: &&[i64]| pair[1] - pair[0];
+    let mut touched = times.windows(2).filter(|pair| pair[1] > round.from && pair[0] < round.to);
+    let found = if round.fault == Fault::Coordinator {
+        touched.map(|pair| took(&pair)).max()
+    } else {
+        touched.by_ref().take(2).max_by_key(took).map(|pair| pair[1] - round.from)
+    };
+    found.map(seconds).context("no step ended around a fault")
 }
 
 fn now_ms() -> i64 {
@@ -247,6 +250,10 @@ mod tests {
         assert_eq!(recovery(&times, &round(Fault::Kill, 250, 1000)).unwrap(), 0.65);
         // The step that was all but done when the fault came is not its end.
         assert_eq!(recovery(&times, &round(Fault::Kill, 190, 1000)).unwrap(), 0.71);
+        // Nor is a slow one long after it.
+        let slow_later = [0, 100, 500, 600, 1100];
+        assert_eq!(recovery(&slow_later, &round(Fault::Kill, 150, 1100)).unwrap(), 0.35);
+        assert_eq!(recovery(&slow_later, &round(Fault::Coordinator, 150, 1100)).unwrap(), 0.5);
         assert_eq!(recovery(&times, &round(Fault::Coordinator, 950, 1100)).unwrap(), 0.1);
         assert!(recovery(&times, &round(Fault::Kill, 2000, 3000)).is_err());
     }
