@@ -329,7 +329,12 @@ impl RunConfig {
             format!("{} is outside 0 to 1", schedule.final_ratio),
             "0 ends at nothing",
         );
-        rule(schedule.power > 0.0, "schedule.power", "is not positive".into(), "1 is a straight line");
+        rule(
+            schedule.power > 0.0 && schedule.power.is_finite(),
+            "schedule.power",
+            format!("{} is not a positive number", schedule.power),
+            "1 is a straight line",
+        );
         rule(
             (16..=50).contains(&self.reduce.fraction_bits),
             "reduce.fraction_bits",

@@ -158,7 +158,7 @@ impl Artefact {
     pub fn fetch(&self) -> Result<PathBuf> {
         let folder = cache::folder()?.join("downloads").join(&self.sha256[..16]);
         cache::once(&folder, |partial| {
-            println!("fetching {} …", self.file);
+            eprintln!("fetching {} …", self.file);
             self.download(partial)?;
             let file = partial.join(self.file);
             let found = sha256(&file)?;

@@ -46,16 +46,16 @@ pub fn set_up() -> Result<()> {
         check(&own, named_by)?;
         if linked.as_ref() != Some(&own) {
             link_own(&root, &own)?;
-            println!("libtorch: .libtorch leads to yours from now on (remove it to go back to ours)");
+            eprintln!("libtorch: .libtorch leads to yours from now on (remove it to go back to ours)");
         }
-        println!("libtorch: yours, {}", own.display());
+        eprintln!("libtorch: yours, {}", own.display());
         return Ok(());
     }
     refuse_other_platforms()?;
     let folder = cache::folder()?.join(FOLDER);
     cache::once(&folder, unpack)?;
     link(&root, &folder)?;
-    println!("libtorch 2.11.0: {}", folder.display());
+    eprintln!("libtorch 2.11.0: {}", folder.display());
     Ok(())
 }
 
@@ -112,7 +112,7 @@ fn version(folder: &Path) -> Option<String> {
 }
 
 fn unpack(folder: &Path) -> Result<()> {
-    println!("unpacking libtorch …");
+    eprintln!("unpacking libtorch …");
     // What only a GPU build or Python needs stays in the wheel.
     let unwanted = ["libtorch_cuda", "libc10_cuda", "libtorch_python", "nvshmem", "caffe2_nvrtc", "libtorch.so"];
     TORCH.unpack(folder, |name| {
@@ -136,7 +136,7 @@ fn unpack(folder: &Path) -> Result<()> {
 
 /// As the wheels would be installed: torch's libraries look for the others beside them.
 fn unpack_cuda(folder: &Path) -> Result<()> {
-    println!("unpacking libtorch with CUDA …");
+    eprintln!("unpacking libtorch with CUDA …");
     TORCH
         .unpack(folder, |name| (is_of_libtorch(name) && !name.contains("libtorch_python")).then(|| name.to_owned()))?;
     for artefact in CUDA.iter().chain([&CUDA_RUNTIME, &CUDA_CUPTI]) {

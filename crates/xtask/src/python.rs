@@ -32,7 +32,7 @@ fn environment(folder: &str, packages: &[&str], what: &str) -> Result<PathBuf> {
     let folder = cache::folder()?.join(folder);
     let marker = folder.join("complete");
     if !marker.exists() {
-        println!("installing {what} into {} …", folder.display());
+        eprintln!("installing {what} into {} …", folder.display());
         // A virtual environment knows its own path, so it is made in place and marked when whole.
         cache::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
         let mut pip = Command::new(folder.join("bin/python"));

@@ -115,7 +115,7 @@ fn nextest() -> Result<()> {
     if cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success()) {
         return Ok(());
     }
-    println!("installing cargo-nextest (once) …");
+    eprintln!("installing cargo-nextest (once) …");
     cache::run(cargo().args(["install", "--quiet", "--locked", "cargo-nextest"]))?;
     if !cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success()) {
         bail!("cargo-nextest was installed but does not start: is cargo's bin folder on the PATH?");

@@ -1,19 +1,18 @@
 //! How much of a slow worker's speed a run gets: three workers of one thread each, one at half the speed of the others.
 //!
-//! The machine has two cores, so all three are slowed down by [`Throttle`]. What each of them does alone, under its own
-//! part of the time, is the measure; together they should do the sum of it once slots have moved.
+//! The machine has two cores, so all three are slowed down by [`Throttle`]. What each of them does alone, with its own
+//! part of a core, is the measure; together they should do the sum of it once slots have moved.
 
 use crate::report::{Line, median};
-use crate::throttle::{Throttle, Window};
+use crate::throttle::Throttle;
 use crate::{runs, samples};
 use anyhow::{Context, Result, ensure};
 use e2e::{Cluster, SLOW};
 use serde_json::Value;
 use std::path::Path;
 
-/// The third is slow. At most two run at any moment.
-const WINDOWS: [Window; 3] =
-    [Window { from: 0.0, to: 0.6 }, Window { from: 0.4, to: 1.0 }, Window { from: 0.0, to: 0.3 }];
+/// The part of a core that each may use: the third is slow. Together they leave half a core to everything else.
+const PARTS: [f64; 3] = [0.6, 0.6, 0.3];
 const SLOTS: usize = 20;
 const MICRO_BATCH: usize = 4;
 const SEQUENCE_LENGTH: usize = 128;
@@ -29,11 +28,11 @@ pub fn measure(quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
     let folder = tempfile::tempdir()?;
     samples::write(folder.path())?;
     let (rounds, alone_steps, steps) = if quick { (1, 3, 6) } else { (3, 5, 20) };
-    let (mut alone, mut even, mut together) = (vec![Vec::new(); WINDOWS.len()], Vec::new(), Vec::new());
+    let (mut alone, mut even, mut together) = (vec![Vec::new(); PARTS.len()], Vec::new(), Vec::new());
     let mut moves = String::new();
     for _ in 0..rounds {
-        for (window, found) in WINDOWS.iter().zip(&mut alone) {
-            found.extend(work_alone(folder.path(), *window, alone_steps)?);
+        for (part, found) in PARTS.iter().zip(&mut alone) {
+            found.extend(work_alone(folder.path(), *part, alone_steps)?);
         }
         let found = work_together(folder.path(), steps)?;
         even.extend(found.even);
@@ -51,7 +50,7 @@ pub fn measure(quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
 }
 
 /// The shipped model with the corpus's own vocabulary: the less there is to reduce, the less the workers wait for one
-/// that is just stopped, which no slow machine is.
+/// that has just used up its time, which no slow machine does.
 fn submit(cluster: &Cluster, folder: &Path, workers: usize) -> Result<String> {
     let overrides = [
         format!("batch.slots={SLOTS}"),
@@ -62,17 +61,17 @@ fn submit(cluster: &Cluster, folder: &Path, workers: usize) -> Result<String> {
     runs::submit(cluster, folder, &overrides)
 }
 
-fn throttle(cluster: &mut Cluster, windows: &[Window]) -> Result<Throttle> {
-    let processes: Vec<(u32, Window)> =
-        windows.iter().enumerate().map(|(index, window)| (cluster.worker(index).trainer_pid(), *window)).collect();
+fn throttle(cluster: &mut Cluster, parts: &[f64]) -> Result<Throttle> {
+    let processes: Vec<(u32, f64)> =
+        parts.iter().enumerate().map(|(index, part)| (cluster.worker(index).trainer_pid(), *part)).collect();
     Throttle::start(&processes)
 }
 
 /// The seconds of each step.
-fn work_alone(folder: &Path, window: Window, steps: usize) -> Result<Vec<f64>> {
+fn work_alone(folder: &Path, part: f64, steps: usize) -> Result<Vec<f64>> {
     let mut cluster = Cluster::start();
     cluster.add_workers(1);
-    let throttle = throttle(&mut cluster, &[window])?;
+    let throttle = throttle(&mut cluster, &[part])?;
     let run = submit(&cluster, folder, 1)?;
     runs::wait_for_step(&cluster, &run, runs::WARM_UP + steps)?;
     let times = runs::step_times(&cluster, &run)?;
@@ -89,10 +88,10 @@ struct Together {
 
 fn work_together(folder: &Path, steps: usize) -> Result<Together> {
     let mut cluster = Cluster::start();
-    cluster.add_workers(WINDOWS.len());
-    let slow = cluster.worker(WINDOWS.len() - 1).name.clone();
-    let throttle = throttle(&mut cluster, &WINDOWS)?;
-    let run = submit(&cluster, folder, WINDOWS.len())?;
+    cluster.add_workers(PARTS.len());
+    let slow = cluster.worker(PARTS.len() - 1).name.clone();
+    let throttle = throttle(&mut cluster, &PARTS)?;
+    let run = submit(&cluster, folder, PARTS.len())?;
     let (moves, time) = runs::wait(&cluster, &run, moved)?;
     let moved_at = ended_before(&runs::step_times(&cluster, &run)?, time);
     ensure!(shrinks(&moves, &slow), "the slow one is {slow}, but {moves}");
@@ -102,7 +101,7 @@ fn work_together(folder: &Path, steps: usize) -> Result<Together> {
     let times = runs::step_times(&cluster, &run)?;
     drop(throttle);
     let worlds = cluster.generations(&run);
-    ensure!(worlds.iter().all(|world| *world == WINDOWS.len()), "a worker was lost meanwhile: {worlds:?}");
+    ensure!(worlds.iter().all(|world| *world == PARTS.len()), "a worker was lost meanwhile: {worlds:?}");
     let even = runs::step_seconds(&times, runs::WARM_UP, EVEN_STEPS.min(moved_at - runs::WARM_UP))?;
     Ok(Together { even, moved: runs::step_seconds(&times, skip, steps)?, moves })
 }
@@ -141,9 +140,9 @@ fn same_weights() -> Result<()> {
     drop(cluster);
 
     let mut cluster = Cluster::start();
-    cluster.add_workers(WINDOWS.len());
-    let throttle = throttle(&mut cluster, &WINDOWS)?;
-    let minimum = format!("run.min_workers={}", WINDOWS.len());
+    cluster.add_workers(PARTS.len());
+    let throttle = throttle(&mut cluster, &PARTS)?;
+    let minimum = format!("run.min_workers={}", PARTS.len());
     let run = cluster.submit(&[&overrides[..], &[&minimum]].concat());
     let together = runs::wait_until_completed(&cluster, &run)?;
     drop(throttle);

@@ -192,8 +192,7 @@ impl History {
     /// How long the steps took that nothing happened to, ascending.
     fn normal_steps(&self) -> Vec<f64> {
         let quiet = |pair: &&[i64]| self.rounds.iter().all(|round| pair[1] < round.from || pair[0] > round.to);
-        let mut steps: Vec<f64> =
-            self.times.windows(2).filter(quiet).map(|pair| seconds(pair[1] - pair[0])).collect();
+        let mut steps: Vec<f64> = self.times.windows(2).filter(quiet).map(|pair| seconds(pair[1] - pair[0])).collect();
         steps.sort_by(f64::total_cmp);
         steps
     }

@@ -1,102 +1,81 @@
-//! Slows processes down: each runs for its part of every period and is stopped for the rest.
+//! Slows processes down: the kernel gives each no more than its part of one core's time.
 //!
-//! Three workers with a core each cannot be had on a machine of two cores. Three that run for parts of the time can, if
-//! no more than two of them run at any moment.
+//! Three workers with a core each cannot be had on a machine of two cores. Three that together may use less than two
+//! can. It needs CPU cgroups of either version, and the right to make them.
 
-use anyhow::{Result, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Far below what a coordinator takes for silence, and short beside a step, in whose collectives the others wait for one
-/// that is stopped.
-const PERIOD: Duration = Duration::from_millis(10);
+/// Short beside a step, in whose collectives the others wait for one that has used up its time.
+const PERIOD_MICROSECONDS: u64 = 10_000;
 
-/// The part of each period in which a process runs: from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Window {
-    pub from: f64,
-    pub to: f64,
+/// The groups of some processes; dropping it lets them run freely again.
+pub struct Throttle {
+    groups: Vec<Group>,
 }
 
-/// Stops and continues processes until it is dropped; they all run then.
-pub struct Throttle {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+struct Group {
+    root: &'static str,
+    folder: PathBuf,
+    process: u32,
 }
 
 impl Throttle {
-    pub fn start(processes: &[(u32, Window)]) -> Result<Self> {
-        let windows: Vec<Window> = processes.iter().map(|(_, window)| *window).collect();
-        let edges = edges(&windows)?;
-        let running = Running(processes.iter().map(|(process, _)| Pid::from_raw(*process as i32)).collect());
-        let over = Arc::new(AtomicBool::new(false));
-        let told = over.clone();
-        let thread = std::thread::Builder::new().name("throttle".to_owned()).spawn(move || {
-            let mut period = Instant::now();
-            while !told.load(Ordering::Relaxed) {
-                for edge in &edges {
-                    std::thread::sleep((period + PERIOD.mul_f64(edge.at)).saturating_duration_since(Instant::now()));
-                    running.signal(edge);
-                }
-                // After a hold-up the periods that were missed are not made up for.
-                period = (period + PERIOD).max(Instant::now() - PERIOD);
-            }
+    /// For each process the part of one core's time that it may use.
+    pub fn start(processes: &[(u32, f64)]) -> Result<Self> {
+        let mut throttle = Self { groups: Vec::new() };
+        for &(process, part) in processes {
+            throttle.groups.push(Group::make(process)?);
+            let group = throttle.groups.last().expect("just pushed");
+            group.limit(part).with_context(|| format!("cannot slow process {process} down"))?;
+        }
+        Ok(throttle)
+    }
+}
+
+impl Group {
+    fn make(process: u32) -> Result<Self> {
+        static GROUPS: AtomicU32 = AtomicU32::new(0);
+        let root = root();
+        let number = GROUPS.fetch_add(1, Ordering::Relaxed);
+        let folder = Path::new(root).join(format!("trireme-bench-{}-{number}", std::process::id()));
+        fs::create_dir(&folder).with_context(|| {
+            format!("no CPU cgroup can be made in {root}: run it as root, on a kernel with CFS bandwidth control")
         })?;
-        Ok(Self { over, thread: Some(thread) })
+        Ok(Self { root, folder, process })
+    }
+
+    fn limit(&self, part: f64) -> Result<()> {
+        ensure!(0.0 < part && part <= 1.0, "{part} is no part of one core");
+        let quota = (PERIOD_MICROSECONDS as f64 * part) as u64;
+        if is_unified() {
+            fs::write(Path::new(self.root).join("cgroup.subtree_control"), "+cpu")?;
+            fs::write(self.folder.join("cpu.max"), format!("{quota} {PERIOD_MICROSECONDS}"))?;
+        } else {
+            fs::write(self.folder.join("cpu.cfs_period_us"), PERIOD_MICROSECONDS.to_string())?;
+            fs::write(self.folder.join("cpu.cfs_quota_us"), quota.to_string())?;
+        }
+        Ok(fs::write(self.folder.join("cgroup.procs"), self.process.to_string())?)
     }
 }
 
-impl Drop for Throttle {
+impl Drop for Group {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        // A process that has ended is no concern of the throttle's: whoever measures sees that the run lost a worker.
+        let _ = fs::write(Path::new(self.root).join("cgroup.procs"), self.process.to_string());
+        let _ = fs::remove_dir(&self.folder);
     }
 }
 
-/// Processes that must run when the throttle ends, however it ends.
-struct Running(Vec<Pid>);
-
-impl Running {
-    /// A process that has ended is no concern of the throttle's: whoever measures sees that the run lost a worker.
-    fn signal(&self, edge: &Edge) {
-        let _ = kill(self.0[edge.process], if edge.runs { Signal::SIGCONT } else { Signal::SIGSTOP });
-    }
+/// Version 2 of cgroups, with all controllers in one tree.
+fn is_unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        for process in &self.0 {
-            let _ = kill(*process, Signal::SIGCONT);
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Edge {
-    /// In periods.
-    at: f64,
-    process: usize,
-    runs: bool,
-}
-
-/// What happens in each period, in order; who stops at a moment does so before another one goes on.
-fn edges(windows: &[Window]) -> Result<Vec<Edge>> {
-    let mut edges = Vec::with_capacity(2 * windows.len());
-    for (process, Window { from, to }) in windows.iter().copied().enumerate() {
-        ensure!(0.0 <= from && from < to && to <= 1.0, "{from} to {to} is no part of a period");
-        // Who always runs is left alone.
-        if to - from < 1.0 {
-            edges.extend([Edge { at: from, process, runs: true }, Edge { at: to % 1.0, process, runs: false }]);
-        }
-    }
-    edges.sort_by(|a, b| (a.at, a.runs).partial_cmp(&(b.at, b.runs)).expect("finite"));
-    Ok(edges)
+fn root() -> &'static str {
+    if is_unified() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/cpu" }
 }
 
 #[cfg(test)]
@@ -104,42 +83,45 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    #[test]
-    fn processes_run_in_their_windows_only() {
-        let windows = [Window { from: 0.0, to: 0.6 }, Window { from: 0.4, to: 1.0 }, Window { from: 0.0, to: 0.3 }];
-        let edge = |at, process, runs| Edge { at, process, runs };
-        let expected = [
-            edge(0.0, 1, false),
-            edge(0.0, 0, true),
-            edge(0.0, 2, true),
-            edge(0.3, 2, false),
-            edge(0.4, 1, true),
-            edge(0.6, 0, false),
-        ];
-        assert_eq!(edges(&windows).unwrap(), expected);
-        assert!(edges(&[Window { from: 0.0, to: 1.0 }]).unwrap().is_empty());
-        assert!(edges(&[Window { from: 0.5, to: 0.5 }]).is_err());
-        assert!(edges(&[Window { from: 0.5, to: 1.1 }]).is_err());
+    /// Clock ticks that a process has used: the fields after the name in parentheses begin with the third.
+    fn ticks(process: u32) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
-    /// The third field after the name in parentheses is its state.
-    fn is_stopped(process: u32) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-        stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
-    }
-
+    /// The kernel's own count says that it held the process up; after the throttle the group is gone and it runs on.
     #[test]
-    fn processes_run_again_once_the_throttle_is_gone() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let throttle = Throttle::start(&[(child.id(), Window { from: 0.0, to: 0.1 })]).unwrap();
-        while !is_stopped(child.id()) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        drop(throttle);
-        while is_stopped(child.id()) {
-            std::thread::sleep(Duration::from_millis(1));
+    fn a_process_is_held_up_until_the_throttle_is_gone() {
+        let mut child = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        match Throttle::start(&[(child.id(), 0.1)]) {
+            Ok(throttle) => {
+                let folder = throttle.groups[0].folder.clone();
+                let held_up = |folder: &Path| {
+                    let text = fs::read_to_string(folder.join("cpu.stat")).unwrap();
+                    text.lines().find_map(|line| line.strip_prefix("nr_throttled ")?.parse::<u64>().ok()).unwrap()
+                };
+                while held_up(&folder) < 5 {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                drop(throttle);
+                assert!(!folder.exists());
+                let before = ticks(child.id());
+                while ticks(child.id()) == before {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+            }
+            Err(error) => assert!(error.to_string().contains("no CPU cgroup can be made"), "{error:#}"),
         }
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_part_is_more_than_nothing_and_no_more_than_all() {
+        for part in [0.0, -1.0, 1.1, f64::NAN] {
+            let outcome = Throttle::start(&[(std::process::id(), part)]);
+            assert!(outcome.is_err(), "{part}");
+        }
     }
 }

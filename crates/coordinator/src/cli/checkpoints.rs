@@ -64,7 +64,12 @@ fn table(checkpoints: &[v1::Checkpoint]) -> std::io::Result<()> {
                 reference.step.to_string(),
                 reference.generation.to_string(),
                 output::bytes(checkpoint.bytes),
-                if checkpoint.verified { "yes" } else { "no" }.to_owned(),
+                match (checkpoint.verified, checkpoint.damaged) {
+                    (_, true) => "damaged",
+                    (true, _) => "yes",
+                    _ => "no",
+                }
+                .to_owned(),
                 checkpoint.eval_loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}")),
                 run_view::ago(checkpoint.created_ms),
                 checkpoint.path.clone(),

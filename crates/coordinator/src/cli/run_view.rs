@@ -19,6 +19,7 @@ pub fn checkpoint(checkpoint: &v1::Checkpoint) -> Value {
         "path": checkpoint.path,
         "bytes": checkpoint.bytes,
         "verified": checkpoint.verified,
+        "damaged": checkpoint.damaged,
         "eval_loss": checkpoint.eval_loss,
         "time": checkpoint.created_ms,
     })
@@ -148,7 +149,11 @@ pub fn print(run: &v1::Run) -> std::io::Result<()> {
     }
     for checkpoint in &run.checkpoints {
         let step = checkpoint.checkpoint.as_ref().map_or(0, |reference| reference.step);
-        let verified = if checkpoint.verified { ", verified" } else { "" };
+        let verified = match (checkpoint.verified, checkpoint.damaged) {
+            (_, true) => ", DAMAGED",
+            (true, _) => ", verified",
+            _ => "",
+        };
         let size = output::bytes(checkpoint.bytes);
         lines.push(format!("checkpoint  step {step}: {size}{verified}, {}", checkpoint.path));
     }

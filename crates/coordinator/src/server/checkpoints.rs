@@ -16,7 +16,7 @@ use super::on_thread::OnThread;
 use super::wire;
 use control::{CheckpointAt, Control, Event};
 use proto::{Failure, FailureKind};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::{
@@ -40,10 +40,8 @@ pub struct Repository {
     tending: Mutex<()>,
     // What retention must leave although no row says so yet. One that two wait for is in it twice.
     pinned: std::sync::Mutex<Vec<CheckpointId>>,
-    // Those whose damage people were told of.
-    damaged: std::sync::Mutex<HashSet<CheckpointId>>,
-    // Those of which people were told that they could not be stored.
-    not_stored: std::sync::Mutex<HashSet<CheckpointId>>,
+    // Of each run the newest one of which people were told that it could not be stored.
+    not_stored: std::sync::Mutex<HashMap<RunId, CheckpointId>>,
 }
 
 /// What the database has yet to learn of a run's checkpoints.
@@ -105,7 +103,6 @@ impl Repository {
             commands,
             tending: Mutex::default(),
             pinned: Default::default(),
-            damaged: Default::default(),
             not_stored: Default::default(),
         }
     }
@@ -130,9 +127,11 @@ impl Repository {
 
     /// What the run's history says of its checkpoints.
     async fn standings(&self, run: &RunRow) -> Result<Vec<(Manifest, Standing)>, Failure> {
+        let of = run.id.clone();
+        let rows = self.reader.call(move |reader| reader.checkpoints(&of)).await.map_err(wire::database_failure)?;
         let mut all = Vec::new();
         for manifest in self.store.list(&run.id).await.map_err(failure)? {
-            let standing = if self.damaged().contains(&manifest.id) {
+            let standing = if rows.iter().any(|row| row.id == manifest.id && row.damaged) {
                 Standing::Damaged
             } else if manifest.id.step > run.step {
                 Standing::Uncommitted
@@ -186,6 +185,7 @@ impl Repository {
             path: self.store.location(&manifest.id),
             bytes: manifest.bytes(),
             verified,
+            damaged: false,
             eval_loss: manifest.eval_loss,
             weights_digest: manifest.weights_digest,
             created_ms: manifest.created_ms,
@@ -254,12 +254,12 @@ impl Repository {
         let run = id.run.clone();
         let rows = self.reader.call(move |reader| reader.checkpoints(&run)).await.map_err(wire::database_failure)?;
         let Some(row) = rows.into_iter().find(|row| row.id == *id) else { return Ok(()) };
-        let verified = problems.is_empty();
+        let (verified, was_damaged) = (problems.is_empty(), row.damaged);
         let mut changes = Vec::new();
-        if row.verified != verified {
-            changes.push(Change::Checkpoint(CheckpointRow { verified, ..row }));
+        if row.verified != verified || row.damaged == verified {
+            changes.push(Change::Checkpoint(CheckpointRow { verified, damaged: !verified, ..row }));
         }
-        if !verified && self.damaged().insert(id.clone()) {
+        if !verified && !was_damaged {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
             let text = format!("the checkpoint at step {} is damaged: {}", id.step, problems.join("; "));
             tracing::error!(checkpoint = %id, problems = problems.join("; "), "a stored checkpoint is damaged");
@@ -313,11 +313,13 @@ impl Repository {
     }
 
     fn first_refusal(&self, id: &CheckpointId) -> bool {
-        self.not_stored.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone())
-    }
-
-    fn damaged(&self) -> MutexGuard<'_, HashSet<CheckpointId>> {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut told = self.not_stored.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of those before that one people need no word any more.
+        let first = told.get(&id.run).is_none_or(|newest| newest.age() < id.age());
+        if first {
+            told.insert(id.run.clone(), id.clone());
+        }
+        first
     }
 
     /// Reads all stored checkpoints again and again, one at a time and spread evenly over `period`, so that damage is

@@ -121,6 +121,7 @@ impl Corpora {
     /// Keeps one that was opened elsewhere.
     pub fn keep(&self, run: RunId, opened: Arc<Opened>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(known, _)| *known != run);
         kept.push_back((run, opened));
         if kept.len() > KEPT {
             kept.pop_front();

@@ -26,6 +26,7 @@ pub fn checkpoint(row: &CheckpointRow) -> v1::Checkpoint {
         path: row.path.clone(),
         bytes: row.bytes,
         verified: row.verified,
+        damaged: row.damaged,
         eval_loss: row.eval_loss,
         created_ms: row.created_ms,
     }

@@ -152,6 +152,7 @@ impl Reader {
                 path: row.get("path")?,
                 bytes: number(row, "bytes")?,
                 verified: row.get("verified")?,
+                damaged: row.get("damaged")?,
                 eval_loss: row.get("eval_loss")?,
                 weights_digest: row.get::<_, Option<[u8; 32]>>("weights_digest")?.map(Digest),
                 created_ms: row.get("created_ms")?,

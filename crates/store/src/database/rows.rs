@@ -128,6 +128,8 @@ pub struct CheckpointRow {
     pub bytes: u64,
     /// Whether every byte was read again and found good after the commit.
     pub verified: bool,
+    /// Whether some byte of it was found missing or altered, the last time that it was read.
+    pub damaged: bool,
     /// Held-out loss at its step, if it was measured.
     pub eval_loss: Option<f64>,
     /// SHA-256 of its parameters.

@@ -302,6 +302,7 @@ fn events_and_checkpoints_come_in_order() {
         path: "/store".into(),
         bytes: 12,
         verified: false,
+        damaged: false,
         eval_loss: Some(2.5),
         weights_digest: Some(Digest::blake3(b"w")),
         created_ms: 3,
@@ -309,7 +310,7 @@ fn events_and_checkpoints_come_in_order() {
     let rows = [row(2, 20), row(10, 15), row(2, 9)];
     database.apply(&rows.clone().map(Change::Checkpoint)).unwrap();
     let [a, b, c] = rows;
-    let verified = CheckpointRow { verified: true, ..b };
+    let verified = CheckpointRow { verified: true, damaged: true, ..b };
     database.apply(&[Change::Checkpoint(verified.clone())]).unwrap();
     assert_eq!(database.checkpoints(&run_id("a")).unwrap(), [c, a.clone(), verified.clone()]);
     database.apply(&[Change::CheckpointDeleted(row(2, 9).id)]).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::data;
 use crate::folder_store::FolderStore;
-use crate::process::{Assignment, FOLDER, LONG, Logged, UNREADABLE, Verdict, WORKER};
+use crate::process::{Assignment, DiesIn, FOLDER, GONE, LONG, Logged, UNREADABLE, Verdict, WORKER};
 use c10d::KeyValueStore;
 use std::fs;
 use std::path::PathBuf;
@@ -32,6 +32,8 @@ pub struct Plan {
     pub parent: Option<PathBuf>,
     /// This worker dies where its first evaluation begins.
     pub dies_in_evaluation: Option<usize>,
+    /// This worker dies where its first step is computed; the others do not go on before [`Cluster::bury`].
+    pub dies_in_computation: Option<usize>,
     /// A bit of what this worker holds is flipped before the generation begins.
     pub flips_a_bit: Option<usize>,
 }
@@ -84,7 +86,12 @@ impl Cluster {
                 pause_after: plan.pause_after,
                 restore: plan.restore.clone(),
                 parent: plan.parent.clone(),
-                dies_in_evaluation: plan.dies_in_evaluation == Some(member),
+                dies_in: match (plan.dies_in_evaluation, plan.dies_in_computation) {
+                    (Some(victim), _) if victim == member => Some(DiesIn::Evaluation),
+                    (_, Some(victim)) if victim == member => Some(DiesIn::Computation),
+                    _ => None,
+                },
+                mourns: plan.dies_in_computation.is_some_and(|victim| victim != member),
                 flips_a_bit: plan.flips_a_bit == Some(member),
             };
             let worker = &mut self.workers[member];
@@ -132,6 +139,12 @@ impl Cluster {
             assert!(Instant::now() < end, "worker {worker} did not come to step {step}");
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Waits until a worker that dies is gone, and tells the others.
+    pub fn bury(&mut self, worker: usize) {
+        self.workers[worker].process.wait().unwrap();
+        fs::write(self.folder.path().join(GONE), "").unwrap();
     }
 
     /// SIGKILL.

@@ -10,7 +10,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use trainer::{Capture, CheckpointFiles, Host, Membership, Outcome, Phase, Requests, StepReport, TrainError, Trainer};
 use types::{Attempt, Generation, Rank, SlotId, Step, WorldSize};
 
@@ -18,6 +18,8 @@ pub const FOLDER: &str = "TRIREME_TEST_FOLDER";
 pub const WORKER: &str = "TRIREME_TEST_WORKER";
 /// The file that says why rows cannot be read.
 pub const UNREADABLE: &str = "unreadable";
+/// The file that says that a peer is gone.
+pub const GONE: &str = "gone";
 pub const LONG: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,10 +33,18 @@ pub struct Assignment {
     pub pause_after: Option<u64>,
     pub restore: Option<PathBuf>,
     pub parent: Option<PathBuf>,
-    /// End this process, as a crash would, where the first evaluation begins.
-    pub dies_in_evaluation: bool,
+    /// End this process, as a crash would, where this begins for the first time.
+    pub dies_in: Option<DiesIn>,
+    /// Wait after the first micro-batch until a peer is gone.
+    pub mourns: bool,
     /// Flip one bit of what is held before this generation begins.
     pub flips_a_bit: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum DiesIn {
+    Computation,
+    Evaluation,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +76,7 @@ struct FolderHost<'a> {
     assignment: &'a Assignment,
     steps: Cell<u64>,
     moved: Cell<u64>,
+    computes: Cell<bool>,
 }
 
 impl Host for FolderHost<'_> {
@@ -77,13 +88,24 @@ impl Host for FolderHost<'_> {
     }
 
     fn phase(&self, phase: Phase) {
-        if self.assignment.dies_in_evaluation && phase == Phase::Evaluate {
+        let begins = match phase {
+            Phase::Compute => Some(DiesIn::Computation),
+            Phase::Evaluate => Some(DiesIn::Evaluation),
+            _ => None,
+        };
+        if begins.is_some() && begins == self.assignment.dies_in {
             std::process::abort();
         }
+        self.computes.set(phase == Phase::Compute);
     }
 
     fn moved(&self) {
         self.moved.set(self.moved.get() + 1);
+        let end = Instant::now() + LONG;
+        while self.assignment.mourns && self.computes.get() && !self.folder.join(GONE).exists() {
+            assert!(Instant::now() < end, "nobody died");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn progress(&self, report: StepReport) {
@@ -182,7 +204,7 @@ fn take_part(trainer: &mut Trainer, folder: &Path, worker: usize, assignment: &A
         flip_a_bit(trainer);
     }
     let steps = Cell::new(trainer.step().map_or(0, |step| step.0));
-    let host = FolderHost { folder, worker, assignment, steps, moved: Cell::default() };
+    let host = FolderHost { folder, worker, assignment, steps, moved: Cell::default(), computes: Cell::default() };
     match trainer.run(&membership, &group, &host) {
         Ok(Outcome::Paused { step }) => Verdict::Paused(step.0),
         Ok(Outcome::Finished { step, weights_digest }) => {

@@ -36,6 +36,17 @@ fn survivors_of_a_kill_end_with_the_bits_of_an_undisturbed_run() {
 }
 
 #[test]
+fn a_dead_peer_is_seen_in_the_middle_of_a_step() {
+    for mode in ["exact", "fast"] {
+        let mut cluster = Cluster::new(&pretraining(&format!("[reduce]\nmode = \"{mode}\"")), 2);
+        cluster.assign(&[0, 1], &Plan { dies_in_computation: Some(1), ..Plan::default() });
+        cluster.bury(1);
+        let message = "the group failed: a peer closed its connection".to_owned();
+        assert_eq!(cluster.verdict(0), Verdict::Collective { step: Some(0), message }, "{mode}");
+    }
+}
+
+#[test]
 fn a_step_whose_evaluation_failed_is_evaluated_and_saved_by_the_next_generation() {
     let config = pretraining("").replace("every_steps = 0", "every_steps = 15");
     let (expected, undisturbed) = undisturbed(&config, 1);

@@ -99,6 +99,26 @@ impl Room {
         assert!(matches!(outcome, ShardOutcome::Committed(_)));
     }
 
+    /// Carries out what was written, and says what people were told.
+    fn carry_out(&mut self) -> Vec<String> {
+        let mut told = Vec::new();
+        while let Ok(command) = self.commands.try_recv() {
+            let Command::Write { changes } = command else { continue };
+            self.database.apply(&changes).unwrap();
+            told.extend(changes.into_iter().filter_map(|change| match change {
+                Change::Event(event) => Some(event.text),
+                _ => None,
+            }));
+        }
+        told
+    }
+
+    async fn verify(&mut self, id: &CheckpointId) -> Vec<String> {
+        let problems = self.repository.store().verify(id).await.unwrap();
+        self.repository.verified(id, &problems).await.unwrap();
+        self.carry_out()
+    }
+
     async fn kept(&self) -> Vec<(u64, u64)> {
         let all = self.repository.store().list(&run()).await.unwrap();
         all.iter().map(|manifest| (manifest.id.generation.0, manifest.id.step.0)).collect()
@@ -177,12 +197,30 @@ async fn a_damaged_one_takes_no_place() {
         room.database.apply(&[Change::Checkpoint(room.repository.row(&manifest, true))]).unwrap();
     }
     // The best one of all is known to be damaged: the one that is best without it stays.
-    std::fs::write(room.folder.path().join("store/runs/run-1/checkpoints/1-30/state.json"), "run-1/1-31").unwrap();
-    let problems = room.repository.store().verify(&id(1, 30)).await.unwrap();
-    assert_eq!(problems.len(), 1);
-    room.repository.verified(&id(1, 30), &problems).await.unwrap();
+    let file = room.folder.path().join("store/runs/run-1/checkpoints/1-30/state.json");
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, "run-1/1-31").unwrap();
+    let told = room.verify(&id(1, 30)).await;
+    assert!(told.len() == 1 && told[0].starts_with("the checkpoint at step 30 is damaged"), "{told:?}");
+    assert!(room.verify(&id(1, 30)).await.is_empty(), "people are told once");
     room.repository.tend(&id(1, 40)).await.unwrap();
     assert_eq!(room.kept().await, [(1, 20), (1, 30), (1, 40)]);
+    // Put right, it takes a place again.
+    std::fs::write(&file, whole).unwrap();
+    assert!(room.verify(&id(1, 30)).await.is_empty());
+    room.repository.tend(&id(1, 40)).await.unwrap();
+    assert_eq!(room.kept().await, [(1, 30), (1, 40)]);
+}
+
+#[tokio::test]
+async fn of_a_refused_checkpoint_people_are_told_once() {
+    let mut room = Room::new();
+    let error = CheckpointError::NotFound(id(1, 10));
+    for (generation, step, events) in [(1, 10, 1), (1, 10, 0), (1, 20, 1), (1, 20, 0), (1, 10, 0), (2, 10, 1)] {
+        room.repository.not_stored(&id(generation, step), &error).await;
+        assert_eq!(room.carry_out().len(), events, "{generation}-{step}");
+    }
+    assert_eq!(room.repository.not_stored.lock().unwrap().len(), 1, "one for a run");
 }
 
 #[tokio::test]
