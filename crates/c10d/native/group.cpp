@@ -3,9 +3,15 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace {
+
+using Works = std::vector<c10::intrusive_ptr<c10d::Work>>;
+
+// Elements that go from one member to another in one message: what is received is added while it is in the cache.
+constexpr int64_t kPiece = 1 << 18;
 
 // c10d's flight recorder keeps the last 2,000 collectives of all groups of the process for a dump that Trireme has no
 // use for, and its map of groups is changed without a lock: two groups whose first collectives coincide end the process
@@ -76,6 +82,78 @@ char* tr_group_broadcast(TrGroup* group, at::Tensor* tensor, int root) {
       options.rootTensor = 0;
       return group->backend->broadcast(list, options);
     });
+  });
+}
+
+// Every member sends each other member that one's part, and adds what it receives to its own. Part r is
+// bounds[r]..bounds[r + 1].
+char* tr_group_reduce_scatter_sum(TrGroup* group, at::Tensor* tensor, const int64_t* bounds) {
+  return trireme::guarded([&] {
+    at::NoGradGuard no_grad;
+    at::Tensor whole = tensor->detach();
+    const int rank = group->backend->getRank();
+    const int world = group->backend->getSize();
+    int64_t longest = 0;
+    for (int member = 0; member < world; ++member) {
+      longest = std::max(longest, bounds[member + 1] - bounds[member]);
+    }
+    const at::Tensor pieces = at::empty({world, std::min(kPiece, longest)}, whole.options());
+    const auto piece = [&](int member, int64_t offset) {
+      return std::clamp<int64_t>(bounds[member + 1] - bounds[member] - offset, 0, kPiece);
+    };
+    Works sent;
+    for (int64_t offset = 0; offset < longest; offset += kPiece) {
+      const int tag = group->tag++;
+      const int64_t own = piece(rank, offset);
+      Works received;
+      for (int step = 1; step < world; ++step) { // not all to the first one at once
+        const int peer = (rank + step) % world;
+        if (own > 0) {
+          std::vector<at::Tensor> into{pieces[peer].narrow(0, 0, own)};
+          received.push_back(group->backend->recv(into, peer, tag));
+        }
+        if (const int64_t theirs = piece(peer, offset); theirs > 0) {
+          std::vector<at::Tensor> from{whole.narrow(0, bounds[peer] + offset, theirs)};
+          sent.push_back(group->backend->send(from, peer, tag));
+        }
+      }
+      for (size_t index = 0; index < received.size(); ++index) {
+        received[index]->wait();
+        const int peer = (rank + 1 + static_cast<int>(index)) % world;
+        whole.narrow(0, bounds[rank] + offset, own).add_(pieces[peer].narrow(0, 0, own));
+      }
+    }
+    for (const auto& work : sent) {
+      work->wait();
+    }
+  });
+}
+
+// Every member sends its part to all others.
+char* tr_group_all_gather(TrGroup* group, at::Tensor* tensor, const int64_t* bounds) {
+  return trireme::guarded([&] {
+    at::NoGradGuard no_grad;
+    const at::Tensor whole = tensor->detach();
+    const int rank = group->backend->getRank();
+    const int world = group->backend->getSize();
+    const int tag = group->tag++;
+    const auto part = [&](int member) {
+      return whole.narrow(0, bounds[member], bounds[member + 1] - bounds[member]);
+    };
+    Works works;
+    for (int step = 1; step < world; ++step) {
+      const int peer = (rank + step) % world;
+      std::vector<at::Tensor> into{part(peer)}, from{part(rank)};
+      if (into[0].numel() > 0) {
+        works.push_back(group->backend->recv(into, peer, tag));
+      }
+      if (from[0].numel() > 0) {
+        works.push_back(group->backend->send(from, peer, tag));
+      }
+    }
+    for (const auto& work : works) {
+      work->wait();
+    }
   });
 }
 

@@ -11,4 +11,5 @@ struct TrGroup {
   c10::intrusive_ptr<c10d::Backend> backend;
   c10d::ProcessGroup::BackendType type;
   c10::DeviceType device;
+  int tag = 0; // of the next messages between two members; all members count alike
 };

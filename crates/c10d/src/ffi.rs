@@ -65,6 +65,12 @@ unsafe extern "C" {
     #[cfg(feature = "cuda")]
     pub(crate) fn tr_nccl_version() -> c_int;
     pub(crate) fn tr_group_all_reduce_sum(group: *mut Group, tensor: *mut C_tensor) -> *mut c_char;
+    pub(crate) fn tr_group_reduce_scatter_sum(
+        group: *mut Group,
+        tensor: *mut C_tensor,
+        bounds: *const i64,
+    ) -> *mut c_char;
+    pub(crate) fn tr_group_all_gather(group: *mut Group, tensor: *mut C_tensor, bounds: *const i64) -> *mut c_char;
     pub(crate) fn tr_group_broadcast(group: *mut Group, tensor: *mut C_tensor, root: c_int) -> *mut c_char;
     #[cfg(feature = "cuda")]
     pub(crate) fn tr_group_abort(group: *mut Group) -> *mut c_char;

@@ -4,6 +4,7 @@ pub(crate) mod abort;
 mod connect;
 mod sockets;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -181,6 +182,43 @@ impl ProcessGroup {
             // SAFETY: both pointers are live for the length of the call.
             unsafe { ffi::check(ffi::tr_group_all_reduce_sum(native.group, pointer(tensor))) }
         })
+    }
+
+    /// The first half of a reduction of a flat float32 or int64 tensor: afterwards this member has the sums of the
+    /// elements that are returned; the others are of no more use. What is then computed from the sums in each member's part
+    /// is passed round by [`ProcessGroup::all_gather`], which may take fewer bytes than the sums.
+    ///
+    /// With NCCL every member has all sums.
+    pub fn reduce_scatter_sum(&self, tensor: &Tensor) -> Result<Range<i64>, GroupError> {
+        let Some(bounds) = self.bounds(tensor)? else {
+            return self.all_reduce_sum(tensor).map(|()| 0..tensor.size()[0]);
+        };
+        self.collective("reduce-scatter", |native| {
+            // SAFETY: all pointers are live for the length of the call; there is a bound more than members.
+            unsafe { ffi::check(ffi::tr_group_reduce_scatter_sum(native.group, pointer(tensor), bounds.as_ptr())) }
+        })?;
+        Ok(bounds[self.rank as usize]..bounds[self.rank as usize + 1])
+    }
+
+    /// The second half: afterwards every member has every part of the tensor, each as the member left it that has the
+    /// elements after [`ProcessGroup::reduce_scatter_sum`] of a tensor of the same length.
+    pub fn all_gather(&self, tensor: &Tensor) -> Result<(), GroupError> {
+        let Some(bounds) = self.bounds(tensor)? else { return Ok(()) };
+        self.collective("all-gather", |native| {
+            // SAFETY: as above.
+            unsafe { ffi::check(ffi::tr_group_all_gather(native.group, pointer(tensor), bounds.as_ptr())) }
+        })
+    }
+
+    /// Where each member's part begins, and the end; none where each has all.
+    fn bounds(&self, tensor: &Tensor) -> Result<Option<Vec<i64>>, GroupError> {
+        let size = tensor.size();
+        if size.len() != 1 || !tensor.is_contiguous() || !matches!(tensor.kind(), Kind::Float | Kind::Int64) {
+            return Err(GroupError::Argument(format!("a flat tensor is needed, not {size:?} of {:?}", tensor.kind())));
+        }
+        let in_parts = self.native.as_deref().is_some_and(|native| matches!(native.way_out, WayOut::Sockets(_)));
+        let bound = |member: u32| (i128::from(size[0]) * i128::from(member) / i128::from(self.world)) as i64;
+        Ok(in_parts.then(|| (0..=self.world).map(bound).collect()))
     }
 
     /// Overwrites the tensor with `root`'s, in place. Shape and kind must be the same everywhere.

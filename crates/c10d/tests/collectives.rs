@@ -31,6 +31,45 @@ fn all_reduce_sums_every_kind_in_every_world() {
     }
 }
 
+#[test]
+fn sums_are_scattered_and_what_follows_from_them_is_gathered() {
+    // Fewer elements than members, more than one message for a part, and parts of unequal length.
+    for world in 1..=3_u32 {
+        for elements in [1_i64, 2, 1_000, 1_200_001] {
+            let results = cluster::run(world, |group| {
+                let rank = i64::from(group.rank());
+                let sums = Tensor::arange(elements, (Kind::Int64, Device::Cpu)) * (rank + 1);
+                let own = group.reduce_scatter_sum(&sums).unwrap();
+                let result = Tensor::zeros([elements], (Kind::Float, Device::Cpu));
+                let length = own.end - own.start;
+                let part = sums.narrow(0, own.start, length);
+                result.narrow(0, own.start, length).copy_(&(part.to_kind(Kind::Float) + 0.5));
+                group.all_gather(&result).unwrap();
+                (own, result)
+            });
+            let factor = i64::from((1..=world).sum::<u32>());
+            let expected = (Tensor::arange(elements, (Kind::Int64, Device::Cpu)) * factor).to_kind(Kind::Float) + 0.5;
+            let mut next = 0;
+            for (own, result) in results {
+                assert_eq!(own.start, next, "parts are one after the other");
+                next = own.end;
+                assert!(result.equal(&expected), "{elements} elements in a world of {world}");
+            }
+            assert_eq!(next, elements);
+        }
+    }
+}
+
+#[test]
+fn only_flat_tensors_are_scattered() {
+    let results = cluster::run(2, |group| {
+        let square = group.reduce_scatter_sum(&Tensor::zeros([2, 2], (Kind::Int64, Device::Cpu)));
+        let flags = group.all_gather(&Tensor::zeros([2], (Kind::Bool, Device::Cpu)));
+        (square.is_err(), flags.is_err(), group.collectives())
+    });
+    assert_eq!(results, vec![(true, true, 0); 2]);
+}
+
 /// libtorch's flight recorder ends the process now and then when groups of one process start together; it must be off.
 #[test]
 fn groups_of_one_process_may_start_together() {

@@ -21,18 +21,32 @@ union Bits {
   int64_t integer;
 };
 
-TR_VERSIONS
-int64_t accumulate_range(const float* gradient, int64_t* accumulator, int64_t count, double scale) {
+// The nearest integer to a gradient's element, or 0 and one more in `bad`.
+inline int64_t fixed(float gradient, double scale, int64_t& bad) {
   const Bits magic = {kMagic};
+  const double scaled = static_cast<double>(gradient) * scale; // exact: a power of two
+  const bool good = std::fabs(scaled) < kLimit; // false for NaN and infinity too
+  Bits shifted;
+  shifted.value = scaled + kMagic; // rounds to nearest, ties to even
+  const int64_t keep = good ? -1 : 0;
+  bad += keep + 1;
+  return (shifted.integer - magic.integer) & keep;
+}
+
+TR_VERSIONS
+int64_t add_range(const float* gradient, int64_t* accumulator, int64_t count, double scale) {
   int64_t bad = 0;
   for (int64_t i = 0; i < count; ++i) {
-    const double scaled = static_cast<double>(gradient[i]) * scale; // exact: a power of two
-    const bool good = std::fabs(scaled) < kLimit; // false for NaN and infinity too
-    Bits shifted;
-    shifted.value = scaled + kMagic; // rounds to nearest, ties to even
-    const int64_t keep = good ? -1 : 0;
-    accumulator[i] += (shifted.integer - magic.integer) & keep;
-    bad += keep + 1;
+    accumulator[i] += fixed(gradient[i], scale, bad);
+  }
+  return bad;
+}
+
+TR_VERSIONS
+int64_t store_range(const float* gradient, int64_t* accumulator, int64_t count, double scale) {
+  int64_t bad = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    accumulator[i] = fixed(gradient[i], scale, bad);
   }
   return bad;
 }
@@ -63,35 +77,44 @@ void check_accumulator(const at::Tensor& accumulator, int64_t offset, int64_t co
 
 extern "C" {
 
+// `first`: what is in the accumulator is not read, but replaced; of `count` elements.
 char* tr_fixed_point_accumulate(
     at::Tensor* gradient,
     at::Tensor* accumulator,
     int64_t offset,
+    int64_t count,
     int fraction_bits,
+    int first,
     uint64_t* bad) {
   return trireme::guarded([&] {
     *bad = 0;
-    if (!gradient->defined()) {
-      return; // a parameter that took no part: zero
-    }
     at::NoGradGuard no_grad;
+    check_accumulator(*accumulator, offset, count);
+    at::Tensor target = accumulator->narrow(0, offset, count);
+    if (!gradient->defined()) { // a parameter that took no part: zero
+      if (first != 0) {
+        target.zero_();
+      }
+      return;
+    }
     const at::Tensor source = gradient->detach().to(at::kFloat).contiguous();
-    check_accumulator(*accumulator, offset, source.numel());
+    TORCH_CHECK(source.numel() == count, "a gradient of ", source.numel(), " elements, not ", count);
     const double scale = std::ldexp(1.0, fraction_bits);
     if (!accumulator->is_cpu()) {
       const at::Tensor scaled = source.to(accumulator->device()).reshape({-1}).to(at::kDouble).mul(scale);
       const at::Tensor good = scaled.abs().lt(kLimit);
       const at::Tensor rounded = at::where(good, scaled, at::zeros_like(scaled)).round().to(at::kLong);
-      accumulator->narrow(0, offset, source.numel()).add_(rounded);
-      *bad = static_cast<uint64_t>(source.numel() - good.sum().item<int64_t>());
+      first != 0 ? target.copy_(rounded) : target.add_(rounded);
+      *bad = static_cast<uint64_t>(count - good.sum().item<int64_t>());
       return;
     }
     TORCH_CHECK(source.is_cpu(), "the gradient is not on the accumulator's device");
     const float* from = source.const_data_ptr<float>();
-    int64_t* into = accumulator->data_ptr<int64_t>() + offset;
+    int64_t* into = target.data_ptr<int64_t>();
     std::atomic<int64_t> total{0};
-    at::parallel_for(0, source.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      total += accumulate_range(from + begin, into + begin, end - begin, scale);
+    at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
+      const auto range = first != 0 ? store_range : add_range;
+      total += range(from + begin, into + begin, end - begin, scale);
     });
     *bad = static_cast<uint64_t>(total.load());
   });

@@ -24,7 +24,9 @@ unsafe extern "C" {
         gradient: *mut C_tensor,
         accumulator: *mut C_tensor,
         offset: i64,
+        count: i64,
         fraction_bits: c_int,
+        first: c_int,
         bad: *mut u64,
     ) -> *mut c_char;
     pub(crate) fn tr_fixed_point_to_float(

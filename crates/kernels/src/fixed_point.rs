@@ -19,14 +19,32 @@ use crate::native::{self, NativeError, pointer};
 /// How many gradients may be added into one accumulator, over all workers, without a chance of overflow.
 pub const MAX_CONTRIBUTIONS: u64 = 4096;
 
-/// Adds a gradient to `accumulator[offset..]`, and returns how many of its elements could not be represented.
+/// Which gradient of a sum it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The sum begins with it: what the accumulator held is forgotten, and need not be cleared before.
+    First,
+    /// It is added to the sum.
+    Later,
+}
+
+/// Adds a gradient to `accumulator[offset..][..count]`, or begins the sum with it, and returns how many of its elements
+/// could not be represented.
 ///
 /// The accumulator is a flat int64 tensor on the gradient's device. An undefined gradient (of a parameter that took no
 /// part in the loss) counts as zeros; other kinds than float32 are converted to it first.
 ///
 /// # Panics
-/// If the accumulator is not flat int64, too short, or elsewhere than the gradient: the caller's mistake.
-pub fn accumulate(gradient: &Tensor, accumulator: &Tensor, offset: usize, fraction_bits: u32) -> u64 {
+/// If the accumulator is not flat int64, too short, or elsewhere than the gradient, or if the gradient does not have
+/// `count` elements: the caller's mistake.
+pub fn accumulate(
+    gradient: &Tensor,
+    accumulator: &Tensor,
+    offset: usize,
+    count: usize,
+    fraction_bits: u32,
+    turn: Turn,
+) -> u64 {
     let mut bad = 0;
     // SAFETY: the tensors are live for the length of the call; the shim checks bounds and kinds.
     let outcome = unsafe {
@@ -34,7 +52,9 @@ pub fn accumulate(gradient: &Tensor, accumulator: &Tensor, offset: usize, fracti
             pointer(gradient),
             pointer(accumulator),
             offset as i64,
+            count as i64,
             fraction_bits as i32,
+            i32::from(turn == Turn::First),
             &mut bad,
         ))
     };

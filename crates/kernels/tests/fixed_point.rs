@@ -2,8 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // also in the helpers beside the tests
 
-use kernels::fixed_point::{accumulate, to_float};
+use kernels::fixed_point::{self, Turn, to_float};
 use tch::{Device, Kind, Tensor};
+
+/// Of all elements of a defined gradient, or of as many as there are from `offset` on.
+fn accumulate(gradient: &Tensor, accumulator: &Tensor, offset: usize, bits: u32) -> u64 {
+    let count = if gradient.defined() { gradient.numel() } else { accumulator.numel() - offset };
+    fixed_point::accumulate(gradient, accumulator, offset, count, bits, Turn::Later)
+}
 
 const BITS: u32 = 32;
 
@@ -164,4 +170,16 @@ fn other_layouts_and_missing_gradients() {
 #[should_panic(expected = "outside of an accumulator of 3")]
 fn an_accumulator_that_is_too_short_is_a_bug() {
     accumulate(&Tensor::from_slice(&[1.0_f32, 2.0]), &zeros(3), 2, BITS);
+}
+
+#[test]
+fn the_first_gradient_of_a_sum_replaces_what_was_there() {
+    let first = |gradient: &Tensor, accumulator: &Tensor, offset, count| {
+        fixed_point::accumulate(gradient, accumulator, offset, count, 1, Turn::First)
+    };
+    let accumulator = Tensor::from_slice(&[7_i64; 6]);
+    assert_eq!(first(&Tensor::from_slice(&[0.5_f32, f32::NAN, -2.0]), &accumulator, 1, 3), 1);
+    assert_eq!(first(&Tensor::new(), &accumulator, 4, 1), 0, "of a parameter without a gradient: zero");
+    assert_eq!(accumulate(&Tensor::from_slice(&[1.0_f32]), &accumulator, 1, 1), 0);
+    assert_eq!(Vec::<i64>::try_from(&accumulator).unwrap(), [7, 3, 0, -4, 0, 7]);
 }

@@ -12,7 +12,7 @@ use crate::step::Context;
 use c10d::{GroupError, ProcessGroup, Reducer};
 use config::{CheckedConfig, ReduceMode};
 use corpus::{Batch, SlotStep};
-use kernels::fixed_point;
+use kernels::fixed_point::{self, Turn};
 use tch::{Device, TchError, Tensor};
 use types::{SlotId, Step};
 
@@ -79,7 +79,7 @@ fn micro_batches(own: &[(SlotId, SlotStep)]) -> impl Iterator<Item = (SlotId, us
         .flat_map(|(slot, samples)| samples.batches.iter().enumerate().map(move |(micro, batch)| (*slot, micro, batch)))
 }
 
-/// `exact`: every micro-batch's gradients into the fixed-point accumulator, which is cleared first. With a lost peer the
+/// `exact`: every micro-batch's gradients into the fixed-point accumulator, whatever it held before. With a lost peer the
 /// step cannot succeed: nothing more is computed for it.
 pub(crate) fn exact(
     &Context { config, group, host, device, .. }: &Context<'_>,
@@ -88,19 +88,25 @@ pub(crate) fn exact(
     targets: Targets,
 ) -> Result<Local, GroupError> {
     let mut local = Local::default();
-    let accumulator = state.buffers.cleared_accumulator(&state.parameters, device);
+    let accumulator = state.buffers.accumulator(&state.parameters, device);
     let leaves: Vec<&Tensor> = state.parameters.iter().map(|parameter| &parameter.tensor).collect();
+    let mut turn = Turn::First;
     for micro_batch in micro_batches(own) {
         group.check()?;
         let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, targets, device);
         let gradients = Tensor::run_backward(&[loss], &leaves, false, false);
         local.add(&sums, contributions(config));
         tch::no_grad(|| {
-            for (gradient, &offset) in gradients.iter().zip(&state.buffers.offsets) {
-                local.overflows += fixed_point::accumulate(gradient, &accumulator, offset, config.reduce.fraction_bits);
+            for ((gradient, leaf), &offset) in gradients.iter().zip(&leaves).zip(&state.buffers.offsets) {
+                let (count, bits) = (leaf.numel(), config.reduce.fraction_bits);
+                local.overflows += fixed_point::accumulate(gradient, &accumulator, offset, count, bits, turn);
             }
         });
+        turn = Turn::Later;
         host.moved();
+    }
+    if turn == Turn::First {
+        let _ = tch::no_grad(|| accumulator.shallow_clone().zero_());
     }
     Ok(local)
 }
@@ -115,11 +121,12 @@ pub(crate) fn write_gradients(
         ReduceMode::Exact => {
             let accumulator =
                 state.buffers.accumulator.as_ref().expect("exact gradients were computed").shallow_clone();
-            group.all_reduce_sum(&accumulator)?;
-            let offsets = state.buffers.offsets.clone();
-            for (gradient, offset) in state.buffers.gradients(&state.parameters).iter().zip(offsets) {
-                fixed_point::to_float(&accumulator, offset, gradient, config.reduce.fraction_bits);
-            }
+            // Sums of 64 bits are made in parts, and only what they are rounded to goes to everybody.
+            let own = group.reduce_scatter_sum(&accumulator)?;
+            let flat = state.buffers.flat_gradients(&state.parameters, accumulator.device());
+            let part = flat.narrow(0, own.start, own.end - own.start);
+            fixed_point::to_float(&accumulator, own.start as usize, &part, config.reduce.fraction_bits);
+            group.all_gather(&flat)?;
         }
         ReduceMode::Fast => {
             // The reducer averages over workers; the losses are already divided by global counts.

@@ -25,7 +25,9 @@ pub(crate) struct Buffers {
     pub offsets: Vec<usize>,
     /// `exact`: the fixed-point sum of all gradients, `[elements]` int64. Made at the first exact step.
     pub accumulator: Option<Tensor>,
-    /// The reduced gradients, in the parameters' order and shapes, float32. Made at the first exact step.
+    /// `exact`: all reduced gradients, `[elements]` float32. Made at the first exact step.
+    flat: Option<Tensor>,
+    /// The reduced gradients, in the parameters' order and shapes, float32.
     pub gradients: Vec<Tensor>,
 }
 
@@ -44,7 +46,7 @@ impl State {
                 offset
             })
             .collect();
-        let buffers = Buffers { offsets, accumulator: None, gradients: Vec::new() };
+        let buffers = Buffers { offsets, accumulator: None, flat: None, gradients: Vec::new() };
         Self { header, model, parameters, optimizer, buffers }
     }
 
@@ -102,27 +104,33 @@ impl State {
 }
 
 impl Buffers {
-    /// The accumulator, all zero.
-    pub fn cleared_accumulator(&mut self, parameters: &[Parameter], device: Device) -> Tensor {
-        let elements: usize = parameters.iter().map(|parameter| parameter.tensor.numel()).sum();
-        let accumulator =
-            self.accumulator.get_or_insert_with(|| Tensor::zeros([elements as i64], (Kind::Int64, device)));
-        let _ = accumulator.zero_();
-        accumulator.shallow_clone()
+    /// The accumulator, with what the last step left in it.
+    pub fn accumulator(&mut self, parameters: &[Parameter], device: Device) -> Tensor {
+        let make = || Tensor::zeros([elements(parameters)], (Kind::Int64, device));
+        self.accumulator.get_or_insert_with(make).shallow_clone()
     }
 
-    /// The buffers that the reduced gradients are written to.
-    pub fn gradients(&mut self, parameters: &[Parameter]) -> &mut Vec<Tensor> {
+    /// The buffer that the reduced gradients are written to, `[elements]` float32; those of the parameters are parts of
+    /// it.
+    pub fn flat_gradients(&mut self, parameters: &[Parameter], device: Device) -> Tensor {
+        let flat = self.flat.get_or_insert_with(|| Tensor::zeros([elements(parameters)], (Kind::Float, device)));
         if self.gradients.is_empty() {
-            self.gradients = parameters.iter().map(|parameter| parameter.tensor.detach().zeros_like()).collect();
+            let part = |(parameter, &offset): (&Parameter, &usize)| {
+                flat.narrow(0, offset as i64, parameter.tensor.numel() as i64).view_as(&parameter.tensor)
+            };
+            self.gradients = parameters.iter().zip(&self.offsets).map(part).collect();
         }
-        &mut self.gradients
+        flat.shallow_clone()
     }
 }
 
 /// The name of an optimizer tensor in a checkpoint.
 pub(crate) fn optimizer_key(kind: &str, parameter: &str) -> String {
     format!("{kind}.{parameter}")
+}
+
+fn elements(parameters: &[Parameter]) -> i64 {
+    parameters.iter().map(|parameter| parameter.tensor.numel() as i64).sum()
 }
 
 /// A copy in main memory.

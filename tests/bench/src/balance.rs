@@ -11,8 +11,8 @@ use e2e::{Cluster, SLOW};
 use serde_json::Value;
 use std::path::Path;
 
-/// The part of a core that each may use: the third is slow. Together they leave half a core to everything else.
-const PARTS: [f64; 3] = [0.6, 0.6, 0.3];
+/// The part of a core that each may use: the third is slow. Together they leave a tenth of a core to everything else.
+const PARTS: [f64; 3] = [0.76, 0.76, 0.38];
 const SLOTS: usize = 20;
 const MICRO_BATCH: usize = 4;
 const SEQUENCE_LENGTH: usize = 128;
