@@ -237,6 +237,20 @@ impl RunConfig {
             rule((0.0..=1.0).contains(&value), key, format!("{value} is outside 0 to 1"), "give a share");
         }
         rule(objective.mask_rate > 0.0, "objective.mask_rate", "is 0".into(), "0.15 is BERT's");
+        if let Some(rate) = objective.final_mask_rate {
+            rule(
+                rate > 0.0 && rate <= 1.0,
+                "objective.final_mask_rate",
+                format!("{rate} is not more than 0 and at most 1"),
+                "0.15 is BERT's; leave it out to stay at objective.mask_rate",
+            );
+            rule(
+                !supervised,
+                "objective.final_mask_rate",
+                "is for `mlm` and `mlm_nsp`: nothing else masks words".into(),
+                "leave it out",
+            );
+        }
         rule(
             objective.mask_token_share + objective.random_token_share <= 1.0 + 1e-9,
             "objective.random_token_share",

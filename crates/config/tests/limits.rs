@@ -72,6 +72,21 @@ fn numbers_of_the_model_are_positive_and_finite() {
 }
 
 #[test]
+fn the_mask_rate_ends_somewhere_and_where_words_are_masked() {
+    for rate in ["0.15", "1", "1.0"] {
+        assert_eq!(message(&[&format!("objective.final_mask_rate={rate}")]), "");
+    }
+    for rate in ["0.0", "-0.1", "1.5", "nan"] {
+        let text = message(&[&format!("objective.final_mask_rate={rate}")]);
+        assert!(text.contains("`objective.final_mask_rate`") && text.contains("is not more than 0"), "{rate}: {text}");
+    }
+    let classify = ["run.kind=finetune", "objective.kind=classify", "data.label_column=label"];
+    assert_eq!(message(&classify), "");
+    let text = message(&[&classify[..], &["objective.final_mask_rate=0.15"]].concat());
+    assert!(text.contains("`objective.final_mask_rate`: is for `mlm` and `mlm_nsp`"), "{text}");
+}
+
+#[test]
 fn a_label_stands_once() {
     let classify = |labels: &str| {
         message(&[

@@ -7,7 +7,7 @@ pub(crate) mod pairs;
 
 use crate::batch::{Batch, IGNORED, Labels};
 use crate::random::Stream;
-use masking::Masker;
+use masking::{Amount, Masker};
 
 /// What the samples of a unit are to predict.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +92,15 @@ impl Samples {
     }
 }
 
+/// What a batch is made like, beside of which samples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Form {
+    /// Tokens in a row at most.
+    pub(crate) row_length: usize,
+    /// How much of each row is predicted; nothing reads it where nothing is masked.
+    pub(crate) amount: Amount,
+}
+
 /// Makes micro-batches.
 #[derive(Clone, Debug)]
 pub(crate) struct Assembler {
@@ -104,11 +113,12 @@ pub(crate) struct Assembler {
 const LENGTH_MULTIPLE: usize = 8;
 
 impl Assembler {
-    /// A batch of `rows`, at least one: samples of units, all of one objective. `sequence_length`: the longest allowed.
-    pub(crate) fn batch(&self, rows: &[(&Samples, usize)], sequence_length: usize) -> Batch {
+    /// A batch of `rows`, at least one: samples of units, all of one objective.
+    pub(crate) fn batch(&self, rows: &[(&Samples, usize)], form: Form) -> Batch {
+        let Form { row_length, amount } = form;
         let longest = rows.iter().map(|(samples, row)| samples.range(*row).len()).max().unwrap_or(0);
-        assert!(longest <= sequence_length, "a sample of {longest} tokens in a sequence of {sequence_length}");
-        let length = longest.next_multiple_of(LENGTH_MULTIPLE).min(sequence_length);
+        assert!(longest <= row_length, "a sample of {longest} tokens in a row of {row_length}");
+        let length = longest.next_multiple_of(LENGTH_MULTIPLE).min(row_length);
         let total = rows.len() * length;
         let mut ids = vec![i64::from(self.pad); total];
         let mut mask = vec![false; total];
@@ -135,7 +145,7 @@ impl Assembler {
                 (Labels::Masked { positions, ids, next_sentence }, Targets::Masked { next_sentence: from }) => {
                     let mut stream = samples.mask_key.stream("mask", *row as u64);
                     let masker = self.masker.as_ref().expect("an objective of masked words has a masker");
-                    masker.apply(&mut tokens, &mut stream, &mut scratch);
+                    masker.apply(&mut tokens, amount, &mut stream, &mut scratch);
                     positions.extend(scratch.masked().map(|(at, _)| (offset + at) as i64));
                     ids.extend(scratch.masked().map(|(_, id)| i64::from(id)));
                     if let (Some(out), Some(from)) = (next_sentence, from) {

@@ -75,8 +75,8 @@ impl Stepper<'_> {
         self.context.host.phase(Phase::Data);
         let mut own = Vec::with_capacity(self.context.membership.slots.len());
         for &slot in &self.context.membership.slots {
-            let samples =
-                loader.next(slot).map_err(|error| TrainError::corpus(&error, format!("slot {slot}: {error}")))?;
+            let samples = loader.next(slot, step.next());
+            let samples = samples.map_err(|error| TrainError::corpus(&error, format!("slot {slot}: {error}")))?;
             self.context.host.moved();
             own.push((slot, samples));
         }

@@ -7,7 +7,7 @@ use corpus::{Columns, Corpus, CorpusFile, Dealt, FileSource, Loader, Tokenizer, 
 use serde_json::json;
 use std::process::ExitCode;
 use std::sync::Arc;
-use types::{Cursor, SlotId};
+use types::{Cursor, SlotId, Step};
 
 /// Units shown to people; JSON has them all.
 const SHOWN: usize = 20;
@@ -88,7 +88,7 @@ fn probe(corpus: &Arc<Corpus>, checked: &config::CheckedConfig) -> Result<Probe,
     let tokenizer = Arc::new(Tokenizer::open(&checked.tokenizer).map_err(corpus_problem)?);
     let mut loader = Loader::new(Arc::clone(corpus), tokenizer, checked);
     loader.assign(&[(SlotId(0), Cursor::default())]);
-    let step = loader.next(SlotId(0)).map_err(corpus_problem)?;
+    let step = loader.next(SlotId(0), Step(1)).map_err(corpus_problem)?;
     // A unit of empty rows comes as 0 of 0, and tells nothing of the others.
     let segment = step.segments.iter().find(|segment| segment.total > 0);
     let tokens: usize = step

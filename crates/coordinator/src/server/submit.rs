@@ -12,7 +12,7 @@ use corpus::Loader;
 use proto::{Failure, FailureKind};
 use std::sync::Arc;
 use store::Reader;
-use types::{Cursor, RunId, SlotId};
+use types::{Cursor, RunId, SlotId, Step};
 
 /// A run that may be queued.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ fn open(config: &CheckedConfig, inherited: Option<ModelShape>) -> Result<(Arc<Op
     corpus::check_vocabulary(&tokenizer, &shape).map_err(failure)?;
     let mut loader = Loader::new(Arc::clone(&corpus), Arc::clone(&tokenizer), config);
     loader.assign(&[(SlotId(0), Cursor::default())]);
-    loader.next(SlotId(0)).map_err(failure)?;
+    loader.next(SlotId(0), Step(1)).map_err(failure)?;
     drop(loader);
     Ok((Arc::new(Opened { corpus, tokenizer }), shape))
 }
