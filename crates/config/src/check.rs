@@ -316,6 +316,14 @@ impl RunConfig {
         {
             rule(value.is_finite() && value >= 0.0, key, format!("{value} is negative"), "0 turns it off");
         }
+        if let Some(decay) = optimizer.ema_decay {
+            rule(
+                decay > 0.0 && decay < 1.0,
+                "optimizer.ema_decay",
+                format!("{decay} is not between 0 and 1"),
+                "0.999 averages about the last thousand updates; leave it out for no average",
+            );
+        }
         rule(
             optimizer.kind != OptimizerKind::Muon || optimizer.muon_iterations > 0,
             "optimizer.muon_iterations",

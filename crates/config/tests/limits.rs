@@ -87,6 +87,15 @@ fn the_mask_rate_ends_somewhere_and_where_words_are_masked() {
 }
 
 #[test]
+fn an_average_forgets_some_of_the_past() {
+    assert_eq!(message(&["optimizer.ema_decay=0.999"]), "");
+    for decay in ["0", "0.0", "1.0", "-0.5", "nan"] {
+        let text = message(&[&format!("optimizer.ema_decay={decay}")]);
+        assert!(text.contains("`optimizer.ema_decay`") && text.contains("is not between 0 and 1"), "{decay}: {text}");
+    }
+}
+
+#[test]
 fn a_label_stands_once() {
     let classify = |labels: &str| {
         message(&[

@@ -7,6 +7,7 @@ mod cluster;
 mod data;
 mod folder_store;
 mod process;
+mod recipe;
 mod recovery;
 mod tuning;
 
