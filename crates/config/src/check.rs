@@ -156,6 +156,28 @@ impl RunConfig {
             ),
             "raise `batch.micro_batch` and lower `batch.accumulate` or `batch.slots`, or set reduce.mode = \"fast\"",
         );
+        for (key, other, breach) in [
+            ("batch.ramp_from", "batch.ramp_share", batch.ramp_from.is_some() && batch.ramp_share.is_none()),
+            ("batch.ramp_share", "batch.ramp_from", batch.ramp_share.is_some() && batch.ramp_from.is_none()),
+        ] {
+            rule(!breach, key, format!("needs `{other}`"), "give both, or neither for a batch of one size");
+        }
+        if let Some(from) = batch.ramp_from {
+            rule(
+                (1..batch.accumulate.max(1)).contains(&from),
+                "batch.ramp_from",
+                format!("{from} is not at least 1 and less than batch.accumulate = {}", batch.accumulate),
+                "the batch grows from the one to the other; raise `batch.accumulate`, and lower `batch.micro_batch`",
+            );
+        }
+        if let Some(share) = batch.ramp_share {
+            rule(
+                share > 0.0 && share <= 1.0,
+                "batch.ramp_share",
+                format!("{share} is not more than 0 and at most 1"),
+                "it is the share of run.steps in which the batch grows",
+            );
+        }
         rule(
             (8..=SEQUENCE_LENGTH_MAX).contains(&batch.sequence_length),
             "batch.sequence_length",

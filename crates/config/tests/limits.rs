@@ -96,6 +96,25 @@ fn an_average_forgets_some_of_the_past() {
 }
 
 #[test]
+fn a_batch_that_grows_says_from_what_and_how_long() {
+    let with = |more: &[&str]| message(&[&["batch.accumulate=4"], more].concat());
+    assert_eq!(with(&["batch.ramp_from=1", "batch.ramp_share=0.3"]), "");
+    assert_eq!(with(&["batch.ramp_from=3", "batch.ramp_share=1.0"]), "");
+    let text = with(&["batch.ramp_from=1"]);
+    assert!(text.contains("`batch.ramp_from`: needs `batch.ramp_share`"), "{text}");
+    let text = with(&["batch.ramp_share=0.3"]);
+    assert!(text.contains("`batch.ramp_share`: needs `batch.ramp_from`"), "{text}");
+    for from in ["0", "4", "5"] {
+        let text = with(&["batch.ramp_share=0.3", &format!("batch.ramp_from={from}")]);
+        assert!(text.contains(&format!("`batch.ramp_from`: {from} is not at least 1 and less than")), "{text}");
+    }
+    for share in ["0.0", "1.5", "-1.0", "nan"] {
+        let text = with(&["batch.ramp_from=1", &format!("batch.ramp_share={share}")]);
+        assert!(text.contains("`batch.ramp_share`") && text.contains("is not more than 0"), "{share}: {text}");
+    }
+}
+
+#[test]
 fn a_label_stands_once() {
     let classify = |labels: &str| {
         message(&[

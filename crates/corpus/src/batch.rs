@@ -44,7 +44,8 @@ pub const IGNORED: i64 = -100;
 /// What one slot computes in one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlotStep {
-    /// `batch.accumulate` micro-batches of `batch.micro_batch` samples.
+    /// As many micro-batches as the step has for each slot (`batch.accumulate`, or less while the batch grows), of
+    /// `batch.micro_batch` samples each.
     pub batches: Vec<Batch>,
     /// The samples used, in order. A unit that held no sample (null rows only) appears as `0..0` of 0, so that the
     /// ledger can account for every unit.

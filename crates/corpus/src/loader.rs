@@ -15,7 +15,7 @@ use types::{Cursor, Segment, SlotId, Step};
 
 /// Feeds the slots assigned to this worker. What a slot gets depends on (config, files, cursor, step) alone: never on the
 /// other slots, the worker, or what was asked before. Which samples lie at a cursor does not depend on the step; how many
-/// of their words are masked does.
+/// of them are taken, and how many of their words are masked, does.
 pub struct Loader {
     corpus: Arc<Corpus>,
     preparer: Arc<Preparer>,
@@ -103,7 +103,7 @@ impl Loader {
     }
 
     fn advance(&self, slot: SlotId, step: Step, state: &mut SlotState) -> Result<SlotStep, CorpusError> {
-        let wanted = self.batch.micro_batch * self.batch.accumulate;
+        let wanted = self.batch.micro_batch * self.batch.accumulate_at(step.0, self.steps);
         let mut rows: Vec<(Arc<Samples>, usize)> = Vec::with_capacity(wanted);
         let mut segments = Vec::new();
         let mut empty_units = 0;

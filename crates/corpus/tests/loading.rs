@@ -136,6 +136,34 @@ fn epochs_bring_other_masks_and_another_order() {
     assert_ne!(restored(&loader.next(SlotId(0), FIRST).unwrap().batches[0]), restored(&first.batches[0]));
 }
 
+#[test]
+fn a_batch_that_grows_takes_more_samples_from_where_the_slot_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = corpus_file(folder.path(), 100);
+    let settings = format!("{MLM} run.steps=12 batch.accumulate=3 batch.ramp_from=1 batch.ramp_share=0.5");
+    let (mut grows, _, _) = loader(&settings, &path);
+    let (mut flat, _, _) = loader(MLM, &path);
+    let (mut samples, mut expected) = (Vec::new(), Vec::new());
+    let mut cursor = Cursor::default();
+    for loader in [&mut grows, &mut flat] {
+        loader.assign(&[(SlotId(0), cursor)]);
+    }
+    for step in 1..=12 {
+        let taken = grows.next(SlotId(0), Step(step)).unwrap();
+        // 1 1 1 2 2 2 3 …
+        assert_eq!(taken.batches.len() as u64, ((step - 1) / 3 + 1).min(3), "step {step}");
+        samples.extend(taken.batches.iter().flat_map(restored));
+        // Whoever takes over goes on at the same place.
+        grows.assign(&[(SlotId(0), taken.cursor)]);
+        cursor = taken.cursor;
+    }
+    while expected.len() < samples.len() {
+        expected.extend(flat.next(SlotId(0), FIRST).unwrap().batches.iter().flat_map(restored));
+    }
+    assert_eq!(samples[..], expected[..samples.len()], "the same samples in the same order");
+    assert!(cursor.turn > 0);
+}
+
 /// How many words of each batch are to be predicted.
 fn predicted(batches: &[Batch]) -> Vec<usize> {
     let count = |batch: &Batch| match &batch.labels {
