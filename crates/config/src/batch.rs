@@ -24,6 +24,14 @@ pub struct BatchConfig {
     pub ramp_share: Option<f64>,
     /// Tokens in one sample at most, special tokens included.
     pub sequence_length: usize,
+    /// `mlm`: in the first `short_share` of the steps each block is cut into rows of so many tokens, special tokens
+    /// included; it divides `sequence_length`. For that a block holds the text of its rows and no more, which is 2 tokens
+    /// less for each row but one. Held-out blocks are never cut, and full. Default: nothing is cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_length: Option<usize>,
+    /// With `short_length`: the share of `run.steps` in which rows are short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_share: Option<f64>,
 }
 
 impl BatchConfig {
@@ -65,6 +73,28 @@ impl BatchConfig {
         u64::try_from(samples).unwrap_or(u64::MAX)
     }
 
+    /// Tokens in one training sample at most, special tokens included. One that is cut holds the text of its rows, so
+    /// that nothing is left over: each row has a first and a last token of its own.
+    pub fn sample_length(&self) -> usize {
+        self.short_length.map_or(self.sequence_length, |short| self.sequence_length / short * (short - 2) + 2)
+    }
+
+    /// How many rows a full sample makes in the step that makes `step` done (1-based) of `total`.
+    pub fn rows_at(&self, step: u64, total: u64) -> usize {
+        match (self.short_length, self.short_share) {
+            (Some(short), Some(share)) if step.max(1) - 1 < steps_of(share, total) => self.sequence_length / short,
+            _ => 1,
+        }
+    }
+
+    /// Tokens in one row at most in that step.
+    pub fn row_length_at(&self, step: u64, total: u64) -> usize {
+        match self.rows_at(step, total) {
+            1 => self.sample_length(),
+            rows => self.sequence_length / rows,
+        }
+    }
+
     fn ramp(&self, total: u64) -> Option<Ramp> {
         let (from, share) = (self.ramp_from?, self.ramp_share?);
         Some(Ramp { from, grows: self.accumulate.saturating_sub(from), steps: steps_of(share, total) })
@@ -101,7 +131,22 @@ mod tests {
             ramp_from: ramp.map(|(from, _)| from),
             ramp_share: ramp.map(|(_, share)| share),
             sequence_length: 128,
+            short_length: None,
+            short_share: None,
         }
+    }
+
+    #[test]
+    fn rows_are_short_first_and_hold_the_same_text() {
+        let short =
+            BatchConfig { sequence_length: 512, short_length: Some(128), short_share: Some(0.9), ..batch(1, None) };
+        assert_eq!((short.rows_at(1, 100), short.row_length_at(1, 100)), (4, 128));
+        assert_eq!((short.rows_at(90, 100), short.row_length_at(90, 100)), (4, 128));
+        assert_eq!((short.rows_at(91, 100), short.row_length_at(91, 100)), (1, 506));
+        // Without the first and the last token of each.
+        assert_eq!(short.sample_length() - 2, 4 * (128 - 2));
+        let whole = batch(1, None);
+        assert_eq!((whole.rows_at(1, 100), whole.row_length_at(1, 100), whole.sample_length()), (1, 128, 128));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::ops::Deref;
 pub const EXACT_CONTRIBUTIONS_MAX: u64 = 4096;
 /// Samples that one slot holds in memory for one step.
 const SLOT_SAMPLES_MAX: usize = 1 << 16;
+/// Room for a pair of texts and its special tokens.
+const SEQUENCE_LENGTH_MIN: usize = 8;
 /// Longer than any BERT; a unit's blocks are made in memory.
 const SEQUENCE_LENGTH_MAX: usize = 1 << 16;
 /// With less, a step that takes a little longer than the others would look like a hanging worker.
@@ -159,8 +161,10 @@ impl RunConfig {
         for (key, other, breach) in [
             ("batch.ramp_from", "batch.ramp_share", batch.ramp_from.is_some() && batch.ramp_share.is_none()),
             ("batch.ramp_share", "batch.ramp_from", batch.ramp_share.is_some() && batch.ramp_from.is_none()),
+            ("batch.short_length", "batch.short_share", batch.short_length.is_some() && batch.short_share.is_none()),
+            ("batch.short_share", "batch.short_length", batch.short_share.is_some() && batch.short_length.is_none()),
         ] {
-            rule(!breach, key, format!("needs `{other}`"), "give both, or neither for a batch of one size");
+            rule(!breach, key, format!("needs `{other}`"), "give both, or neither");
         }
         if let Some(from) = batch.ramp_from {
             rule(
@@ -178,10 +182,37 @@ impl RunConfig {
                 "it is the share of run.steps in which the batch grows",
             );
         }
+        if let Some(short) = batch.short_length {
+            rule(
+                self.objective.kind == ObjectiveKind::Mlm,
+                "batch.short_length",
+                "is for objective.kind = \"mlm\": only packed blocks can be cut".into(),
+                "leave it out",
+            );
+            rule(
+                (SEQUENCE_LENGTH_MIN..batch.sequence_length).contains(&short)
+                    && batch.sequence_length.is_multiple_of(short),
+                "batch.short_length",
+                format!(
+                    "{short} does not cut batch.sequence_length = {} into equal rows of {SEQUENCE_LENGTH_MIN} tokens or \
+                     more",
+                    batch.sequence_length
+                ),
+                "128 goes with a sequence_length of 512, for example",
+            );
+        }
+        if let Some(share) = batch.short_share {
+            rule(
+                share > 0.0 && share < 1.0,
+                "batch.short_share",
+                format!("{share} is not between 0 and 1"),
+                "it is the share of run.steps in which rows are short; 0.9 is BERT's",
+            );
+        }
         rule(
-            (8..=SEQUENCE_LENGTH_MAX).contains(&batch.sequence_length),
+            (SEQUENCE_LENGTH_MIN..=SEQUENCE_LENGTH_MAX).contains(&batch.sequence_length),
             "batch.sequence_length",
-            format!("{} is outside 8 to {SEQUENCE_LENGTH_MAX}", batch.sequence_length),
+            format!("{} is outside {SEQUENCE_LENGTH_MIN} to {SEQUENCE_LENGTH_MAX}", batch.sequence_length),
             "128 is usual",
         );
     }

@@ -60,7 +60,8 @@ pub struct ObjectiveConfig {
     pub whole_word: bool,
     /// `mlm_nsp`: share of pairs that are made shorter than the sequence.
     pub short_sequence_probability: f64,
-    /// Positions to predict in one sequence at most. Default: ceil(rate × sequence length), at the rate of the step.
+    /// Positions to predict in one sequence at most, all short rows of it (`batch.short_length`) together. Default:
+    /// ceil(rate × length) of each row, at the rate of the step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_predictions: Option<usize>,
     /// `classify`, `tag`: the labels in order. Empty: the sorted set of labels found in the training data.
@@ -105,9 +106,10 @@ impl ObjectiveConfig {
         self.final_mask_rate.unwrap_or(self.mask_rate)
     }
 
-    /// Positions to predict at most in a sequence of `length` tokens that is masked at `rate`.
-    pub fn predictions_max(&self, rate: f64, length: usize) -> usize {
-        self.max_predictions.unwrap_or((rate * length as f64).ceil() as usize).max(1)
+    /// Positions to predict at most in a row of `length` tokens, one of the `rows` of a sequence, masked at `rate`.
+    pub fn predictions_max(&self, rate: f64, length: usize, rows: usize) -> usize {
+        let told = self.max_predictions.map(|most| most.div_ceil(rows.max(1)));
+        told.unwrap_or((rate * length as f64).ceil() as usize).max(1)
     }
 }
 
@@ -131,8 +133,8 @@ mod tests {
     #[test]
     fn as_many_positions_are_predicted_as_the_rate_asks_for() {
         let objective = ObjectiveConfig::default();
-        assert_eq!((objective.predictions_max(0.15, 128), objective.predictions_max(0.3, 128)), (20, 39));
+        assert_eq!((objective.predictions_max(0.15, 128, 1), objective.predictions_max(0.3, 128, 4)), (20, 39));
         let told = ObjectiveConfig { max_predictions: Some(7), ..ObjectiveConfig::default() };
-        assert_eq!((told.predictions_max(0.15, 128), told.predictions_max(0.3, 128)), (7, 7));
+        assert_eq!((told.predictions_max(0.15, 128, 1), told.predictions_max(0.3, 128, 4)), (7, 2));
     }
 }

@@ -115,6 +115,28 @@ fn a_batch_that_grows_says_from_what_and_how_long() {
 }
 
 #[test]
+fn short_rows_are_equal_parts_of_a_block() {
+    let with = |more: &[&str]| message(&[&["batch.sequence_length=64"], more].concat());
+    for short in ["8", "16", "32"] {
+        assert_eq!(with(&[&format!("batch.short_length={short}"), "batch.short_share=0.9"]), "");
+    }
+    for short in ["0", "4", "24", "63", "64", "128"] {
+        let text = with(&[&format!("batch.short_length={short}"), "batch.short_share=0.9"]);
+        let told = format!("`batch.short_length`: {short} does not cut batch.sequence_length = 64 into equal rows");
+        assert!(text.contains(&told), "{text}");
+    }
+    for share in ["0.0", "1.0", "-1.0", "nan"] {
+        let text = with(&["batch.short_length=32", &format!("batch.short_share={share}")]);
+        assert!(text.contains("`batch.short_share`") && text.contains("is not between 0 and 1"), "{share}: {text}");
+    }
+    assert!(with(&["batch.short_length=32"]).contains("`batch.short_length`: needs `batch.short_share`"));
+    assert!(with(&["batch.short_share=0.9"]).contains("`batch.short_share`: needs `batch.short_length`"));
+    let pairs = ["model.architecture=bert", "objective.kind=mlm_nsp", "batch.short_length=32", "batch.short_share=0.9"];
+    let text = with(&pairs);
+    assert!(text.contains("`batch.short_length`: is for objective.kind = \"mlm\""), "{text}");
+}
+
+#[test]
 fn a_label_stands_once() {
     let classify = |labels: &str| {
         message(&[

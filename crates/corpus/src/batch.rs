@@ -3,10 +3,10 @@
 use types::{Cursor, Segment};
 
 /// One micro-batch of `samples` rows of `sequence_length` tokens, row after row. `sequence_length` is that of the
-/// longest sample, rounded up to a multiple of 8 and cut at `batch.sequence_length`.
+/// longest row, rounded up to a multiple of 8, and that of a full row at most.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// Rows.
+    /// Rows: one for each sample, or the short rows that samples were cut into (`batch.short_length`).
     pub samples: usize,
     /// Tokens in a row, padding included.
     pub sequence_length: usize,

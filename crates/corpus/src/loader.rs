@@ -15,7 +15,7 @@ use types::{Cursor, Segment, SlotId, Step};
 
 /// Feeds the slots assigned to this worker. What a slot gets depends on (config, files, cursor, step) alone: never on the
 /// other slots, the worker, or what was asked before. Which samples lie at a cursor does not depend on the step; how many
-/// of them are taken, and how many of their words are masked, does.
+/// of them are taken, how long the rows are that they are cut into, and how many of their words are masked, does.
 pub struct Loader {
     corpus: Arc<Corpus>,
     preparer: Arc<Preparer>,
@@ -139,13 +139,15 @@ impl Loader {
                 return Err(self.nothing());
             }
         }
-        let form = self.form(self.objective.mask_rate_at(step.0, self.steps));
+        let rate = self.objective.mask_rate_at(step.0, self.steps);
+        let row_length = self.batch.row_length_at(step.0, self.steps);
+        let form = self.form(rate, row_length, self.batch.rows_at(step.0, self.steps));
         Ok(SlotStep { batches: self.batches(&rows, form), segments, cursor: state.cursor })
     }
 
-    fn form(&self, rate: f64) -> Form {
-        let row_length = self.batch.sequence_length;
-        Form { row_length, amount: Amount { rate, most: self.objective.predictions_max(rate, row_length) } }
+    /// Of samples of which each makes so many `rows`.
+    fn form(&self, rate: f64, row_length: usize, rows: usize) -> Form {
+        Form { row_length, amount: Amount { rate, most: self.objective.predictions_max(rate, row_length, rows) } }
     }
 
     fn batches(&self, rows: &[(Arc<Samples>, usize)], form: Form) -> Vec<Batch> {
@@ -187,7 +189,7 @@ impl Loader {
             let taken = unit.count().min(wanted - rows.len());
             rows.extend((0..taken).map(|row| (unit.clone(), row)));
         }
-        Ok(self.batches(&rows, self.form(self.objective.mask_rate_held_out())))
+        Ok(self.batches(&rows, self.form(self.objective.mask_rate_held_out(), self.batch.sequence_length, 1)))
     }
 
     /// What was left out or cut so far.

@@ -164,6 +164,75 @@ fn a_batch_that_grows_takes_more_samples_from_where_the_slot_stands() {
     assert!(cursor.turn > 0);
 }
 
+/// The text of all rows, one after the other: each begins with `[CLS]` and ends with `[SEP]`, and padding follows.
+fn text_of(batches: &[Batch], tokenizer: &Tokenizer) -> Vec<i64> {
+    let mut text = Vec::new();
+    for batch in batches {
+        let ids = restored(batch);
+        for (row, ids) in ids.chunks(batch.sequence_length).enumerate() {
+            let mask = batch.mask.as_ref().map(|mask| &mask[row * batch.sequence_length..][..batch.sequence_length]);
+            let length = mask.map_or(ids.len(), |mask| mask.iter().take_while(|real| **real).count());
+            assert!(mask.is_none_or(|mask| mask[length..].iter().all(|real| !real)));
+            let (special, last) = (tokenizer.special(), length - 1);
+            assert_eq!((ids[0], ids[last]), (i64::from(special.classify), i64::from(special.separator)));
+            text.extend(&ids[1..last]);
+        }
+    }
+    text
+}
+
+#[test]
+fn short_rows_hold_the_text_of_the_blocks_that_they_are_cut_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = corpus_file(folder.path(), 100);
+    let settings = format!("{MLM} run.steps=10 batch.short_length=8 batch.short_share=0.5");
+    let (mut loader, _, tokenizer) = loader(&settings, &path);
+    let mut at = |step| {
+        loader.assign(&[(SlotId(1), Cursor { turn: 1, sample: 2 })]);
+        loader.next(SlotId(1), Step(step)).unwrap()
+    };
+    let (short, long) = (at(5), at(6));
+    assert_eq!((&short.segments, short.cursor), (&long.segments, long.cursor), "a block is a sample, cut or not");
+    assert_eq!(short.segments.iter().map(|segment| segment.end - segment.start).sum::<u64>(), 4);
+    for (short, long) in short.batches.iter().zip(&long.batches) {
+        assert_eq!((short.samples, short.sequence_length, short.mask.is_none()), (8, 8, true));
+        // Four times six tokens of text, and two special ones.
+        assert_eq!((long.samples, long.sequence_length, long.mask.is_none()), (2, 26, true));
+    }
+    assert_eq!(text_of(&short.batches, &tokenizer), text_of(&long.batches, &tokenizer));
+    // round(8 × 0.15) of each of eight rows, round(26 × 0.15) of each of two.
+    assert_eq!((predicted(&short.batches), predicted(&long.batches)), (vec![8, 8], vec![8, 8]));
+    let Labels::Masked { positions, .. } = &short.batches[0].labels else { panic!("no masks") };
+    let places: Vec<i64> = positions.iter().map(|at| at % 8).collect();
+    assert!(places.windows(2).any(|two| two[0] != two[1]), "each row is masked by itself: {places:?}");
+    assert_eq!(at(5), short);
+    // What is held out is neither cut nor made of less text.
+    let (plain, _, _) = self::loader(MLM, &path);
+    assert_eq!(loader.eval_batches(20).unwrap(), plain.eval_batches(20).unwrap());
+}
+
+#[test]
+fn a_unit_shorter_than_a_block_makes_fewer_short_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = corpus_file(folder.path(), 100);
+    let settings = MLM.replace("sequence_length=32", "sequence_length=128").replace("unit_rows=10", "unit_rows=1");
+    let settings = format!("{settings} run.steps=2 batch.short_length=16 batch.short_share=0.5");
+    let (mut loader, _, tokenizer) = loader(&settings, &path);
+    let mut padded = false;
+    for turn in 0..10 {
+        let mut at = |step| {
+            loader.assign(&[(SlotId(0), Cursor { turn, sample: 0 })]);
+            loader.next(SlotId(0), Step(step)).unwrap()
+        };
+        let (short, long) = (at(1), at(2));
+        assert_eq!((&short.segments, short.cursor), (&long.segments, long.cursor));
+        assert_eq!(text_of(&short.batches, &tokenizer), text_of(&long.batches, &tokenizer));
+        assert!(short.batches.iter().all(|batch| batch.samples < 16 && batch.sequence_length <= 16));
+        padded |= short.batches.iter().any(|batch| batch.mask.is_some());
+    }
+    assert!(padded, "the last row of a block is seldom full");
+}
+
 /// How many words of each batch are to be predicted.
 fn predicted(batches: &[Batch]) -> Vec<usize> {
     let count = |batch: &Batch| match &batch.labels {

@@ -19,6 +19,8 @@ fn batch() -> BatchConfig {
         ramp_from: None,
         ramp_share: None,
         sequence_length: 16,
+        short_length: None,
+        short_share: None,
     }
 }
 
