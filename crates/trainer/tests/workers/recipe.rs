@@ -69,3 +69,60 @@ fn an_average_is_given_to_joiners_and_read_from_checkpoints() {
     let Verdict::Fatal(reason) = other.verdict(0) else { panic!("it went on") };
     assert!(reason.contains("it holds an average of the weights: set optimizer.ema_decay"), "{reason}");
 }
+
+/// What a run may have that moves from step to step, each as what stands in [`pretraining`] and what stands there then.
+const MOVING: [(&str, &str); 5] = [
+    ("kind = \"mlm\"", "kind = \"mlm\"\nmask_rate = 0.3\nfinal_mask_rate = 0.15"),
+    ("accumulate = 2", "accumulate = 3\nramp_from = 1\nramp_share = 0.5"),
+    ("sequence_length = 32", "sequence_length = 32\nshort_length = 16\nshort_share = 0.6"),
+    ("[schedule]", "[schedule]\nwarmup = 0.1\nhold = 0.6\ndecay = \"sqrt\""),
+    ("[optimizer]", AVERAGED),
+];
+
+/// A run with all of them but for some.
+fn moving(but: &[usize]) -> String {
+    let mut config = pretraining("[schedule]\n[optimizer]").replace("mlm_nsp", "mlm");
+    for (number, (plain, moves)) in MOVING.into_iter().enumerate() {
+        assert_eq!(config.matches(plain).count(), 1, "{plain}");
+        if !but.contains(&number) {
+            config = config.replace(plain, moves);
+        }
+    }
+    config
+}
+
+#[test]
+fn what_moves_from_step_to_step_moves_alike_for_any_number_of_workers() {
+    let config = moving(&[]);
+    let (expected, alone) = undisturbed(&config, 1);
+    let (digest, pair) = undisturbed(&config, 2);
+    assert_eq!(digest, expected);
+    assert_eq!(alone.timeless(), pair.timeless(), "every number of every step is the same");
+    let log = alone.log(0);
+    let used = |step: usize| log[step - 1].segments.iter().map(|segment| segment.end - segment.start).sum::<u64>();
+    // Six slots, two samples in a micro-batch: one, two and three of them.
+    assert_eq!([1, 8, 9, 15, 16, 30].map(used), [12, 12, 24, 24, 36, 36]);
+
+    // In the middle of everything; and where rows have just become long.
+    for at in [11, 18] {
+        let mut first = Cluster::new(&config, 2);
+        first.assign(&[0, 1], &Plan { pause_after: Some(at), ..Plan::default() });
+        assert_eq!([first.verdict(0), first.verdict(1)], [Verdict::Paused(at), Verdict::Paused(at)]);
+        let checkpoint = first.checkpoint(at);
+        first.assign(&[1], &Plan::default());
+        assert_eq!(first.digest(&[1]), expected, "one of two goes on after step {at}");
+        let mut second = Cluster::new(&config, 3);
+        second.assign(&[0, 1, 2], &Plan { attempt: 1, restore: Some(checkpoint), ..Plan::default() });
+        assert_eq!(second.digest(&[0, 1, 2]), expected, "three go on from the checkpoint of step {at}");
+    }
+}
+
+#[test]
+fn each_thing_that_moves_makes_a_difference() {
+    let short = |but: &[usize]| undisturbed(&moving(but).replace("steps = 30", "steps = 10"), 1).0;
+    let mut digests = vec![short(&[])];
+    digests.extend((0..MOVING.len()).map(|left_out| short(&[left_out])));
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len(), 1 + MOVING.len());
+}
