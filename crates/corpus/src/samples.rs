@@ -127,7 +127,8 @@ pub(crate) struct Assembler {
 const LENGTH_MULTIPLE: usize = 8;
 
 impl Assembler {
-    /// A batch of `chosen`, at least one: samples of units, all of one objective. Packed blocks may be longer than a row.
+    /// A batch of `chosen`, at least one: samples of units, all of one objective. Only packed blocks may be longer than a
+    /// row: they are cut.
     pub(crate) fn batch(&self, chosen: &[(&Samples, usize)], form: Form) -> Batch {
         let Form { row_length, amount } = form;
         let (mut count, mut longest) = (0, 0);
@@ -163,7 +164,8 @@ impl Assembler {
         for (samples, sample) in chosen.iter().map(|(samples, sample)| (*samples, *sample)) {
             let range = samples.range(sample);
             // One stream for all rows of a sample.
-            let mut masking = self.masker.as_ref().map(|masker| (masker, samples.mask_key.stream("mask", sample as u64)));
+            let stream = || samples.mask_key.stream("mask", sample as u64);
+            let mut masking = self.masker.as_ref().map(|masker| (masker, stream()));
             for inner in samples.rows(sample, row_length) {
                 tokens.clear();
                 tokens.push(samples.tokens[range.start]);

@@ -218,7 +218,7 @@ impl Recipe<'_> {
             let (holds, fix) = if header.averaged {
                 ("an average of the weights", "set optimizer.ema_decay as it was")
             } else {
-                ("no average of the weights", "leave out optimizer.ema_decay, or start a new run from it with init.from")
+                ("no average of the weights", "leave out optimizer.ema_decay, or start another run with init.from")
             };
             return refuse(format!("it holds {holds}: {fix}"));
         }
