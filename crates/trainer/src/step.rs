@@ -89,7 +89,8 @@ impl Stepper<'_> {
             ReduceMode::Exact => exact(&self.context, state, &own, agreement.targets).map_err(failed)?,
             ReduceMode::Fast => {
                 if self.fast.is_none() {
-                    self.fast = Some(FastReduction::new(self.context.config, state, self.context.group).map_err(failed)?);
+                    self.fast =
+                        Some(FastReduction::new(self.context.config, state, self.context.group).map_err(failed)?);
                 }
                 let fast = self.fast.as_mut().expect("made just above");
                 fast.compute(&self.context, state, &own, agreement.targets).map_err(failed)?

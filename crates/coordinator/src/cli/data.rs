@@ -150,7 +150,8 @@ fn plan(arguments: PlanArguments) -> Result<ExitCode, Problem> {
         return Ok(ExitCode::SUCCESS);
     }
     let first = batch.samples_until(1, steps);
-    let grows = if first < per_step { format!("{first} samples in the first step, growing to ") } else { String::new() };
+    let grows =
+        if first < per_step { format!("{first} samples in the first step, growing to ") } else { String::new() };
     output::line(&format!(
         "{} files, {} rows in {} units for training, {} units held out, {} slots\n\
          about {samples} samples and {tokens} tokens an epoch (estimated from one unit)\n\

@@ -25,7 +25,7 @@ fn batch() -> BatchConfig {
 }
 
 /// Of such a run.
-fn ledger() -> Ledger {
+fn fresh() -> Ledger {
     Ledger::new(plan(), batch(), STEPS)
 }
 
@@ -73,7 +73,7 @@ fn steps_of(
 }
 
 fn check(steps: &[(Step, Vec<Segment>, Digest)]) -> Report {
-    let mut ledger = ledger();
+    let mut ledger = fresh();
     for (step, segments, digest) in steps {
         ledger.add(*step, segments, *digest);
     }
@@ -96,7 +96,7 @@ fn a_faithful_run_is_proved() {
     assert!(report.ok, "{:?}", report.problems);
     assert_eq!((report.samples, report.duplicates, report.missing, report.steps), (120, 0, 0, 20));
     assert!(report.epochs >= 5, "{report:?}");
-    let nothing = ledger().finish(Step(0), None);
+    let nothing = fresh().finish(Step(0), None);
     assert!(nothing.ok && nothing.steps == 0);
 }
 
@@ -175,13 +175,13 @@ fn a_lost_commit_is_found() {
 #[test]
 fn a_run_that_says_more_than_its_commits_is_found() {
     let steps = steps(&plan(), 8);
-    let mut ledger = ledger();
+    let mut ledger = fresh();
     for (step, segments, digest) in &steps[..7] {
         ledger.add(*step, segments, *digest);
     }
     assert!(!ledger.finish(Step(8), Some(steps[7].2)).ok);
     // Right after a rewind the run has no chain of its own, but it has a step.
-    let mut ledger = ledger();
+    let mut ledger = fresh();
     for (step, segments, digest) in &steps[..7] {
         ledger.add(*step, segments, *digest);
     }
@@ -222,7 +222,7 @@ fn shortened(count: u64) -> Vec<(Step, Vec<Segment>, Digest)> {
 fn a_unit_reported_shorter_than_it_is_is_found() {
     let steps = shortened(8);
     assert!(check(&steps).ok, "the segments alone do not tell it");
-    let mut ledger = ledger();
+    let mut ledger = fresh();
     for (epoch, unit) in ledger.unmade(steps.iter().flat_map(|(_, segments, _)| segments)) {
         ledger.made(Dealt { epoch, unit }, (unit as u64 * 3 + epoch) % 7);
     }
@@ -237,7 +237,7 @@ fn a_unit_reported_shorter_than_it_is_is_found() {
 #[test]
 fn a_faithful_run_is_proved_from_the_units_themselves() {
     let steps = steps(&plan(), 20);
-    let mut ledger = ledger();
+    let mut ledger = fresh();
     for (step, segments, digest) in &steps {
         // As page after page does it.
         for (epoch, unit) in ledger.unmade(segments) {
