@@ -9,6 +9,8 @@ use std::ops::Deref;
 pub const EXACT_CONTRIBUTIONS_MAX: u64 = 4096;
 /// Samples that one slot holds in memory for one step.
 const SLOT_SAMPLES_MAX: usize = 1 << 16;
+/// Room for a pair of texts and its special tokens.
+const SEQUENCE_LENGTH_MIN: usize = 8;
 /// Longer than any BERT; a unit's blocks are made in memory.
 const SEQUENCE_LENGTH_MAX: usize = 1 << 16;
 /// With less, a step that takes a little longer than the others would look like a hanging worker.
@@ -156,10 +158,61 @@ impl RunConfig {
             ),
             "raise `batch.micro_batch` and lower `batch.accumulate` or `batch.slots`, or set reduce.mode = \"fast\"",
         );
+        for (key, other, breach) in [
+            ("batch.ramp_from", "batch.ramp_share", batch.ramp_from.is_some() && batch.ramp_share.is_none()),
+            ("batch.ramp_share", "batch.ramp_from", batch.ramp_share.is_some() && batch.ramp_from.is_none()),
+            ("batch.short_length", "batch.short_share", batch.short_length.is_some() && batch.short_share.is_none()),
+            ("batch.short_share", "batch.short_length", batch.short_share.is_some() && batch.short_length.is_none()),
+        ] {
+            rule(!breach, key, format!("needs `{other}`"), "give both, or neither");
+        }
+        if let Some(from) = batch.ramp_from {
+            rule(
+                (1..batch.accumulate.max(1)).contains(&from),
+                "batch.ramp_from",
+                format!("{from} is not at least 1 and less than batch.accumulate = {}", batch.accumulate),
+                "the batch grows from the one to the other; raise `batch.accumulate`, and lower `batch.micro_batch`",
+            );
+        }
+        if let Some(share) = batch.ramp_share {
+            rule(
+                share > 0.0 && share <= 1.0,
+                "batch.ramp_share",
+                format!("{share} is not more than 0 and at most 1"),
+                "it is the share of run.steps in which the batch grows",
+            );
+        }
+        if let Some(short) = batch.short_length {
+            rule(
+                self.objective.kind == ObjectiveKind::Mlm,
+                "batch.short_length",
+                "is for objective.kind = \"mlm\": only packed blocks can be cut".into(),
+                "leave it out",
+            );
+            rule(
+                (SEQUENCE_LENGTH_MIN..batch.sequence_length).contains(&short)
+                    && batch.sequence_length.is_multiple_of(short),
+                "batch.short_length",
+                format!(
+                    "{short} does not cut batch.sequence_length = {} into equal rows of {SEQUENCE_LENGTH_MIN} tokens or \
+                     more",
+                    batch.sequence_length
+                ),
+                "128 goes with a sequence_length of 512, for example",
+            );
+        }
+        if let Some(share) = batch.short_share {
+            rule(
+                share > 0.0 && share < 1.0,
+                "batch.short_share",
+                format!("{share} is not between 0 and 1"),
+                "it is the share of run.steps in which rows are short; 0.9 is BERT's",
+            );
+        }
         rule(
-            (8..=SEQUENCE_LENGTH_MAX).contains(&batch.sequence_length),
+            (SEQUENCE_LENGTH_MIN..=SEQUENCE_LENGTH_MAX).contains(&batch.sequence_length),
             "batch.sequence_length",
-            format!("{} is outside 8 to {SEQUENCE_LENGTH_MAX}", batch.sequence_length),
+            format!("{} is outside {SEQUENCE_LENGTH_MIN} to {SEQUENCE_LENGTH_MAX}", batch.sequence_length),
             "128 is usual",
         );
     }
@@ -237,6 +290,20 @@ impl RunConfig {
             rule((0.0..=1.0).contains(&value), key, format!("{value} is outside 0 to 1"), "give a share");
         }
         rule(objective.mask_rate > 0.0, "objective.mask_rate", "is 0".into(), "0.15 is BERT's");
+        if let Some(rate) = objective.final_mask_rate {
+            rule(
+                rate > 0.0 && rate <= 1.0,
+                "objective.final_mask_rate",
+                format!("{rate} is not more than 0 and at most 1"),
+                "0.15 is BERT's; leave it out to stay at objective.mask_rate",
+            );
+            rule(
+                !supervised,
+                "objective.final_mask_rate",
+                "is for `mlm` and `mlm_nsp`: nothing else masks words".into(),
+                "leave it out",
+            );
+        }
         rule(
             objective.mask_token_share + objective.random_token_share <= 1.0 + 1e-9,
             "objective.random_token_share",
@@ -301,6 +368,14 @@ impl RunConfig {
             [("optimizer.weight_decay", optimizer.weight_decay), ("optimizer.clip_norm", optimizer.clip_norm)]
         {
             rule(value.is_finite() && value >= 0.0, key, format!("{value} is negative"), "0 turns it off");
+        }
+        if let Some(decay) = optimizer.ema_decay {
+            rule(
+                decay > 0.0 && decay < 1.0,
+                "optimizer.ema_decay",
+                format!("{decay} is not between 0 and 1"),
+                "0.999 averages about the last thousand updates; leave it out for no average",
+            );
         }
         rule(
             optimizer.kind != OptimizerKind::Muon || optimizer.muon_iterations > 0,

@@ -48,6 +48,10 @@ pub struct ObjectiveConfig {
     pub kind: ObjectiveKind,
     /// Share of tokens to predict.
     pub mask_rate: f64,
+    /// `mlm_nsp`, `mlm`: the share at the last step, which moves there from `mask_rate` in a straight line, step by step.
+    /// Held-out samples are masked at this rate at all times, so that their losses can be compared. Default: `mask_rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_mask_rate: Option<f64>,
     /// Of those: share that becomes `[MASK]`.
     pub mask_token_share: f64,
     /// Of those: share that becomes a random id; the rest stays.
@@ -56,7 +60,8 @@ pub struct ObjectiveConfig {
     pub whole_word: bool,
     /// `mlm_nsp`: share of pairs that are made shorter than the sequence.
     pub short_sequence_probability: f64,
-    /// Positions to predict in one sequence at most. Default: ceil(mask_rate × sequence length).
+    /// Positions to predict in one sequence at most, all short rows of it (`batch.short_length`) together. Default:
+    /// ceil(rate × length) of each row, at the rate of the step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_predictions: Option<usize>,
     /// `classify`, `tag`: the labels in order. Empty: the sorted set of labels found in the training data.
@@ -73,6 +78,7 @@ impl Default for ObjectiveConfig {
         Self {
             kind: ObjectiveKind::MlmNsp,
             mask_rate: 0.15,
+            final_mask_rate: None,
             mask_token_share: 0.8,
             random_token_share: 0.1,
             whole_word: false,
@@ -82,5 +88,53 @@ impl Default for ObjectiveConfig {
             pooling: Pooling::Cls,
             tag_scheme: TagScheme::Plain,
         }
+    }
+}
+
+impl ObjectiveConfig {
+    /// The share of tokens to predict in the step that makes `step` done (1-based) of `total`.
+    pub fn mask_rate_at(&self, step: u64, total: u64) -> f64 {
+        let Some(last) = self.final_mask_rate else { return self.mask_rate };
+        let way = (step.max(1) - 1) as f64 / (total.max(2) - 1) as f64;
+        let way = way.min(1.0);
+        // Both ends are met exactly.
+        self.mask_rate * (1.0 - way) + last * way
+    }
+
+    /// The same for held-out samples, whatever the step.
+    pub fn mask_rate_held_out(&self) -> f64 {
+        self.final_mask_rate.unwrap_or(self.mask_rate)
+    }
+
+    /// Positions to predict at most in a row of `length` tokens, one of the `rows` of a sequence, masked at `rate`.
+    pub fn predictions_max(&self, rate: f64, length: usize, rows: usize) -> usize {
+        let told = self.max_predictions.map(|most| most.div_ceil(rows.max(1)));
+        told.unwrap_or((rate * length as f64).ceil() as usize).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_rate_goes_from_one_end_to_the_other() {
+        let falls = ObjectiveConfig { mask_rate: 0.3, final_mask_rate: Some(0.15), ..ObjectiveConfig::default() };
+        assert_eq!((falls.mask_rate_at(1, 1000), falls.mask_rate_at(1000, 1000)), (0.3, 0.15));
+        assert!((falls.mask_rate_at(501, 1001) - 0.225).abs() < 1e-12);
+        let rates: Vec<f64> = (1..=1000).map(|step| falls.mask_rate_at(step, 1000)).collect();
+        assert!(rates.windows(2).all(|pair| pair[1] < pair[0]));
+        assert_eq!((falls.mask_rate_at(1, 1), falls.mask_rate_at(2000, 1000)), (0.3, 0.15));
+        assert_eq!(falls.mask_rate_held_out(), 0.15);
+        let flat = ObjectiveConfig { mask_rate: 0.3, ..ObjectiveConfig::default() };
+        assert_eq!((flat.mask_rate_at(1, 10), flat.mask_rate_at(10, 10), flat.mask_rate_held_out()), (0.3, 0.3, 0.3));
+    }
+
+    #[test]
+    fn as_many_positions_are_predicted_as_the_rate_asks_for() {
+        let objective = ObjectiveConfig::default();
+        assert_eq!((objective.predictions_max(0.15, 128, 1), objective.predictions_max(0.3, 128, 4)), (20, 39));
+        let told = ObjectiveConfig { max_predictions: Some(7), ..ObjectiveConfig::default() };
+        assert_eq!((told.predictions_max(0.15, 128, 1), told.predictions_max(0.3, 128, 4)), (7, 2));
     }
 }

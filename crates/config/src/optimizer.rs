@@ -37,6 +37,11 @@ pub struct OptimizerConfig {
     pub bias_correction: bool,
     /// Global gradient norm above which gradients are scaled down; 0 turns it off.
     pub clip_norm: f64,
+    /// Average the weights: after the t-th update average ← d · average + (1 - d) · weights, with d = min(this,
+    /// (1 + t) / (10 + t)). 0.999 is usual. What is evaluated, what `model.safetensors` of a checkpoint holds, and so what
+    /// is exported and what other runs start from, is the average; the run itself goes on from the weights. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema_decay: Option<f64>,
     /// `muon`: peak learning rate of the hidden matrices.
     pub muon_learning_rate: f64,
     /// `muon`: momentum.
@@ -56,6 +61,7 @@ impl Default for OptimizerConfig {
             weight_decay: 0.01,
             bias_correction: true,
             clip_norm: 1.0,
+            ema_decay: None,
             muon_learning_rate: 0.02,
             muon_momentum: 0.95,
             muon_iterations: 5,

@@ -14,15 +14,19 @@ pub enum Decay {
     Cosine,
     /// (1 - x)^power.
     Polynomial,
+    /// 1 - √x: steep at first, flat at the end; the best way down after a long `hold` (Hägele et al. 2024, "Scaling Laws
+    /// and Compute-Optimal Training Beyond Fixed Training Durations").
+    Sqrt,
     /// None.
     Constant,
 }
 
-/// How the learning rate moves: up for `warmup`, flat until `hold`, then down to `final_ratio` of the peak.
+/// How the learning rate moves: up for `warmup`, flat until `hold`, then down to `final_ratio` of the peak. With a late
+/// `hold` it is WSD ("warm-up, stable, decay", Hu et al. 2024): `warmup = 0.02`, `hold = 0.8`, `decay = "sqrt"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
-    /// `linear`, `cosine`, `polynomial`, `constant`.
+    /// `linear`, `cosine`, `polynomial`, `sqrt`, `constant`.
     pub decay: Decay,
     /// Share of `run.steps` for the linear way up.
     pub warmup: f64,
@@ -59,6 +63,7 @@ impl ScheduleConfig {
             Decay::Linear => 1.0 - way,
             Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * way).cos()),
             Decay::Polynomial => (1.0 - way).powf(self.power),
+            Decay::Sqrt => 1.0 - way.sqrt(),
             Decay::Constant => 1.0,
         };
         self.final_ratio + (1.0 - self.final_ratio) * shape
@@ -80,8 +85,19 @@ mod tests {
     }
 
     #[test]
+    fn warm_up_stable_decay() {
+        let schedule =
+            ScheduleConfig { decay: Decay::Sqrt, warmup: 0.02, hold: Some(0.8), ..ScheduleConfig::default() };
+        let at = |step| schedule.factor(step, 1000);
+        assert_eq!((at(10), at(20), at(500), at(800), at(801)), (0.5, 1.0, 1.0, 1.0, 1.0));
+        // A quarter of the way down takes half of the height, and the end is reached slowly.
+        assert!((at(851) - 0.5).abs() < 1e-12);
+        assert!((at(963) - 0.1).abs() < 1e-12, "{}", at(963));
+    }
+
+    #[test]
     fn every_decay_ends_near_its_final_ratio_and_never_rises() {
-        for decay in [Decay::Linear, Decay::Cosine, Decay::Polynomial] {
+        for decay in [Decay::Linear, Decay::Cosine, Decay::Polynomial, Decay::Sqrt] {
             let schedule = ScheduleConfig { decay, power: 2.0, final_ratio: 0.1, ..ScheduleConfig::default() };
             let factors: Vec<f64> = (11..=1000).map(|step| schedule.factor(step, 1000)).collect();
             assert!(factors.windows(2).all(|pair| pair[1] <= pair[0]), "{decay:?}");

@@ -72,6 +72,71 @@ fn numbers_of_the_model_are_positive_and_finite() {
 }
 
 #[test]
+fn the_mask_rate_ends_somewhere_and_where_words_are_masked() {
+    for rate in ["0.15", "1", "1.0"] {
+        assert_eq!(message(&[&format!("objective.final_mask_rate={rate}")]), "");
+    }
+    for rate in ["0.0", "-0.1", "1.5", "nan"] {
+        let text = message(&[&format!("objective.final_mask_rate={rate}")]);
+        assert!(text.contains("`objective.final_mask_rate`") && text.contains("is not more than 0"), "{rate}: {text}");
+    }
+    let classify = ["run.kind=finetune", "objective.kind=classify", "data.label_column=label"];
+    assert_eq!(message(&classify), "");
+    let text = message(&[&classify[..], &["objective.final_mask_rate=0.15"]].concat());
+    assert!(text.contains("`objective.final_mask_rate`: is for `mlm` and `mlm_nsp`"), "{text}");
+}
+
+#[test]
+fn an_average_forgets_some_of_the_past() {
+    assert_eq!(message(&["optimizer.ema_decay=0.999"]), "");
+    for decay in ["0", "0.0", "1.0", "-0.5", "nan"] {
+        let text = message(&[&format!("optimizer.ema_decay={decay}")]);
+        assert!(text.contains("`optimizer.ema_decay`") && text.contains("is not between 0 and 1"), "{decay}: {text}");
+    }
+}
+
+#[test]
+fn a_batch_that_grows_says_from_what_and_how_long() {
+    let with = |more: &[&str]| message(&[&["batch.accumulate=4"], more].concat());
+    assert_eq!(with(&["batch.ramp_from=1", "batch.ramp_share=0.3"]), "");
+    assert_eq!(with(&["batch.ramp_from=3", "batch.ramp_share=1.0"]), "");
+    let text = with(&["batch.ramp_from=1"]);
+    assert!(text.contains("`batch.ramp_from`: needs `batch.ramp_share`"), "{text}");
+    let text = with(&["batch.ramp_share=0.3"]);
+    assert!(text.contains("`batch.ramp_share`: needs `batch.ramp_from`"), "{text}");
+    for from in ["0", "4", "5"] {
+        let text = with(&["batch.ramp_share=0.3", &format!("batch.ramp_from={from}")]);
+        assert!(text.contains(&format!("`batch.ramp_from`: {from} is not at least 1 and less than")), "{text}");
+    }
+    for share in ["0.0", "1.5", "-1.0", "nan"] {
+        let text = with(&["batch.ramp_from=1", &format!("batch.ramp_share={share}")]);
+        assert!(text.contains("`batch.ramp_share`") && text.contains("is not more than 0"), "{share}: {text}");
+    }
+}
+
+#[test]
+fn short_rows_are_equal_parts_of_a_block() {
+    let with = |more: &[&str]| message(&[&["batch.sequence_length=64"], more].concat());
+    for short in ["8", "16", "32"] {
+        assert_eq!(with(&[&format!("batch.short_length={short}"), "batch.short_share=0.9"]), "");
+    }
+    for short in ["0", "4", "24", "63", "64", "128"] {
+        let text = with(&[&format!("batch.short_length={short}"), "batch.short_share=0.9"]);
+        let told = format!("`batch.short_length`: {short} does not cut batch.sequence_length = 64 into equal rows");
+        assert!(text.contains(&told), "{text}");
+    }
+    for share in ["0.0", "1.0", "-1.0", "nan"] {
+        let text = with(&["batch.short_length=32", &format!("batch.short_share={share}")]);
+        assert!(text.contains("`batch.short_share`") && text.contains("is not between 0 and 1"), "{share}: {text}");
+    }
+    assert!(with(&["batch.short_length=32"]).contains("`batch.short_length`: needs `batch.short_share`"));
+    assert!(with(&["batch.short_share=0.9"]).contains("`batch.short_share`: needs `batch.short_length`"));
+    let pairs = ["model.architecture=bert", "objective.kind=mlm_nsp", "batch.short_length=32", "batch.short_share=0.9"];
+    let text = with(&pairs);
+    assert!(text.contains("`batch.short_length`: is for objective.kind = \"mlm\""), "{text}");
+}
+
+#[test]
 fn a_label_stands_once() {
     let classify = |labels: &str| {
         message(&[

@@ -6,7 +6,7 @@ use proto::v1;
 use proto::v1::coordinator_message::Kind as Directive;
 use proto::v1::worker_message::Kind as Report;
 use serde_json::Value;
-use support::{FakeTraining, FakeWorker, Server, progress, small_run};
+use support::{FakeTraining, FakeWorker, Server, config, progress, small_run, write_corpus};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_submission_to_completion() {
@@ -114,6 +114,34 @@ async fn from_submission_to_completion() {
     assert_eq!(code, 1);
     assert!(verified.contains("model.safetensors") && complaint.contains("altered"), "{verified}{complaint}");
     server.wait_until(&run, "the mark of it", |run| !run.checkpoints[0].verified).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_grows_is_proved_and_counted_step_by_step() {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let server = Server::start(&folder.path().join("data")).await;
+    let grows = "micro_batch = 2\naccumulate = 3\nramp_from = 1\nramp_share = 1.0";
+    let run = server.submit(&config(folder.path(), 6).replace("micro_batch = 2", grows)).await;
+    let mut worker = FakeWorker::join(&server, "alpha", None).await;
+    let mut training = FakeTraining::new(worker.assigned().await);
+    for step in 1..=6 {
+        worker.step(&mut training).await;
+        if step % 3 == 0 {
+            assert!(worker.checkpoint(&server, &training).await);
+        }
+    }
+    worker.finished(&training).await;
+    server.wait_until(&run, "completion", |run| run.status == "completed").await;
+    let (code, ledger, complaint) = server.command(&["ledger", "verify", &run, "--deep", "--json"]).await;
+    assert_eq!(code, 0, "{complaint}");
+    let ledger: Value = serde_json::from_str(&ledger).unwrap();
+    // Three steps of one micro-batch and three of two; two slots, two samples in each.
+    assert_eq!((&ledger["ok"], &ledger["samples"]), (&Value::Bool(true), &serde_json::json!(36)));
+    let (_, shown, _) = server.command(&["runs", "show", &run, "--json"]).await;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["coverage"]["samples"], ledger["samples"]);
     server.stop().await;
 }
 

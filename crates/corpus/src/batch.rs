@@ -3,10 +3,10 @@
 use types::{Cursor, Segment};
 
 /// One micro-batch of `samples` rows of `sequence_length` tokens, row after row. `sequence_length` is that of the
-/// longest sample, rounded up to a multiple of 8 and cut at `batch.sequence_length`.
+/// longest row, rounded up to a multiple of 8, and that of a full row at most.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// Rows.
+    /// Rows: one for each sample, or the short rows that samples were cut into (`batch.short_length`).
     pub samples: usize,
     /// Tokens in a row, padding included.
     pub sequence_length: usize,
@@ -44,7 +44,8 @@ pub const IGNORED: i64 = -100;
 /// What one slot computes in one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlotStep {
-    /// `batch.accumulate` micro-batches of `batch.micro_batch` samples.
+    /// As many micro-batches as the step has for each slot (`batch.accumulate`, or less while the batch grows), of
+    /// `batch.micro_batch` samples each.
     pub batches: Vec<Batch>,
     /// The samples used, in order. A unit that held no sample (null rows only) appears as `0..0` of 0, so that the
     /// ledger can account for every unit.

@@ -4,17 +4,18 @@ mod background;
 
 use crate::batch::{Batch, SlotStep};
 use crate::prepare::{Counts, Part, Preparer};
-use crate::samples::masking::Masker;
-use crate::samples::{Assembler, Samples};
+use crate::samples::masking::{Amount, Masker};
+use crate::samples::{Assembler, Form, Samples};
 use crate::{Corpus, CorpusError, ErrorKind, Tokenizer};
 use background::Background;
-use config::{CheckedConfig, ObjectiveKind};
+use config::{BatchConfig, CheckedConfig, ObjectiveConfig, ObjectiveKind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use types::{Cursor, Segment, SlotId};
+use types::{Cursor, Segment, SlotId, Step};
 
-/// Feeds the slots assigned to this worker. What a slot gets depends on (config, files, cursor) alone: never on the
-/// other slots, the worker, or what was asked before.
+/// Feeds the slots assigned to this worker. What a slot gets depends on (config, files, cursor, step) alone: never on the
+/// other slots, the worker, or what was asked before. Which samples lie at a cursor does not depend on the step; how many
+/// of them are taken, how long the rows are that they are cut into, and how many of their words are masked, does.
 pub struct Loader {
     corpus: Arc<Corpus>,
     preparer: Arc<Preparer>,
@@ -22,9 +23,10 @@ pub struct Loader {
     counts: Arc<Counts>,
     background: Background,
     slots: BTreeMap<SlotId, SlotState>,
-    micro_batch: usize,
-    accumulate: usize,
-    sequence_length: usize,
+    batch: BatchConfig,
+    objective: ObjectiveConfig,
+    /// Of the whole run.
+    steps: u64,
     prefetch: u64,
 }
 
@@ -41,7 +43,7 @@ impl Loader {
     pub fn new(corpus: Arc<Corpus>, tokenizer: Arc<Tokenizer>, config: &CheckedConfig) -> Self {
         let counts = Arc::new(Counts::default());
         let masked = matches!(config.objective.kind, ObjectiveKind::Mlm | ObjectiveKind::MlmNsp);
-        let masker = masked.then(|| Masker::new(&config.objective, config.batch.sequence_length, &tokenizer));
+        let masker = masked.then(|| Masker::new(&config.objective, &tokenizer));
         let assembler = Assembler { pad: tokenizer.special().pad, masker };
         let preparer = Arc::new(Preparer::new(corpus.clone(), tokenizer, config, counts.clone()));
         Self {
@@ -51,9 +53,9 @@ impl Loader {
             background: Background::start(preparer.clone(), 0),
             preparer,
             slots: BTreeMap::new(),
-            micro_batch: config.batch.micro_batch,
-            accumulate: config.batch.accumulate,
-            sequence_length: config.batch.sequence_length,
+            batch: config.batch.clone(),
+            objective: config.objective.clone(),
+            steps: config.run.steps,
             prefetch: config.data.prefetch_units as u64,
         }
     }
@@ -80,9 +82,9 @@ impl Loader {
         Part::Train { epoch: dealt.epoch, unit: dealt.unit }
     }
 
-    /// What `slot` computes in its next step. Waits for the background; an error ends the slot until the next
-    /// assignment.
-    pub fn next(&mut self, slot: SlotId) -> Result<SlotStep, CorpusError> {
+    /// What `slot` computes, from where it stands, in the run's step number `step`, counted from 1. Waits for the
+    /// background; an error ends the slot until the next assignment.
+    pub fn next(&mut self, slot: SlotId, step: Step) -> Result<SlotStep, CorpusError> {
         let Some(mut state) = self.slots.remove(&slot) else {
             return Err(CorpusError::new(
                 ErrorKind::Internal,
@@ -93,15 +95,15 @@ impl Loader {
         };
         let outcome = match &state.failed {
             Some(error) => Err(error.clone()),
-            None => self.advance(slot, &mut state),
+            None => self.advance(slot, step, &mut state),
         };
         state.failed = outcome.as_ref().err().cloned();
         self.slots.insert(slot, state);
         outcome
     }
 
-    fn advance(&self, slot: SlotId, state: &mut SlotState) -> Result<SlotStep, CorpusError> {
-        let wanted = self.micro_batch * self.accumulate;
+    fn advance(&self, slot: SlotId, step: Step, state: &mut SlotState) -> Result<SlotStep, CorpusError> {
+        let wanted = self.batch.micro_batch * self.batch.accumulate_at(step.0, self.steps);
         let mut rows: Vec<(Arc<Samples>, usize)> = Vec::with_capacity(wanted);
         let mut segments = Vec::new();
         let mut empty_units = 0;
@@ -137,13 +139,23 @@ impl Loader {
                 return Err(self.nothing());
             }
         }
-        let batches = rows.chunks(self.micro_batch).map(|rows| self.batch(rows)).collect();
-        Ok(SlotStep { batches, segments, cursor: state.cursor })
+        let rate = self.objective.mask_rate_at(step.0, self.steps);
+        let row_length = self.batch.row_length_at(step.0, self.steps);
+        let form = self.form(rate, row_length, self.batch.rows_at(step.0, self.steps));
+        Ok(SlotStep { batches: self.batches(&rows, form), segments, cursor: state.cursor })
     }
 
-    fn batch(&self, rows: &[(Arc<Samples>, usize)]) -> Batch {
-        let rows: Vec<(&Samples, usize)> = rows.iter().map(|(unit, row)| (unit.as_ref(), *row)).collect();
-        self.assembler.batch(&rows, self.sequence_length)
+    /// Of samples of which each makes so many `rows`.
+    fn form(&self, rate: f64, row_length: usize, rows: usize) -> Form {
+        Form { row_length, amount: Amount { rate, most: self.objective.predictions_max(rate, row_length, rows) } }
+    }
+
+    fn batches(&self, rows: &[(Arc<Samples>, usize)], form: Form) -> Vec<Batch> {
+        let batch = |rows: &[(Arc<Samples>, usize)]| {
+            let rows: Vec<(&Samples, usize)> = rows.iter().map(|(unit, row)| (unit.as_ref(), *row)).collect();
+            self.assembler.batch(&rows, form)
+        };
+        rows.chunks(self.batch.micro_batch).map(batch).collect()
     }
 
     fn misplaced(&self, slot: SlotId, cursor: Cursor, total: usize) -> CorpusError {
@@ -163,7 +175,7 @@ impl Loader {
     }
 
     /// Up to `samples` held-out samples in batches of `micro_batch`: the same ones, with the same masks, whenever and
-    /// wherever it is asked. Empty if nothing is held out.
+    /// wherever it is asked, at whatever step. Empty if nothing is held out.
     pub fn eval_batches(&self, samples: u64) -> Result<Vec<Batch>, CorpusError> {
         let mut encoder = self.preparer.encoder();
         let mut rows: Vec<(Arc<Samples>, usize)> = Vec::new();
@@ -177,7 +189,7 @@ impl Loader {
             let taken = unit.count().min(wanted - rows.len());
             rows.extend((0..taken).map(|row| (unit.clone(), row)));
         }
-        Ok(rows.chunks(self.micro_batch).map(|rows| self.batch(rows)).collect())
+        Ok(self.batches(&rows, self.form(self.objective.mask_rate_held_out(), self.batch.sequence_length, 1)))
     }
 
     /// What was left out or cut so far.

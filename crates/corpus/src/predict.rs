@@ -2,7 +2,8 @@
 
 use crate::batch::Batch;
 use crate::samples::labelled::LabelledBuilder;
-use crate::samples::{Assembler, MaskKey, Samples, Targets};
+use crate::samples::masking::Amount;
+use crate::samples::{Assembler, Form, MaskKey, Samples, Targets};
 use crate::{CorpusError, Tokenizer};
 
 /// A batch of texts, or of pairs with as many `second` texts, built as in training; its classes are all 0 and mean
@@ -52,5 +53,6 @@ pub fn word_batch(
 
 fn assemble(tokenizer: &Tokenizer, samples: &Samples, sequence_length: usize) -> Batch {
     let rows: Vec<(&Samples, usize)> = (0..samples.count()).map(|row| (samples, row)).collect();
-    Assembler { pad: tokenizer.special().pad, masker: None }.batch(&rows, sequence_length)
+    let form = Form { row_length: sequence_length, amount: Amount::default() };
+    Assembler { pad: tokenizer.special().pad, masker: None }.batch(&rows, form)
 }

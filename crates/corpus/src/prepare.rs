@@ -37,6 +37,8 @@ pub(crate) struct Preparer {
     tokenizer: Arc<Tokenizer>,
     objective: ObjectiveConfig,
     sequence_length: usize,
+    /// Of training blocks.
+    sample_length: usize,
     labels: HashMap<String, i64>,
     counts: Arc<Counts>,
 }
@@ -54,6 +56,7 @@ impl Preparer {
             tokenizer,
             objective: config.objective.clone(),
             sequence_length: config.batch.sequence_length,
+            sample_length: config.batch.sample_length(),
             labels,
             counts,
         }
@@ -162,7 +165,9 @@ impl Preparer {
             };
             pairs::build(&documents, &rule, &mut work.key.stream("pairs", 0), work.key)
         } else {
-            blocks::build(&documents, self.sequence_length, special, work.key)
+            // Held-out blocks are never cut into rows: they are as full as can be.
+            let length = if work.key.held_out { self.sequence_length } else { self.sample_length };
+            blocks::build(&documents, length, special, work.key)
         };
         // Samples that share a document are neighbours; a batch should not be all of one.
         let order = work.key.stream("samples", 0).permutation(samples.count());

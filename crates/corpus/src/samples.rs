@@ -7,7 +7,7 @@ pub(crate) mod pairs;
 
 use crate::batch::{Batch, IGNORED, Labels};
 use crate::random::Stream;
-use masking::Masker;
+use masking::{Amount, Masker};
 
 /// What the samples of a unit are to predict.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +63,20 @@ impl Samples {
         start..self.ends[sample]
     }
 
+    /// Where the rows of a sample are: each is the sample's first token, those of one of these ranges, and the sample's
+    /// last token. One row if it has at most `row_length` tokens so; else as many full ones as there are, and the rest.
+    fn rows(&self, sample: usize, row_length: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let range = self.range(sample);
+        let (start, end) = (range.start + 1, range.end - 1);
+        let room = row_length - 2;
+        // A sample without any text is a row, too.
+        let count = (end - start).div_ceil(room).max(1);
+        (0..count).map(move |row| {
+            let start = start + row * room;
+            start..end.min(start + room)
+        })
+    }
+
     /// The samples in another order.
     pub(crate) fn reordered(&self, order: &[u32]) -> Self {
         let mut targets = match &self.targets {
@@ -92,6 +106,15 @@ impl Samples {
     }
 }
 
+/// What a batch is made like, beside of which samples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Form {
+    /// Tokens in a row at most.
+    pub(crate) row_length: usize,
+    /// How much of each row is predicted; nothing reads it where nothing is masked.
+    pub(crate) amount: Amount,
+}
+
 /// Makes micro-batches.
 #[derive(Clone, Debug)]
 pub(crate) struct Assembler {
@@ -104,59 +127,117 @@ pub(crate) struct Assembler {
 const LENGTH_MULTIPLE: usize = 8;
 
 impl Assembler {
-    /// A batch of `rows`, at least one: samples of units, all of one objective. `sequence_length`: the longest allowed.
-    pub(crate) fn batch(&self, rows: &[(&Samples, usize)], sequence_length: usize) -> Batch {
-        let longest = rows.iter().map(|(samples, row)| samples.range(*row).len()).max().unwrap_or(0);
-        assert!(longest <= sequence_length, "a sample of {longest} tokens in a sequence of {sequence_length}");
-        let length = longest.next_multiple_of(LENGTH_MULTIPLE).min(sequence_length);
-        let total = rows.len() * length;
+    /// A batch of `chosen`, at least one: samples of units, all of one objective. Only packed blocks may be longer than a
+    /// row: they are cut.
+    pub(crate) fn batch(&self, chosen: &[(&Samples, usize)], form: Form) -> Batch {
+        let Form { row_length, amount } = form;
+        let (mut count, mut longest) = (0, 0);
+        for (samples, sample) in chosen {
+            let before = count;
+            for inner in samples.rows(*sample, row_length) {
+                count += 1;
+                longest = longest.max(inner.len() + 2);
+            }
+            let whole = count == before + 1;
+            let is_block = samples.targets == Targets::Masked { next_sentence: None };
+            assert!(whole || is_block, "a sample of {} tokens in a row of {row_length}", samples.range(*sample).len());
+        }
+        let length = longest.next_multiple_of(LENGTH_MULTIPLE).min(row_length);
+        let total = count * length;
         let mut ids = vec![i64::from(self.pad); total];
         let mut mask = vec![false; total];
         let mut padded = false;
-        let has_segments = rows.iter().any(|(samples, _)| !samples.first_segment.is_empty());
+        let has_segments = chosen.iter().any(|(samples, _)| !samples.first_segment.is_empty());
         let mut segment_ids = has_segments.then(|| vec![0; total]);
-        let mut labels = match &rows[0].0.targets {
+        let mut labels = match &chosen[0].0.targets {
             Targets::Masked { next_sentence } => Labels::Masked {
                 positions: Vec::new(),
                 ids: Vec::new(),
-                next_sentence: next_sentence.as_ref().map(|_| Vec::with_capacity(rows.len())),
+                next_sentence: next_sentence.as_ref().map(|_| Vec::with_capacity(count)),
             },
-            Targets::Class(_) => Labels::Class(Vec::with_capacity(rows.len())),
+            Targets::Class(_) => Labels::Class(Vec::with_capacity(count)),
             Targets::Tags(_) => Labels::Tags(vec![IGNORED; total]),
         };
         let mut tokens = Vec::with_capacity(length);
         let mut scratch = masking::Scratch::default();
-        for (index, (samples, row)) in rows.iter().enumerate() {
-            let offset = index * length;
-            let range = samples.range(*row);
-            tokens.clear();
-            tokens.extend_from_slice(&samples.tokens[range.clone()]);
-            match (&mut labels, &samples.targets) {
-                (Labels::Masked { positions, ids, next_sentence }, Targets::Masked { next_sentence: from }) => {
-                    let mut stream = samples.mask_key.stream("mask", *row as u64);
-                    let masker = self.masker.as_ref().expect("an objective of masked words has a masker");
-                    masker.apply(&mut tokens, &mut stream, &mut scratch);
-                    positions.extend(scratch.masked().map(|(at, _)| (offset + at) as i64));
-                    ids.extend(scratch.masked().map(|(_, id)| i64::from(id)));
-                    if let (Some(out), Some(from)) = (next_sentence, from) {
-                        out.push(from[*row]);
+        let mut offset = 0;
+        for (samples, sample) in chosen.iter().map(|(samples, sample)| (*samples, *sample)) {
+            let range = samples.range(sample);
+            // One stream for all rows of a sample.
+            let stream = || samples.mask_key.stream("mask", sample as u64);
+            let mut masking = self.masker.as_ref().map(|masker| (masker, stream()));
+            for inner in samples.rows(sample, row_length) {
+                tokens.clear();
+                tokens.push(samples.tokens[range.start]);
+                tokens.extend_from_slice(&samples.tokens[inner]);
+                tokens.push(samples.tokens[range.end - 1]);
+                match (&mut labels, &samples.targets) {
+                    (Labels::Masked { positions, ids, next_sentence }, Targets::Masked { next_sentence: from }) => {
+                        let (masker, stream) = masking.as_mut().expect("an objective of masked words has a masker");
+                        masker.apply(&mut tokens, amount, stream, &mut scratch);
+                        positions.extend(scratch.masked().map(|(at, _)| (offset + at) as i64));
+                        ids.extend(scratch.masked().map(|(_, id)| i64::from(id)));
+                        if let (Some(out), Some(from)) = (next_sentence, from) {
+                            out.push(from[sample]);
+                        }
                     }
+                    (Labels::Class(out), Targets::Class(from)) => out.push(from[sample]),
+                    (Labels::Tags(out), Targets::Tags(from)) => {
+                        out[offset..offset + range.len()].copy_from_slice(&from[range.clone()]);
+                    }
+                    _ => unreachable!("a batch mixes objectives"),
                 }
-                (Labels::Class(out), Targets::Class(from)) => out.push(from[*row]),
-                (Labels::Tags(out), Targets::Tags(from)) => {
-                    out[offset..offset + range.len()].copy_from_slice(&from[range.clone()]);
+                for (to, id) in ids[offset..].iter_mut().zip(&tokens) {
+                    *to = i64::from(*id);
                 }
-                _ => unreachable!("a batch mixes objectives"),
-            }
-            for (to, id) in ids[offset..].iter_mut().zip(&tokens) {
-                *to = i64::from(*id);
-            }
-            mask[offset..offset + tokens.len()].fill(true);
-            padded |= tokens.len() < length;
-            if let (Some(segments), Some(first)) = (&mut segment_ids, samples.first_segment.get(*row)) {
-                segments[offset + first..offset + tokens.len()].fill(1);
+                mask[offset..offset + tokens.len()].fill(true);
+                padded |= tokens.len() < length;
+                if let (Some(segments), Some(first)) = (&mut segment_ids, samples.first_segment.get(sample)) {
+                    segments[offset + first..offset + tokens.len()].fill(1);
+                }
+                offset += length;
             }
         }
-        Batch { samples: rows.len(), sequence_length: length, ids, segment_ids, mask: padded.then_some(mask), labels }
+        Batch { samples: count, sequence_length: length, ids, segment_ids, mask: padded.then_some(mask), labels }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A block of numbered tokens behind another one.
+    fn block(text: usize) -> Samples {
+        let mut samples = Samples::new(Targets::Masked { next_sentence: None }, MaskKey::default());
+        samples.tokens = vec![2, 5, 3];
+        samples.ends.push(3);
+        samples.tokens.push(2);
+        samples.tokens.extend((0..text).map(|at| 10 + at as u32));
+        samples.tokens.push(3);
+        samples.ends.push(samples.tokens.len());
+        samples
+    }
+
+    proptest! {
+        #[test]
+        fn rows_hold_the_text_of_a_sample_once(text in 0usize..200, row_length in 8usize..100) {
+            let samples = block(text);
+            let rows: Vec<Vec<u32>> =
+                samples.rows(1, row_length).map(|inner| samples.tokens[inner].to_vec()).collect();
+            prop_assert_eq!(rows.concat(), (0..text).map(|at| 10 + at as u32).collect::<Vec<_>>());
+            let (last, full) = rows.split_last().unwrap();
+            prop_assert!(full.iter().all(|row| row.len() + 2 == row_length));
+            prop_assert!(last.len() + 2 <= row_length && (full.is_empty() || !last.is_empty()));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a sample of 32 tokens in a row of 16")]
+    fn nothing_but_a_block_is_cut() {
+        let mut samples = block(30);
+        samples.targets = Targets::Class(vec![0, 0]);
+        let form = Form { row_length: 16, amount: Amount::default() };
+        Assembler { pad: 0, masker: None }.batch(&[(&samples, 1)], form);
     }
 }

@@ -8,7 +8,7 @@ use corpus::{Columns, Corpus, CorpusError, ErrorKind, FileSource, Loader};
 use shared::{config, strings, text, tokenizer, write_parquet};
 use std::path::Path;
 use std::sync::Arc;
-use types::{Cursor, SlotId};
+use types::{Cursor, SlotId, Step};
 
 const MLM: &str = "objective.kind=mlm data.eval_fraction=0";
 const CLASSIFY: &str = "objective.kind=classify data.label_column=label data.eval_fraction=0";
@@ -24,7 +24,7 @@ fn read(settings: &str, path: &str) -> CorpusError {
     let config = config(settings, &[path]);
     let mut loader = Loader::new(Arc::new(Corpus::open(&config).unwrap()), Arc::new(tokenizer()), &config);
     loader.assign(&[(SlotId(0), Cursor::default())]);
-    loader.next(SlotId(0)).unwrap_err()
+    loader.next(SlotId(0), Step(1)).unwrap_err()
 }
 
 #[track_caller]
@@ -174,7 +174,7 @@ fn files_that_changed_under_a_run() {
     let config = config(&format!("{MLM} batch.slots=1"), &[&path]);
     let mut loader = Loader::new(Arc::new(Corpus::open(&config).unwrap()), Arc::new(tokenizer()), &config);
     loader.assign(&[(SlotId(0), Cursor { turn: 0, sample: 1_000_000 })]);
-    let error = loader.next(SlotId(0)).unwrap_err();
+    let error = loader.next(SlotId(0), Step(1)).unwrap_err();
     check(&error, ErrorKind::Corrupt, &path, &["stands at sample 1000000", "have changed since the run began"]);
 }
 

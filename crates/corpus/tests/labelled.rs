@@ -9,7 +9,7 @@ use shared::{config, strings, tokenizer, write_parquet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use types::{Cursor, SlotId};
+use types::{Cursor, SlotId, Step};
 
 fn write(folder: &Path, name: &str, contents: &str) -> String {
     let path = folder.join(name);
@@ -28,7 +28,7 @@ fn classes(settings: &str, path: &str) -> (Vec<(String, String)>, Loader) {
     let tokenizer = Arc::new(tokenizer());
     let mut loader = Loader::new(corpus.clone(), tokenizer.clone(), &config);
     loader.assign(&[(SlotId(0), Cursor::default())]);
-    let step = loader.next(SlotId(0)).unwrap();
+    let step = loader.next(SlotId(0), Step(1)).unwrap();
     let batch = &step.batches[0];
     let Labels::Class(labels) = &batch.labels else { panic!("{:?}", batch.labels) };
     let mut found: Vec<(String, String)> = labels
@@ -94,7 +94,7 @@ fn pairs_are_cut_at_the_longer_side() {
     let corpus = Arc::new(Corpus::open(&config).unwrap());
     let mut loader = Loader::new(corpus, Arc::new(tokenizer()), &config);
     loader.assign(&[(SlotId(0), Cursor::default())]);
-    let batch = loader.next(SlotId(0)).unwrap().batches.remove(0);
+    let batch = loader.next(SlotId(0), Step(1)).unwrap().batches.remove(0);
     let (segments, mask) = (batch.segment_ids.unwrap(), batch.mask.unwrap());
     let mut lengths: Vec<(usize, usize)> = (0..4)
         .map(|sample| {
@@ -139,7 +139,7 @@ fn tags_stand_on_the_first_piece_of_each_word() {
         let tokenizer = Arc::new(tokenizer());
         let mut loader = Loader::new(corpus, tokenizer.clone(), &config);
         loader.assign(&[(SlotId(0), Cursor::default())]);
-        let batch = loader.next(SlotId(0)).unwrap().batches.remove(0);
+        let batch = loader.next(SlotId(0), Step(1)).unwrap().batches.remove(0);
         let Labels::Tags(labels) = &batch.labels else { panic!("{:?}", batch.labels) };
         let tokens: Vec<String> = batch.ids.iter().map(|id| tokenizer.token(*id as u32).unwrap()).take(11).collect();
         // "1/2" has a slash that the vocabulary lacks.
@@ -159,7 +159,7 @@ fn long_sentences_are_cut_and_counted() {
     let corpus = Arc::new(Corpus::open(&config).unwrap());
     let mut loader = Loader::new(corpus, Arc::new(tokenizer()), &config);
     loader.assign(&[(SlotId(0), Cursor::default())]);
-    let batch = loader.next(SlotId(0)).unwrap().batches.remove(0);
+    let batch = loader.next(SlotId(0), Step(1)).unwrap().batches.remove(0);
     let Labels::Tags(labels) = &batch.labels else { panic!("{:?}", batch.labels) };
     assert_eq!((batch.sequence_length, batch.mask.is_none()), (8, true));
     assert_eq!(labels, &[IGNORED, 0, IGNORED, 0, IGNORED, 0, IGNORED, IGNORED]);
@@ -190,7 +190,7 @@ fn a_label_that_is_not_in_the_list_is_named_with_its_row() {
     let config = config(&format!("{CLASSIFY} objective.labels=[\"good\",\"bad\"] batch.micro_batch=2"), &[&path]);
     let mut loader = Loader::new(Arc::new(Corpus::open(&config).unwrap()), Arc::new(tokenizer()), &config);
     loader.assign(&[(SlotId(0), Cursor::default())]);
-    let error = loader.next(SlotId(0)).unwrap_err();
+    let error = loader.next(SlotId(0), Step(1)).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Value);
     let expected = format!("{path}, row group 0, row 1: `baad` is none of the 2 labels");
     assert!(error.to_string().starts_with(&expected), "{error}");

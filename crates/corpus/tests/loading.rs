@@ -13,7 +13,7 @@ use shared::{config, run, text, tokenizer, write_parquet};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use types::{Cursor, Segment, SlotId};
+use types::{Cursor, Segment, SlotId, Step};
 
 fn corpus_file(folder: &Path, rows: usize) -> String {
     let texts: StringArray = (0..rows).map(|row| Some(text(row))).collect();
@@ -28,6 +28,8 @@ fn loader(settings: &str, path: &str) -> (Loader, Arc<Corpus>, Arc<Tokenizer>) {
 }
 
 const MLM: &str = "objective.kind=mlm batch.slots=4 batch.micro_batch=2 batch.accumulate=2 batch.sequence_length=32 data.unit_rows=10";
+
+const FIRST: Step = Step(1);
 
 fn restored(batch: &Batch) -> Vec<i64> {
     let mut ids = batch.ids.clone();
@@ -44,7 +46,7 @@ fn packed_blocks_have_no_padding_and_are_masked() {
     let folder = tempfile::tempdir().unwrap();
     let (mut loader, _, tokenizer) = loader(MLM, &corpus_file(folder.path(), 100));
     loader.assign(&[(SlotId(1), Cursor::default())]);
-    let step = loader.next(SlotId(1)).unwrap();
+    let step = loader.next(SlotId(1), FIRST).unwrap();
     assert_eq!(step.batches.len(), 2);
     for batch in &step.batches {
         assert_eq!((batch.samples, batch.sequence_length, batch.ids.len()), (2, 32, 64));
@@ -76,13 +78,13 @@ fn a_step_from_a_cursor_in_the_middle_is_the_uninterrupted_one() {
     let mut crossed = false;
     let mut epochs = 0;
     for step in 0..40 {
-        let expected: Vec<SlotStep> = slots.iter().map(|slot| through.next(*slot).unwrap()).collect();
+        let expected: Vec<SlotStep> = slots.iter().map(|slot| through.next(*slot, Step(step + 1)).unwrap()).collect();
         if step % 7 == 0 {
             // Another worker, with other neighbours, in another order.
             let (mut other, _, _) = loader(MLM, &path);
             for (slot, expected) in slots.iter().zip(&expected).rev() {
                 other.assign(&[(*slot, cursors.get(slot).copied().unwrap_or_default())]);
-                assert_eq!(&other.next(*slot).unwrap(), expected, "step {step}, slot {slot}");
+                assert_eq!(&other.next(*slot, Step(step + 1)).unwrap(), expected, "step {step}, slot {slot}");
             }
         }
         for (slot, taken) in slots.iter().zip(&expected) {
@@ -101,9 +103,9 @@ fn segments_cover_every_unit_of_every_epoch_once() {
     let slots: Vec<SlotId> = (0..4).map(SlotId).collect();
     loader.assign(&slots.iter().map(|slot| (*slot, Cursor::default())).collect::<Vec<_>>());
     let mut used: BTreeMap<(u64, usize), (u64, u64)> = BTreeMap::new();
-    for _ in 0..60 {
+    for step in 1..=60 {
         for slot in &slots {
-            let step = loader.next(*slot).unwrap();
+            let step = loader.next(*slot, Step(step)).unwrap();
             let samples: u64 = step.segments.iter().map(|segment| segment.end - segment.start).sum();
             assert_eq!(samples, 4);
             for Segment { turn, start, end, total, .. } in step.segments {
@@ -129,9 +131,143 @@ fn epochs_bring_other_masks_and_another_order() {
     let settings = MLM.replace("slots=4", "slots=1").replace("unit_rows=10", "unit_rows=1000 data.eval_fraction=0");
     let (mut loader, _, _) = loader(&settings, &corpus_file(folder.path(), 40));
     loader.assign(&[(SlotId(0), Cursor::default())]);
-    let first = loader.next(SlotId(0)).unwrap();
+    let first = loader.next(SlotId(0), FIRST).unwrap();
     loader.assign(&[(SlotId(0), Cursor { turn: 1, sample: 0 })]);
-    assert_ne!(restored(&loader.next(SlotId(0)).unwrap().batches[0]), restored(&first.batches[0]));
+    assert_ne!(restored(&loader.next(SlotId(0), FIRST).unwrap().batches[0]), restored(&first.batches[0]));
+}
+
+#[test]
+fn a_batch_that_grows_takes_more_samples_from_where_the_slot_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = corpus_file(folder.path(), 100);
+    let settings = format!("{MLM} run.steps=12 batch.accumulate=3 batch.ramp_from=1 batch.ramp_share=0.5");
+    let (mut grows, _, _) = loader(&settings, &path);
+    let (mut flat, _, _) = loader(MLM, &path);
+    let (mut samples, mut expected) = (Vec::new(), Vec::new());
+    let mut cursor = Cursor::default();
+    for loader in [&mut grows, &mut flat] {
+        loader.assign(&[(SlotId(0), cursor)]);
+    }
+    for step in 1..=12 {
+        let taken = grows.next(SlotId(0), Step(step)).unwrap();
+        // 1 1 1 2 2 2 3 …
+        assert_eq!(taken.batches.len() as u64, ((step - 1) / 3 + 1).min(3), "step {step}");
+        samples.extend(taken.batches.iter().flat_map(restored));
+        // Whoever takes over goes on at the same place.
+        grows.assign(&[(SlotId(0), taken.cursor)]);
+        cursor = taken.cursor;
+    }
+    while expected.len() < samples.len() {
+        expected.extend(flat.next(SlotId(0), FIRST).unwrap().batches.iter().flat_map(restored));
+    }
+    assert_eq!(samples[..], expected[..samples.len()], "the same samples in the same order");
+    assert!(cursor.turn > 0);
+}
+
+/// The text of all rows, one after the other: each begins with `[CLS]` and ends with `[SEP]`, and padding follows.
+fn text_of(batches: &[Batch], tokenizer: &Tokenizer) -> Vec<i64> {
+    let mut text = Vec::new();
+    for batch in batches {
+        let ids = restored(batch);
+        for (row, ids) in ids.chunks(batch.sequence_length).enumerate() {
+            let mask = batch.mask.as_ref().map(|mask| &mask[row * batch.sequence_length..][..batch.sequence_length]);
+            let length = mask.map_or(ids.len(), |mask| mask.iter().take_while(|real| **real).count());
+            assert!(mask.is_none_or(|mask| mask[length..].iter().all(|real| !real)));
+            let (special, last) = (tokenizer.special(), length - 1);
+            assert_eq!((ids[0], ids[last]), (i64::from(special.classify), i64::from(special.separator)));
+            text.extend(&ids[1..last]);
+        }
+    }
+    text
+}
+
+#[test]
+fn short_rows_hold_the_text_of_the_blocks_that_they_are_cut_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = corpus_file(folder.path(), 100);
+    let settings = format!("{MLM} run.steps=10 batch.short_length=8 batch.short_share=0.5");
+    let (mut loader, _, tokenizer) = loader(&settings, &path);
+    let mut at = |step| {
+        loader.assign(&[(SlotId(1), Cursor { turn: 1, sample: 2 })]);
+        loader.next(SlotId(1), Step(step)).unwrap()
+    };
+    let (short, long) = (at(5), at(6));
+    assert_eq!((&short.segments, short.cursor), (&long.segments, long.cursor), "a block is a sample, cut or not");
+    assert_eq!(short.segments.iter().map(|segment| segment.end - segment.start).sum::<u64>(), 4);
+    for (short, long) in short.batches.iter().zip(&long.batches) {
+        assert_eq!((short.samples, short.sequence_length, short.mask.is_none()), (8, 8, true));
+        // Four times six tokens of text, and two special ones.
+        assert_eq!((long.samples, long.sequence_length, long.mask.is_none()), (2, 26, true));
+    }
+    assert_eq!(text_of(&short.batches, &tokenizer), text_of(&long.batches, &tokenizer));
+    // round(8 × 0.15) of each of eight rows, round(26 × 0.15) of each of two.
+    assert_eq!((predicted(&short.batches), predicted(&long.batches)), (vec![8, 8], vec![8, 8]));
+    let Labels::Masked { positions, .. } = &short.batches[0].labels else { panic!("no masks") };
+    let places: Vec<i64> = positions.iter().map(|at| at % 8).collect();
+    assert!(places.windows(2).any(|two| two[0] != two[1]), "each row is masked by itself: {places:?}");
+    assert_eq!(at(5), short);
+    // What is held out is neither cut nor made of less text.
+    let (plain, _, _) = self::loader(MLM, &path);
+    assert_eq!(loader.eval_batches(20).unwrap(), plain.eval_batches(20).unwrap());
+}
+
+#[test]
+fn a_unit_shorter_than_a_block_makes_fewer_short_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = corpus_file(folder.path(), 100);
+    let settings = MLM.replace("sequence_length=32", "sequence_length=128").replace("unit_rows=10", "unit_rows=1");
+    let settings = format!("{settings} run.steps=2 batch.short_length=16 batch.short_share=0.5");
+    let (mut loader, _, tokenizer) = loader(&settings, &path);
+    let mut padded = false;
+    for turn in 0..10 {
+        let mut at = |step| {
+            loader.assign(&[(SlotId(0), Cursor { turn, sample: 0 })]);
+            loader.next(SlotId(0), Step(step)).unwrap()
+        };
+        let (short, long) = (at(1), at(2));
+        assert_eq!((&short.segments, short.cursor), (&long.segments, long.cursor));
+        assert_eq!(text_of(&short.batches, &tokenizer), text_of(&long.batches, &tokenizer));
+        assert!(short.batches.iter().all(|batch| batch.samples < 16 && batch.sequence_length <= 16));
+        padded |= short.batches.iter().any(|batch| batch.mask.is_some());
+    }
+    assert!(padded, "the last row of a block is seldom full");
+}
+
+/// How many words of each batch are to be predicted.
+fn predicted(batches: &[Batch]) -> Vec<usize> {
+    let count = |batch: &Batch| match &batch.labels {
+        Labels::Masked { positions, .. } => positions.len(),
+        other => panic!("{other:?}"),
+    };
+    batches.iter().map(count).collect()
+}
+
+#[test]
+fn the_step_decides_how_much_is_masked_and_the_cursor_what_it_is_masked_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = corpus_file(folder.path(), 100);
+    let falls = format!("{MLM} run.steps=100 objective.mask_rate=0.3 objective.final_mask_rate=0.15");
+    let (mut loader, _, _) = loader(&falls, &path);
+    let mut at = |step: u64| {
+        loader.assign(&[(SlotId(3), Cursor { turn: 2, sample: 1 })]);
+        loader.next(SlotId(3), Step(step)).unwrap()
+    };
+    let (first, middle, last) = (at(1), at(51), at(100));
+    // Two samples of 32 tokens: round(9.6), round(7.16), round(4.8) of each.
+    assert_eq!(predicted(&first.batches), [20, 20]);
+    assert_eq!(predicted(&middle.batches), [14, 14]);
+    assert_eq!(predicted(&last.batches), [10, 10]);
+    for other in [&middle, &last] {
+        assert_eq!((&other.segments, other.cursor), (&first.segments, first.cursor));
+        for (batch, same) in other.batches.iter().zip(&first.batches) {
+            assert_eq!(restored(batch), restored(same));
+        }
+    }
+    let again = at(1);
+    assert_eq!(again, first);
+    // Held out are the samples of a run that masks at the last rate throughout.
+    let (flat, _, _) = self::loader(MLM, &path);
+    assert_eq!(loader.eval_batches(20).unwrap(), flat.eval_batches(20).unwrap());
 }
 
 #[test]
@@ -141,7 +277,7 @@ fn held_out_batches_never_change_and_are_not_trained_on() {
     let (mut a, corpus, _) = loader(MLM, &path);
     let (b, _, _) = loader(MLM, &path);
     a.assign(&[(SlotId(0), Cursor::default())]);
-    a.next(SlotId(0)).unwrap();
+    a.next(SlotId(0), FIRST).unwrap();
     let batches = a.eval_batches(7).unwrap();
     assert_eq!(batches, b.eval_batches(7).unwrap());
     assert_eq!(batches.iter().map(|batch| batch.samples).collect::<Vec<_>>(), [2, 2, 2, 1]);
@@ -180,7 +316,7 @@ fn pairs_have_segments_labels_and_padding() {
     loader.assign(&[(SlotId(0), Cursor::default())]);
     let mut labels = [0; 2];
     for _ in 0..20 {
-        for batch in loader.next(SlotId(0)).unwrap().batches {
+        for batch in loader.next(SlotId(0), FIRST).unwrap().batches {
             let segments = batch.segment_ids.as_ref().unwrap();
             let ids = restored(&batch);
             let Labels::Masked { next_sentence: Some(next), .. } = &batch.labels else { panic!("no labels") };
@@ -233,7 +369,7 @@ fn every_kind_of_text_column_reads_alike() {
             let path = write_parquet(&name, &[("before", other.clone()), ("text", column), ("after", other)], 40);
             let (mut loader, _, _) = loader(MLM, &path);
             loader.assign(&[(SlotId(2), Cursor::default())]);
-            loader.next(SlotId(2)).unwrap()
+            loader.next(SlotId(2), FIRST).unwrap()
         })
         .collect();
     for step in &steps[1..] {
@@ -249,7 +385,7 @@ fn null_rows_are_skipped_and_counted() {
     let settings = MLM.replace("slots=4", "slots=1").replace("unit_rows=10", "unit_rows=40 data.eval_fraction=0");
     let (mut loader, _, _) = loader(&settings, &path);
     loader.assign(&[(SlotId(0), Cursor::default())]);
-    loader.next(SlotId(0)).unwrap();
+    loader.next(SlotId(0), FIRST).unwrap();
     let nulls = loader.counts().null_rows.load(std::sync::atomic::Ordering::Relaxed);
     assert!(nulls >= 10 && nulls % 10 == 0, "ten in each pass over the unit: {nulls}");
 }
@@ -262,11 +398,11 @@ fn rows_that_give_nothing_end_the_run_with_a_reason() {
     let (mut loader, _, _) = loader(MLM, &path);
     loader.assign(&[(SlotId(0), Cursor::default())]);
     for _ in 0..2 {
-        let error = loader.next(SlotId(0)).unwrap_err();
+        let error = loader.next(SlotId(0), FIRST).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Empty);
         assert!(error.to_string().contains("gives not one sample"), "{error}");
     }
-    assert_eq!(loader.next(SlotId(3)).unwrap_err().kind, ErrorKind::Internal);
+    assert_eq!(loader.next(SlotId(3), FIRST).unwrap_err().kind, ErrorKind::Internal);
 }
 
 #[test]

@@ -67,8 +67,19 @@ impl Model {
     pub fn new(shape: &ModelShape, head: Head, seed: u64, device: Device) -> Result<Self, ModelError> {
         check(shape, &head)?;
         let entries = layout(shape, &head);
-        let tensors: Vec<Tensor> =
-            entries.iter().map(|entry| initial(entry, shape, seed, device).set_requires_grad(true)).collect();
+        let tensors = entries.iter().map(|entry| initial(entry, shape, seed, device).set_requires_grad(true)).collect();
+        Ok(Self::of(shape, head, entries, tensors, device))
+    }
+
+    /// Another model with the same weights, in memory of its own. It is not there to be trained: nothing asks for its
+    /// gradients.
+    pub fn duplicate(&self) -> Self {
+        let tensors = self.tensors.iter().map(|tensor| tensor.detach().copy()).collect();
+        Self::of(&self.shape, self.head.clone(), self.entries.clone(), tensors, self.device)
+    }
+
+    /// `tensors` go with `entries`, which are the layout of (shape, head).
+    fn of(shape: &ModelShape, head: Head, entries: Vec<Entry>, tensors: Vec<Tensor>, device: Device) -> Self {
         let named = Named(entries.iter().map(|entry| entry.name.as_str()).zip(&tensors).collect());
         let (encoder, embeddings) = match shape.architecture {
             Architecture::Bert => (Encoder::Bert(Bert::new(shape, &named)), "bert.embeddings.word_embeddings.weight"),
@@ -80,7 +91,7 @@ impl Model {
         let of_heads = entries.iter().filter(|entry| entry.head).map(|entry| entry.name.clone());
         let of_heads = of_heads.map(|name| (name.clone(), named.get(&name))).collect();
         let heads = Heads::new(shape, of_heads, embeddings);
-        Ok(Self { shape: shape.clone(), head, entries, tensors, encoder, heads, device })
+        Self { shape: shape.clone(), head, entries, tensors, encoder, heads, device }
     }
 
     /// Every number of the encoder.

@@ -55,6 +55,26 @@ fn old_names_bare_names_and_stray_tensors_are_understood() {
 }
 
 #[test]
+fn a_duplicate_has_the_same_weights_and_memory_of_its_own() {
+    for (architecture, head) in [(Architecture::Bert, Head::PreTraining), (Architecture::Modern, Head::MaskedLm)] {
+        let source = make(architecture, head.clone(), 1);
+        let before = digest(&source);
+        let mut other = source.duplicate();
+        assert_eq!((digest(&other), other.shape(), other.head()), (before, source.shape(), &head));
+        assert!(other.parameters().iter().all(|parameter| !parameter.tensor.requires_grad()));
+        // What is written to its parameters is what it computes with.
+        let new = make(architecture, head, 2);
+        other.load_parameters(&named(&new), Missing::Refuse).unwrap();
+        let hidden = |model: &Model| {
+            let ids = Tensor::from_slice(&[2i64, 9, 17, 3]).view([1, 4]);
+            model.encode(&model::Input { ids, segments: None, mask: None }, false).detach()
+        };
+        assert!(hidden(&other).equal(&hidden(&new)) && !hidden(&other).equal(&hidden(&source)));
+        assert_eq!(digest(&source), before);
+    }
+}
+
+#[test]
 fn half_precision_is_accepted_and_float32_written() {
     let source = make(Architecture::Bert, Head::MaskedLm, 1);
     for kind in [Kind::Half, Kind::BFloat16, Kind::Double] {

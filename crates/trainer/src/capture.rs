@@ -1,8 +1,9 @@
 //! The state of a run outside libtorch: what a checkpoint is made of.
 //!
 //! A checkpoint's files: `model.safetensors`, `state.json`, and `config.json` and the tokenizer as Hugging Face lays them
-//! out, by rank 0; `optimizer-<rank>-of-<world>.safetensors` by every rank, holding the optimizer's tensors of the parameters whose index
-//! in name order, modulo the world size, is the rank. Reading does not care how many ranks wrote.
+//! out, by rank 0; `optimizer-<rank>-of-<world>.safetensors` by every rank, holding the optimizer's tensors of the
+//! parameters whose index in name order, modulo the world size, is the rank. Reading does not care how many ranks wrote.
+//! Where weights are averaged, `model.safetensors` holds the average, and the optimizer files also the weights.
 
 use config::{ModelShape, OptimizerKind};
 use corpus::Tokenizer;
@@ -37,6 +38,9 @@ pub struct StateHeader {
     pub config_digest: Digest,
     /// Whose tensors the optimizer files hold.
     pub optimizer: OptimizerKind,
+    /// Whether `model.safetensors` holds the average of the weights, and the optimizer files the weights.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub averaged: bool,
     /// The model's labels, for `classify` and `tag`.
     pub labels: Vec<String>,
     /// The model's shape.
@@ -80,7 +84,7 @@ impl Capture {
         &self.header
     }
 
-    /// SHA-256 of all parameters in name order; rank 0 only.
+    /// SHA-256 of all parameters of `model.safetensors` in name order; rank 0 only.
     pub fn weights_digest(&self) -> Result<Option<Digest>, ModelError> {
         let Some(whole) = &self.whole else { return Ok(None) };
         safetensors_io::digest(whole.parameters.iter().map(|(_, tensor)| tensor)).map(Some)

@@ -1,4 +1,4 @@
-//! Measuring on held-out samples.
+//! Measuring on held-out samples, with the weights that come out of the run: the average, where weights are averaged.
 //!
 //! Every member prepares the same batches and computes those whose index, modulo the world size, is its rank. Losses are
 //! summed as fixed-point integers and everything else as counts, so the numbers are bit-identical for any world size.
@@ -78,7 +78,7 @@ impl HeldOut {
 
     /// Counts one of `all` batches.
     fn count(&self, counts: &mut Counts, state: &State, batch: &Batch, all: u64, device: Device) {
-        let sums = forward(&state.model, batch, device, false);
+        let sums = forward(state.result(), batch, device, false);
         let targets = Targets::of(batch);
         counts.main += targets.main;
         counts.main_correct += sums.main_correct.int64_value(&[]);

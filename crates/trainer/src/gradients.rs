@@ -33,7 +33,7 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// Adds a micro-batch's numbers; the global batch has `micro_batches`.
+    /// Adds a micro-batch's numbers; the global batch has `micro_batches` at most.
     fn add(&mut self, sums: &Sums, micro_batches: u64) {
         self.main_loss += self.fixed(&sums.main, micro_batches);
         self.main_correct += sums.main_correct.int64_value(&[]);
@@ -51,7 +51,7 @@ impl Local {
     }
 }
 
-/// The micro-batches of a global batch.
+/// The micro-batches of a global batch, once it has grown: no step has more.
 pub(crate) fn contributions(config: &CheckedConfig) -> u64 {
     u64::from(config.batch.slots) * config.batch.accumulate as u64
 }

@@ -118,7 +118,7 @@ pub enum Outcome {
     Finished {
         /// Steps done: all.
         step: Step,
-        /// SHA-256 of all parameters in name order.
+        /// SHA-256 of all parameters in name order; of the averaged ones where weights are averaged.
         weights_digest: Digest,
     },
 }

@@ -6,7 +6,7 @@ use crate::capture::{FORMAT, StateHeader};
 use crate::gradients::contributions;
 use crate::host::{CheckpointFiles, Host};
 use crate::objective;
-use crate::state::{State, optimizer_key};
+use crate::state::State;
 use config::{CheckedConfig, InitSource, ModelShape, ObjectiveKind, ReduceMode, TagScheme};
 use corpus::Tokenizer;
 use kernels::fixed_point;
@@ -139,6 +139,7 @@ impl Recipe<'_> {
             samples_digest: Digest::default(),
             config_digest: self.config_digest,
             optimizer: self.config.optimizer.kind,
+            averaged: self.config.optimizer.ema_decay.is_some(),
             labels: self.labels.to_vec(),
             shape,
         }
@@ -160,6 +161,9 @@ impl Recipe<'_> {
             unused = ?report.unexpected,
             "weights taken over"
         );
+        if let Some(average) = &mut state.average {
+            average.restart(&state.parameters);
+        }
         Ok(state)
     }
 
@@ -174,24 +178,22 @@ impl Recipe<'_> {
         let mut state = self.state(StateHeader { attempt: self.attempt, ..header })?;
         let weights = safetensors_io::read(file(files, "model.safetensors")?)
             .map_err(|error| broken("model.safetensors", &error))?;
-        state.model.load_parameters(&weights, Missing::Refuse).map_err(|error| broken("model.safetensors", &error))?;
+        let loaded = state.result_mut().load_parameters(&weights, Missing::Refuse);
+        loaded.map_err(|error| broken("model.safetensors", &error))?;
         let mut moments = std::collections::BTreeMap::new();
         for (name, bytes) in &files.files {
             if name.starts_with("optimizer-") && name.ends_with(".safetensors") {
                 moments.extend(safetensors_io::read(bytes).map_err(|error| broken(name, &error))?);
             }
         }
-        for (parameter, own) in state.parameters.iter().zip(state.optimizer.tensors()) {
-            for (kind, tensor) in own {
-                let key = optimizer_key(kind, &parameter.name);
-                let saved =
-                    moments.remove(&key).ok_or_else(|| broken("optimizer state", &format!("`{key}` is missing")))?;
-                if saved.size() != tensor.size() {
-                    let error = format!("`{key}` is {:?}, not {:?}", saved.size(), tensor.size());
-                    return Err(broken("optimizer state", &error));
-                }
-                tch::no_grad(|| tensor.shallow_clone().copy_(&saved));
+        for (_, key, mut tensor) in state.beside_the_model() {
+            let saved =
+                moments.remove(&key).ok_or_else(|| broken("optimizer state", &format!("`{key}` is missing")))?;
+            if saved.size() != tensor.size() {
+                let error = format!("`{key}` is {:?}, not {:?}", saved.size(), tensor.size());
+                return Err(broken("optimizer state", &error));
             }
+            tch::no_grad(|| tensor.copy_(&saved));
         }
         if let Some(name) = moments.keys().next() {
             return Err(broken("optimizer state", &format!("`{name}` belongs to no parameter")));
@@ -211,6 +213,14 @@ impl Recipe<'_> {
         }
         if header.optimizer != config.optimizer.kind {
             return refuse(format!("it holds the state of {:?}, optimizer.kind differs", header.optimizer));
+        }
+        if header.averaged != config.optimizer.ema_decay.is_some() {
+            let (holds, fix) = if header.averaged {
+                ("an average of the weights", "set optimizer.ema_decay as it was")
+            } else {
+                ("no average of the weights", "leave out optimizer.ema_decay, or start another run with init.from")
+            };
+            return refuse(format!("it holds {holds}: {fix}"));
         }
         if header.labels != self.labels {
             return refuse(format!("its labels are {:?}, the data's are {:?}", header.labels, self.labels));

@@ -1,5 +1,6 @@
-//! The state of a run in memory: parameters, the optimizer's moments, and the header.
+//! The state of a run in memory: parameters, the optimizer's moments, the average of the weights, and the header.
 
+use crate::average::Average;
 use crate::capture::{Capture, StateHeader, Whole};
 use crate::host::Membership;
 use crate::optimizer::Optimizer;
@@ -16,8 +17,13 @@ pub(crate) struct State {
     /// Sorted by name; share storage with the model.
     pub parameters: Vec<Parameter>,
     pub optimizer: Optimizer,
+    /// With `optimizer.ema_decay`.
+    pub average: Option<Average>,
     pub buffers: Buffers,
 }
+
+/// The name in the optimizer files of the weights that training goes on from, where `model.safetensors` holds others.
+const WEIGHTS: &str = "weights";
 
 /// Memory that every step uses again.
 pub(crate) struct Buffers {
@@ -32,10 +38,11 @@ pub(crate) struct Buffers {
 }
 
 impl State {
-    /// A state of `model` with zero moments.
+    /// A state of `model` with zero moments, and with an average of its present weights if there is to be one.
     pub fn new(header: StateHeader, model: Model, optimizer: &OptimizerConfig) -> Self {
         let parameters = model.parameters();
         assert!(parameters.windows(2).all(|pair| pair[0].name < pair[1].name), "parameters are sorted by name");
+        let average = optimizer.ema_decay.map(|decay| Average::new(&model, decay));
         let optimizer = Optimizer::new(optimizer, &parameters);
         let mut elements = 0;
         let offsets = parameters
@@ -47,16 +54,43 @@ impl State {
             })
             .collect();
         let buffers = Buffers { offsets, accumulator: None, flat: None, gradients: Vec::new() };
-        Self { header, model, parameters, optimizer, buffers }
+        Self { header, model, parameters, optimizer, average, buffers }
     }
 
-    /// All tensors, in one order that every member has: each parameter, then its moments. They share storage with the
-    /// state and are cut off from the graph, so writing to them writes the state.
+    /// The model that the run makes: the average of the weights, if there is one. It is evaluated, and it is what
+    /// `model.safetensors` holds.
+    pub fn result(&self) -> &Model {
+        self.average.as_ref().map_or(&self.model, |average| &average.model)
+    }
+
+    /// The same, to be written to.
+    pub fn result_mut(&mut self) -> &mut Model {
+        self.average.as_mut().map_or(&mut self.model, |average| &mut average.model)
+    }
+
+    /// All tensors, in one order that every member has: each parameter, then its moments; then the averages. They share
+    /// storage with the state and are cut off from the graph, so writing to them writes the state.
     pub fn tensors(&self) -> Vec<Tensor> {
         let mut tensors = Vec::new();
         for (parameter, moments) in self.parameters.iter().zip(self.optimizer.tensors()) {
             tensors.push(parameter.tensor.detach());
             tensors.extend(moments.into_iter().map(|(_, tensor)| tensor.shallow_clone()));
+        }
+        if let Some(average) = &self.average {
+            tensors.extend(average.model.parameters().iter().map(|parameter| parameter.tensor.detach()));
+        }
+        tensors
+    }
+
+    /// What the optimizer files hold: the index of a parameter, the name of one of its tensors there, and the tensor,
+    /// which shares storage with the state. The moments; and if `model.safetensors` holds an average, the weights.
+    pub fn beside_the_model(&self) -> Vec<(usize, String, Tensor)> {
+        let mut tensors = Vec::new();
+        for (index, (parameter, moments)) in self.parameters.iter().zip(self.optimizer.tensors()).enumerate() {
+            let weights = self.average.is_some().then_some((WEIGHTS, &parameter.tensor));
+            for (kind, tensor) in moments.into_iter().chain(weights) {
+                tensors.push((index, format!("{kind}.{}", parameter.name), tensor.detach()));
+            }
         }
         tensors
     }
@@ -70,22 +104,11 @@ impl State {
         eval_loss: Option<f64>,
     ) -> Capture {
         let (rank, world) = (membership.rank.0 as usize, membership.world.0 as usize);
-        let optimizer = self
-            .parameters
-            .iter()
-            .zip(self.optimizer.tensors())
-            .enumerate()
-            .filter(|(index, _)| index % world == rank)
-            .flat_map(|(_, (parameter, moments))| {
-                moments.into_iter().map(|(kind, tensor)| (optimizer_key(kind, &parameter.name), copied(tensor)))
-            })
-            .collect();
+        let own = self.beside_the_model().into_iter().filter(|(index, ..)| index % world == rank);
+        let optimizer = own.map(|(_, name, tensor)| (name, copied(&tensor))).collect();
+        let parameters = || self.result().parameters().into_iter();
         let whole = (rank == 0).then(|| Whole {
-            parameters: self
-                .parameters
-                .iter()
-                .map(|parameter| (parameter.name.clone(), copied(&parameter.tensor)))
-                .collect(),
+            parameters: parameters().map(|parameter| (parameter.name, copied(&parameter.tensor))).collect(),
             head: self.model.head().clone(),
             tokenizer: tokenizer.clone(),
         });
@@ -124,11 +147,6 @@ impl Buffers {
     }
 }
 
-/// The name of an optimizer tensor in a checkpoint.
-pub(crate) fn optimizer_key(kind: &str, parameter: &str) -> String {
-    format!("{kind}.{parameter}")
-}
-
 fn elements(parameters: &[Parameter]) -> i64 {
     parameters.iter().map(|parameter| parameter.tensor.numel() as i64).sum()
 }
@@ -137,4 +155,59 @@ fn elements(parameters: &[Parameter]) -> i64 {
 fn copied(tensor: &Tensor) -> Tensor {
     let tensor = tensor.detach();
     if tensor.device() == Device::Cpu { tensor.copy() } else { tensor.to_device(Device::Cpu) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::FORMAT;
+    use config::{ModelConfig, OptimizerKind};
+    use model::{Head, safetensors_io};
+    use types::{Attempt, Digest, Step};
+
+    fn state(ema_decay: Option<f64>) -> State {
+        let config = ModelConfig {
+            layers: Some(1),
+            hidden: Some(8),
+            heads: Some(2),
+            intermediate: Some(8),
+            ..ModelConfig::default()
+        };
+        let shape = config.shape(16, 8);
+        let model = Model::new(&shape, Head::MaskedLm, 1, Device::Cpu).unwrap();
+        let header = StateHeader {
+            format: FORMAT,
+            step: Step(0),
+            attempt: Attempt(0),
+            updates: 0,
+            skipped_in_a_row: 0,
+            cursors: Vec::new(),
+            samples_digest: Digest::default(),
+            config_digest: Digest::default(),
+            optimizer: OptimizerKind::Adamw,
+            averaged: ema_decay.is_some(),
+            labels: Vec::new(),
+            shape,
+        };
+        State::new(header, model, &OptimizerConfig { ema_decay, ..OptimizerConfig::default() })
+    }
+
+    #[test]
+    fn an_average_is_sent_compared_and_kept_like_everything_else() {
+        let (plain, averaged) = (state(None), state(Some(0.9)));
+        let count = plain.parameters.len();
+        assert_eq!((plain.tensors().len(), averaged.tensors().len()), (3 * count, 4 * count));
+        let files = [&plain, &averaged].map(|state| state.beside_the_model().len());
+        assert_eq!(files, [2 * count, 3 * count], "with an average the weights are there, too");
+        let digest = || safetensors_io::digest(&averaged.tensors()).unwrap();
+        let before = digest();
+        for flipped in [&averaged.model, averaged.result()] {
+            let mut element = flipped.parameters()[0].tensor.detach().reshape([-1]).narrow(0, 0, 1);
+            let old = element.copy();
+            let _ = element.fill_(7.0);
+            assert_ne!(digest(), before);
+            element.copy_(&old);
+            assert_eq!(digest(), before);
+        }
+    }
 }

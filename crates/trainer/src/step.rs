@@ -75,8 +75,8 @@ impl Stepper<'_> {
         self.context.host.phase(Phase::Data);
         let mut own = Vec::with_capacity(self.context.membership.slots.len());
         for &slot in &self.context.membership.slots {
-            let samples =
-                loader.next(slot).map_err(|error| TrainError::corpus(&error, format!("slot {slot}: {error}")))?;
+            let samples = loader.next(slot, step.next());
+            let samples = samples.map_err(|error| TrainError::corpus(&error, format!("slot {slot}: {error}")))?;
             self.context.host.moved();
             own.push((slot, samples));
         }
@@ -214,10 +214,15 @@ impl Stepper<'_> {
             state.header.updates += 1;
             state.header.skipped_in_a_row = 0;
             clip(&mut state.buffers.gradients, norm, self.context.config.optimizer.clip_norm);
-            return state
+            let updates = state.header.updates;
+            state
                 .optimizer
-                .update(&state.parameters, &state.buffers.gradients, state.header.updates, factor)
-                .map_err(|error| TrainError::fatal(format!("the optimizer failed at step {next}: {error}")));
+                .update(&state.parameters, &state.buffers.gradients, updates, factor)
+                .map_err(|error| TrainError::fatal(format!("the optimizer failed at step {next}: {error}")))?;
+            if let Some(average) = &mut state.average {
+                average.update(&state.parameters, updates);
+            }
+            return Ok(());
         }
         metrics.push(("train/skipped".into(), 1.0));
         state.header.skipped_in_a_row += 1;

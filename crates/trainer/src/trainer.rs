@@ -66,7 +66,7 @@ impl Trainer {
         self.held.as_ref().map(|state| state.header.step)
     }
 
-    /// The model that is held, between two generations.
+    /// The model that is held, between two generations, with the weights that training goes on from.
     pub fn model(&self) -> Option<&Model> {
         self.held.as_ref().map(|state| &state.model)
     }
@@ -194,7 +194,7 @@ impl Trainer {
         host.phase(Phase::Checkpoint);
         host.wait_for_checkpoints()
             .map_err(|error| TrainError::fatal(format!("the last checkpoint could not be stored: {error}")))?;
-        let weights_digest = safetensors_io::digest(state.parameters.iter().map(|parameter| &parameter.tensor))
+        let weights_digest = safetensors_io::digest(state.result().parameters().iter().map(|it| &it.tensor))
             .map_err(|error| TrainError::fatal(error.to_string()))?;
         Ok(Outcome::Finished { step, weights_digest })
     }

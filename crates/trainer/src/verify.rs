@@ -10,8 +10,9 @@ use model::safetensors_io;
 use std::collections::BTreeMap;
 use types::Digest;
 
-/// Compares the members' parameters, moments and places in the data. The one that differs from the majority gives its state up; without a
-/// majority nobody knows whose state is right. An error of the collective is one of `state`'s step.
+/// Compares the members' parameters, moments, averages and places in the data. The one that differs from the majority
+/// gives its state up; without a majority nobody knows whose state is right. An error of the collective is one of
+/// `state`'s step.
 pub(crate) fn compare(state: &State, group: &ProcessGroup, host: &dyn Host) -> Result<(), TrainError> {
     if group.world() == 1 {
         return Ok(());
@@ -76,6 +77,7 @@ mod tests {
             samples_digest: Digest([1; 32]),
             config_digest: Digest([2; 32]),
             optimizer: config::OptimizerKind::Adamw,
+            averaged: false,
             labels: Vec::new(),
             shape: config::ModelConfig::default().shape(100, 16),
         };

@@ -7,7 +7,7 @@ use corpus::{Columns, Corpus, CorpusFile, Dealt, FileSource, Loader, Tokenizer, 
 use serde_json::json;
 use std::process::ExitCode;
 use std::sync::Arc;
-use types::{Cursor, SlotId};
+use types::{Cursor, SlotId, Step};
 
 /// Units shown to people; JSON has them all.
 const SHOWN: usize = 20;
@@ -88,7 +88,7 @@ fn probe(corpus: &Arc<Corpus>, checked: &config::CheckedConfig) -> Result<Probe,
     let tokenizer = Arc::new(Tokenizer::open(&checked.tokenizer).map_err(corpus_problem)?);
     let mut loader = Loader::new(Arc::clone(corpus), tokenizer, checked);
     loader.assign(&[(SlotId(0), Cursor::default())]);
-    let step = loader.next(SlotId(0)).map_err(corpus_problem)?;
+    let step = loader.next(SlotId(0), Step(1)).map_err(corpus_problem)?;
     // A unit of empty rows comes as 0 of 0, and tells nothing of the others.
     let segment = step.segments.iter().find(|segment| segment.total > 0);
     let tokens: usize = step
@@ -96,10 +96,10 @@ fn probe(corpus: &Arc<Corpus>, checked: &config::CheckedConfig) -> Result<Probe,
         .iter()
         .map(|batch| batch.mask.as_ref().map_or(batch.ids.len(), |mask| mask.iter().filter(|real| **real).count()))
         .sum();
-    let taken: usize = step.batches.iter().map(|batch| batch.samples).sum();
+    let taken: u64 = step.segments.iter().map(|segment| segment.end - segment.start).sum();
     let samples = segment.map_or(0, |segment| segment.total);
     let Dealt { unit, .. } = corpus.plan().deal(SlotId(0), segment.map_or(0, |segment| segment.turn));
-    let tokens = if taken == 0 { 0 } else { samples * tokens as u64 / taken as u64 };
+    let tokens = if taken == 0 { 0 } else { samples * tokens as u64 / taken };
     Ok(Probe { samples, tokens, rows: corpus.plan().units()[unit].rows })
 }
 
@@ -112,7 +112,9 @@ fn plan(arguments: PlanArguments) -> Result<ExitCode, Problem> {
     let rows: u64 = plan.units().iter().map(|unit| unit.rows).sum();
     let scale = |value: u64| (value as f64 * rows as f64 / probe.rows.max(1) as f64).round() as u64;
     let (samples, tokens) = (scale(probe.samples), scale(probe.tokens));
-    let per_step = checked.batch.global_samples();
+    let (batch, steps) = (&checked.batch, checked.run.steps);
+    let per_step = batch.global_samples();
+    let epochs = batch.samples_until(steps, steps) as f64 / samples.max(1) as f64;
     // One epoch: the first turns of each slot, until all units are dealt.
     let turns = (plan.units().len() as u64).div_ceil(u64::from(plan.slots()));
     let mut deal = Vec::new();
@@ -141,24 +143,25 @@ fn plan(arguments: PlanArguments) -> Result<ExitCode, Problem> {
             "tokens_estimate": tokens,
             "samples_per_step": per_step,
             "steps_per_epoch_estimate": samples / per_step.max(1),
-            "epochs_estimate": (checked.run.steps * per_step) as f64 / samples.max(1) as f64,
+            "epochs_estimate": epochs,
             "labels": corpus.labels(),
             "deal": deal.iter().map(unit).collect::<Vec<_>>(),
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let first = batch.samples_until(1, steps);
+    let grows =
+        if first < per_step { format!("{first} samples in the first step, growing to ") } else { String::new() };
     output::line(&format!(
         "{} files, {} rows in {} units for training, {} units held out, {} slots\n\
          about {samples} samples and {tokens} tokens an epoch (estimated from one unit)\n\
-         {per_step} samples a step: about {} steps an epoch, {} steps are {:.2} epochs\n",
+         {grows}{per_step} samples a step: about {} steps an epoch, {steps} steps are {epochs:.2} epochs\n",
         corpus.files().len(),
         rows,
         plan.units().len(),
         plan.eval_units().len(),
         plan.slots(),
         samples / per_step.max(1),
-        checked.run.steps,
-        (checked.run.steps * per_step) as f64 / samples.max(1) as f64,
     ))?;
     let cells: Vec<Vec<String>> = deal
         .iter()

@@ -4,6 +4,7 @@ use super::client::Client;
 use super::output;
 use super::problem::Problem;
 use super::run_view;
+use config::RunConfig;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use proto::v1;
 use std::io::IsTerminal;
@@ -24,6 +25,8 @@ struct Follower {
     last_event: Option<v1::RunEvent>,
     // The first step seen of this attempt, and when: what the pace is measured from.
     since: Option<(u32, u64, Instant)>,
+    // Of the run, once it was seen; nothing if it cannot be understood here.
+    config: Option<Option<RunConfig>>,
 }
 
 /// Follows a run until it ends. 0 only if it completed.
@@ -92,7 +95,7 @@ impl Follower {
             bar.set_style(ProgressStyle::with_template(template).expect("a fixed template"));
             bar
         });
-        Self { bar, json, last_line: None, last_status: String::new(), last_event: None, since: None }
+        Self { bar, json, last_line: None, last_status: String::new(), last_event: None, since: None, config: None }
     }
 
     fn close(&self) {
@@ -175,15 +178,21 @@ impl Follower {
         match self.since {
             Some((attempt, first, began)) if attempt == run.attempt && step >= first => {
                 if step > first && run.status == "running" {
-                    let pace = (now - began).as_secs_f64() / (step - first) as f64;
-                    let left = pace * run.total_steps.saturating_sub(step) as f64;
-                    parts.push(format!("ETA {}", duration(left)));
+                    let [first, here, end] = [first, step, run.total_steps].map(|step| self.work(run, step));
+                    let pace = (now - began).as_secs_f64() / (here - first);
+                    parts.push(format!("ETA {}", duration(pace * (end - here).max(0.0))));
                 }
             }
             _ => self.since = Some((run.attempt, step, now)),
         }
         parts.push(format!("{} worker{}", run.world_size, if run.world_size == 1 { "" } else { "s" }));
         parts.join("  ")
+    }
+
+    /// How much is done after so many steps: samples, since a batch may grow; steps where the config is not known.
+    fn work(&mut self, run: &v1::Run, step: u64) -> f64 {
+        let config = self.config.get_or_insert_with(|| config::parse("the run's config", &run.config).ok());
+        config.as_ref().map_or(step as f64, |config| config.batch.samples_until(step, config.run.steps) as f64)
     }
 }
 
@@ -238,6 +247,26 @@ mod tests {
         let line = follower.describe(&lost, after(310));
         assert_eq!(line, format!("interrupted: its workers are gone  {figures}  1 worker"));
         assert_eq!((duration(59.4), duration(3_725.0)), ("59 s".into(), "1 h 2 min".into()));
+    }
+
+    #[test]
+    fn the_time_left_knows_of_a_batch_that_grows() {
+        let config = "[run]\nname = \"r\"\nkind = \"pretrain\"\nsteps = 100\n[data]\npaths = [\"/c\"]\n[tokenizer]\n\
+                      path = \"/t\"\n[batch]\nslots = 1\nmicro_batch = 1\naccumulate = 3\nramp_from = 1\n\
+                      ramp_share = 0.5\nsequence_length = 16\n";
+        let at = |step| v1::Run {
+            status: "running".into(),
+            step,
+            total_steps: 100,
+            config: config.to_owned(),
+            ..v1::Run::default()
+        };
+        let began = Instant::now();
+        let mut follower = Follower::new(true);
+        follower.describe(&at(0), began);
+        // 25 steps of one sample, 25 of two, 50 of three: a second each, so far.
+        let line = follower.describe(&at(25), began + Duration::from_secs(25));
+        assert!(line.contains("ETA 3 min 20 s"), "{line}");
     }
 
     #[test]

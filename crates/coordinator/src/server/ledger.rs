@@ -1,13 +1,15 @@
 //! The proof that every sample of every epoch was used exactly once, from the committed steps. Pure.
 //!
 //! The plan deals every unit of every epoch to exactly one turn of one slot; each slot walks through its turns in order,
-//! through each turn's unit from the first sample to the last ([`types::Cursor`]), by the same number of samples every
-//! step. So what every step has to use follows from the plan and from how many samples its units make: that is
-//! computed here again, step by step, and compared with what was committed, and so is the chain of digests over it.
+//! through each turn's unit from the first sample to the last ([`types::Cursor`]), by as many samples as the config has
+//! for a slot in that step. So what every step has to use follows from the plan, the config and from how many samples its
+//! units make: that is computed here again, step by step, and compared with what was committed, and so is the chain of
+//! digests over it.
 //!
 //! How many samples a unit makes is taken as the workers reported it, unless whoever asks has made the units again and
 //! says so with [`Ledger::made`].
 
+use config::BatchConfig;
 use corpus::{Dealt, Plan};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use types::{Cursor, Digest, Segment, SlotId, Step};
@@ -48,8 +50,8 @@ struct Walk {
 #[derive(Debug)]
 pub struct Ledger {
     plan: Plan,
-    // Samples that every slot uses in every step.
-    a_step: u64,
+    batch: BatchConfig,
+    total_steps: u64,
     walks: Vec<Walk>,
     // Samples of units that were made again and are not used up.
     made: HashMap<Dealt, u64>,
@@ -66,12 +68,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Of a run with this plan, whose slots use `a_step` samples each in every step; nothing committed yet.
-    pub fn new(plan: Plan, a_step: u64) -> Self {
+    /// Of a run with this plan and this batch, of `total_steps` steps; nothing committed yet.
+    pub fn new(plan: Plan, batch: BatchConfig, total_steps: u64) -> Self {
         let walks = vec![Walk::default(); plan.slots() as usize];
         Self {
             plan,
-            a_step,
+            batch,
+            total_steps,
             walks,
             made: HashMap::new(),
             chain: Digest::default(),
@@ -99,7 +102,8 @@ impl Ledger {
             self.problem(format!("after step {} comes step {step}: commits are missing", self.step));
         }
         self.step = step;
-        let due = self.due(segments);
+        let a_slot = self.batch.slot_samples_at(step.0, self.total_steps);
+        let due = self.due(a_slot, segments);
         let known = self.problem_count;
         self.chain = self.chain.chain_samples(step, due.as_deref().unwrap_or(segments));
         if self.chain != samples_digest {
@@ -110,7 +114,7 @@ impl Ledger {
             // Go on from what is recorded, so that one damaged commit is told once.
             self.chain = samples_digest;
         }
-        self.count(step, segments);
+        self.count(step, a_slot, segments);
         for segment in segments {
             self.walk(step, *segment);
         }
@@ -119,15 +123,15 @@ impl Ledger {
         }
     }
 
-    /// What the plan has the slots use after all that was committed before; nothing if that cannot be told, since
-    /// `segments` leave out a unit that is due.
-    fn due(&self, segments: &[Segment]) -> Option<Vec<Segment>> {
+    /// What the plan has the slots use, `a_slot` samples each, after all that was committed before; nothing if that cannot
+    /// be told, since `segments` leave out a unit that is due.
+    fn due(&self, a_slot: u64, segments: &[Segment]) -> Option<Vec<Segment>> {
         let reported: HashMap<(SlotId, u64), u64> =
             segments.iter().map(|segment| ((segment.slot, segment.turn), segment.total)).collect();
         let mut due = Vec::with_capacity(segments.len());
         for (slot, walk) in (0..).map(SlotId).zip(&self.walks) {
             let Walk { cursor: Cursor { mut turn, mut sample }, .. } = *walk;
-            let mut wanted = self.a_step;
+            let mut wanted = a_slot;
             while wanted > 0 {
                 let said = reported.get(&(slot, turn)).copied();
                 let total = self.remade(slot, turn).or(said)?;
@@ -143,17 +147,16 @@ impl Ledger {
         Some(due)
     }
 
-    /// Every slot uses the same number of samples.
-    fn count(&mut self, step: Step, segments: &[Segment]) {
+    /// Every slot uses the same number of samples in a step.
+    fn count(&mut self, step: Step, a_slot: u64, segments: &[Segment]) {
         let mut used = vec![0_u64; self.walks.len()];
         for segment in segments {
             if let Some(used) = used.get_mut(segment.slot.0 as usize) {
                 *used = used.saturating_add(segment.end.saturating_sub(segment.start));
             }
         }
-        let a_step = self.a_step;
-        for (slot, used) in used.into_iter().enumerate().filter(|(_, used)| *used != a_step) {
-            self.problem(format!("step {step}: slot {slot} used {used} samples instead of {a_step}"));
+        for (slot, used) in used.into_iter().enumerate().filter(|(_, used)| *used != a_slot) {
+            self.problem(format!("step {step}: slot {slot} used {used} samples instead of {a_slot}"));
         }
     }
 

@@ -54,8 +54,7 @@ async fn walk(
     deep: Option<&Progress>,
 ) -> Result<v1::LedgerReport, Failure> {
     let config = stored_config(&row.id, &row.config)?;
-    let a_step = config.batch.slot_samples();
-    let mut ledger = Ledger::new(opened.corpus.plan().clone(), a_step);
+    let mut ledger = Ledger::new(opened.corpus.plan().clone(), config.batch.clone(), config.run.steps);
     let again = deep.map(|progress| Again {
         counter: Arc::new(UnitCounter::new(Arc::clone(&opened.corpus), Arc::clone(&opened.tokenizer), &config)),
         progress,

@@ -112,15 +112,16 @@ impl Shown {
         Ok(wire::run(row, parts))
     }
 
-    /// Every step uses the same number of samples; where the slots stand is in the last commit.
+    /// How many samples a step uses is in the config; where the slots stand is in the last commit.
     fn coverage(&self, row: &RunRow, last: Option<&CommitRow>, chain: Option<Digest>) -> v1::Coverage {
-        let a_step = stored_config(&row.id, &row.config).map_or(0, |config| config.batch.global_samples());
+        let samples = stored_config(&row.id, &row.config)
+            .map_or(0, |config| config.batch.samples_until(row.step.0, config.run.steps));
         let epochs = last.map_or(Some(0), |commit| {
             let opened = self.corpora.at_hand(&row.id)?;
             coverage::epochs(opened.corpus.plan(), &commit.segments)
         });
         let chain = chain.map(|chain| chain.to_string()).unwrap_or_default();
-        v1::Coverage { samples: row.step.0.saturating_mul(a_step), epochs, chain }
+        v1::Coverage { samples, epochs, chain }
     }
 }
 

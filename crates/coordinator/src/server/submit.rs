@@ -12,7 +12,7 @@ use corpus::Loader;
 use proto::{Failure, FailureKind};
 use std::sync::Arc;
 use store::Reader;
-use types::{Cursor, RunId, SlotId};
+use types::{Cursor, RunId, SlotId, Step};
 
 /// A run that may be queued.
 #[derive(Debug)]
@@ -42,7 +42,8 @@ pub async fn check(
         move || open(&config, shape)
     })
     .await?;
-    let budget = checkpoint_bytes(&shape).saturating_mul(checkpoints_kept(&config));
+    let averaged = config.optimizer.ema_decay.is_some();
+    let budget = checkpoint_bytes(&shape, averaged).saturating_mul(checkpoints_kept(&config));
     repository.store().check_space(budget).map_err(checkpoints::failure)?;
     let run: RunId = uuid::Uuid::now_v7().to_string().parse().expect("a UUID is an identifier");
     corpora.keep(run.clone(), opened);
@@ -61,7 +62,7 @@ fn open(config: &CheckedConfig, inherited: Option<ModelShape>) -> Result<(Arc<Op
     corpus::check_vocabulary(&tokenizer, &shape).map_err(failure)?;
     let mut loader = Loader::new(Arc::clone(&corpus), Arc::clone(&tokenizer), config);
     loader.assign(&[(SlotId(0), Cursor::default())]);
-    loader.next(SlotId(0)).map_err(failure)?;
+    loader.next(SlotId(0), Step(1)).map_err(failure)?;
     drop(loader);
     Ok((Arc::new(Opened { corpus, tokenizer }), shape))
 }
@@ -75,14 +76,15 @@ fn checkpoints_kept(config: &CheckedConfig) -> u64 {
     kept.min(made)
 }
 
-/// Weights and two moments in float32, roughly: biases and norms are small beside the rest.
-fn checkpoint_bytes(shape: &ModelShape) -> u64 {
+/// Weights, two moments and, if there is one, the average in float32, roughly: biases and norms are small beside the rest.
+fn checkpoint_bytes(shape: &ModelShape, averaged: bool) -> u64 {
     let number = |value: i64| u128::from(value.unsigned_abs());
     let (hidden, intermediate) = (number(shape.hidden), number(shape.intermediate));
     let embeddings = (number(shape.vocabulary) + number(shape.max_positions)).saturating_mul(hidden);
     let layer = (4 * hidden + 3 * intermediate).saturating_mul(hidden);
     let values = embeddings.saturating_add(number(shape.layers).saturating_mul(layer));
-    u64::try_from(values.saturating_mul(3 * 4)).unwrap_or(u64::MAX)
+    let copies = 3 + u128::from(averaged);
+    u64::try_from(values.saturating_mul(copies * 4)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -107,9 +109,11 @@ mod tests {
     #[test]
     fn a_model_beyond_all_numbers_needs_more_than_any_disk_has() {
         let mut config = config("").model.clone();
-        assert!(checkpoint_bytes(&config.shape(30_522, 16)) > 100 << 20, "BERT-mini with its moments");
+        let mini = |averaged| checkpoint_bytes(&config.shape(30_522, 16), averaged);
+        assert!(mini(false) > 100 << 20, "BERT-mini with its moments");
+        assert_eq!(mini(true), mini(false) / 3 * 4, "and with an average of its weights");
         config.hidden = Some(i64::MAX);
         config.layers = Some(i64::MAX);
-        assert_eq!(checkpoint_bytes(&config.shape(30_522, 16)), u64::MAX);
+        assert_eq!(checkpoint_bytes(&config.shape(30_522, 16), false), u64::MAX);
     }
 }

@@ -464,7 +464,8 @@ impl FakeTraining {
 
     /// What all slots use in the next step.
     pub fn compute(&mut self) -> Vec<Segment> {
-        let next = |slot| self.loader.next(SlotId(slot)).unwrap().segments;
+        let step = Step(self.step + 1);
+        let next = |slot| self.loader.next(SlotId(slot), step).unwrap().segments;
         let segments: Vec<Segment> = tokio::task::block_in_place(|| (0..2).flat_map(next).collect());
         self.step += 1;
         self.digest = self.digest.chain_samples(Step(self.step), &segments);

@@ -3,7 +3,8 @@
 //! The documents of a unit are put behind one another with `[SEP]` between them and cut into blocks
 //! `[CLS] … [SEP]` of the full sequence length. The last block of a unit would be short; instead it reaches back into
 //! the block before it, so that no token is lost, none is padding, and every batch can do without a mask. Only a unit
-//! that is shorter than one block gives a short one.
+//! that is shorter than one block gives a short one. While rows are short (`batch.short_length`) a block is cut into several
+//! when a batch is made of it; the block stays the sample.
 
 use super::{MaskKey, Samples, Targets};
 use crate::SpecialIds;

@@ -7,7 +7,7 @@ use config::ObjectiveConfig;
 use std::sync::Arc;
 
 /// The rule. `[CLS]`, `[SEP]` and `[PAD]` are never predicted. The number to predict is
-/// `min(max_predictions, max(1, round(length × rate)))`, where the length counts special tokens and `round` takes
+/// `min(most, max(1, round(length × rate)))` of an [`Amount`], where the length counts special tokens and `round` takes
 /// halves to the even neighbour, as Python does. With `whole_word` a `##` piece goes with the piece before it, and a
 /// word that would overflow the number is passed over. Each chosen piece alone becomes `[MASK]`, or a uniform id of the
 /// whole vocabulary, or stays.
@@ -15,12 +15,19 @@ use std::sync::Arc;
 pub(crate) struct Masker {
     special: SpecialIds,
     vocabulary: usize,
-    rate: f64,
     mask_share: f64,
     random_share: f64,
-    max_predictions: usize,
     /// By id; empty unless whole words are masked.
     continuation: Arc<[bool]>,
+}
+
+/// How much of a row is predicted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Amount {
+    /// Share of the row's tokens.
+    pub(crate) rate: f64,
+    /// Positions at most.
+    pub(crate) most: usize,
 }
 
 /// Reused from sample to sample.
@@ -40,8 +47,7 @@ impl Scratch {
 }
 
 impl Masker {
-    pub(crate) fn new(objective: &ObjectiveConfig, sequence_length: usize, tokenizer: &Tokenizer) -> Self {
-        let default = (objective.mask_rate * sequence_length as f64).ceil() as usize;
+    pub(crate) fn new(objective: &ObjectiveConfig, tokenizer: &Tokenizer) -> Self {
         let continuation = if objective.whole_word {
             (0..tokenizer.size() as u32).map(|id| tokenizer.is_continuation(id)).collect()
         } else {
@@ -50,16 +56,14 @@ impl Masker {
         Self {
             special: tokenizer.special(),
             vocabulary: tokenizer.size(),
-            rate: objective.mask_rate,
             mask_share: objective.mask_token_share,
             random_share: objective.random_token_share,
-            max_predictions: objective.max_predictions.unwrap_or(default).max(1),
             continuation,
         }
     }
 
     /// Masks `tokens` in place and leaves in `scratch` what was masked.
-    pub(crate) fn apply(&self, tokens: &mut [u32], stream: &mut Stream, scratch: &mut Scratch) {
+    pub(crate) fn apply(&self, tokens: &mut [u32], amount: Amount, stream: &mut Stream, scratch: &mut Scratch) {
         let SpecialIds { pad, classify, separator, mask, .. } = self.special;
         scratch.words.clear();
         scratch.masked.clear();
@@ -74,8 +78,8 @@ impl Masker {
                 _ => scratch.words.push((at, at + 1)),
             }
         }
-        let wanted = (tokens.len() as f64 * self.rate).round_ties_even() as usize;
-        let wanted = self.max_predictions.min(wanted.max(1));
+        let wanted = (tokens.len() as f64 * amount.rate).round_ties_even() as usize;
+        let wanted = amount.most.min(wanted.max(1));
         stream.shuffle(&mut scratch.words);
         for (start, end) in scratch.words.iter().copied() {
             if scratch.masked.len() >= wanted {
@@ -106,18 +110,12 @@ mod tests {
     const SPECIAL: SpecialIds = SpecialIds { pad: 0, unknown: 1, classify: 2, separator: 3, mask: 4 };
     const VOCABULARY: usize = 100;
 
-    fn masker(whole_word: bool, max_predictions: usize) -> Masker {
+    const BERTS: Amount = Amount { rate: 0.15, most: usize::MAX };
+
+    fn masker(whole_word: bool) -> Masker {
         // Ids 50 to 99 go on with a word.
         let continuation = if whole_word { (0..VOCABULARY).map(|id| id >= 50).collect() } else { Arc::default() };
-        Masker {
-            special: SPECIAL,
-            vocabulary: VOCABULARY,
-            rate: 0.15,
-            mask_share: 0.8,
-            random_share: 0.1,
-            max_predictions,
-            continuation,
-        }
+        Masker { special: SPECIAL, vocabulary: VOCABULARY, mask_share: 0.8, random_share: 0.1, continuation }
     }
 
     fn sentence(seed: u64, length: usize) -> Vec<u32> {
@@ -131,14 +129,14 @@ mod tests {
 
     #[test]
     fn rate_and_shares_are_berts() {
-        let masker = masker(false, usize::MAX);
+        let masker = masker(false);
         let mut scratch = Scratch::default();
         // [MASK], a random other id, unchanged; and which third of the sequence.
         let (mut kinds, mut places, mut total) = ([0u32; 3], [0u32; 4], 0u32);
         for sample in 0..2000 {
             let before = sentence(sample, 130);
             let mut after = before.clone();
-            masker.apply(&mut after, &mut Stream::new("mask", &[sample]), &mut scratch);
+            masker.apply(&mut after, BERTS, &mut Stream::new("mask", &[sample]), &mut scratch);
             let masked: Vec<(usize, u32)> = scratch.masked().collect();
             // round(130 × 0.15) = round(19.5) takes the even neighbour.
             assert_eq!(masked.len(), 20, "sample {sample}");
@@ -178,7 +176,8 @@ mod tests {
     fn halves_go_to_the_even_neighbour_and_limits_hold() {
         let mut scratch = Scratch::default();
         let mut count = |length: usize, most: usize| {
-            masker(false, most).apply(&mut sentence(1, length), &mut Stream::new("mask", &[1]), &mut scratch);
+            let amount = Amount { most, ..BERTS };
+            masker(false).apply(&mut sentence(1, length), amount, &mut Stream::new("mask", &[1]), &mut scratch);
             scratch.masked().count()
         };
         assert_eq!((count(30, 99), count(50, 99), count(10, 99)), (4, 8, 2), "4.5, 7.5, 1.5");
@@ -187,12 +186,12 @@ mod tests {
 
     #[test]
     fn whole_words_are_never_split() {
-        let masker = masker(true, usize::MAX);
+        let masker = masker(true);
         let mut scratch = Scratch::default();
         let mut masked_words = 0;
         for sample in 0..500 {
             let before = sentence(sample, 100);
-            masker.apply(&mut before.clone(), &mut Stream::new("mask", &[sample]), &mut scratch);
+            masker.apply(&mut before.clone(), BERTS, &mut Stream::new("mask", &[sample]), &mut scratch);
             let masked: Vec<usize> = scratch.masked().map(|(at, _)| at).collect();
             assert!(masked.len() <= 15);
             for at in &masked {

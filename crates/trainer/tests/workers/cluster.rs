@@ -133,6 +133,11 @@ impl Cluster {
             .collect()
     }
 
+    /// The same of the worker with the number 0, without what depends on when and where it was computed.
+    pub fn timeless(&self) -> Vec<(u64, String, Vec<(String, f64)>)> {
+        self.log(0).iter().map(Logged::timeless).collect()
+    }
+
     pub fn wait_for_step(&mut self, worker: usize, step: u64) {
         let end = Instant::now() + LONG;
         while self.log(worker).last().is_none_or(|line| line.step < step) {

@@ -7,6 +7,7 @@ mod cluster;
 mod data;
 mod folder_store;
 mod process;
+mod recipe;
 mod recovery;
 mod tuning;
 
@@ -30,11 +31,7 @@ fn one_two_and_three_workers_end_with_the_same_bits() {
     for workers in [2, 3] {
         let (digest, cluster) = undisturbed(&config, workers);
         assert_eq!(digest, one, "{workers} workers");
-        let timeless = |line: &process::Logged| {
-            let metrics = line.metrics.iter().filter(|(name, _)| name != "train/tokens_per_second");
-            (line.step, line.samples_digest.clone(), metrics.cloned().collect::<Vec<_>>())
-        };
-        let logs = [&alone, &cluster].map(|cluster| cluster.log(0).iter().map(timeless).collect::<Vec<_>>());
+        let logs = [&alone, &cluster].map(Cluster::timeless);
         assert_eq!(logs[0], logs[1], "every number of every step is the same");
     }
     assert!(alone.metric(0, "eval/loss").is_some() && alone.metric(0, "eval/nsp_accuracy").is_some());

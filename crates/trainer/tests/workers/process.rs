@@ -70,6 +70,14 @@ pub struct Logged {
     pub moved: u64,
 }
 
+impl Logged {
+    /// All that does not depend on when and where it was computed.
+    pub fn timeless(&self) -> (u64, String, Vec<(String, f64)>) {
+        let metrics = self.metrics.iter().filter(|(name, _)| name != "train/tokens_per_second");
+        (self.step, self.samples_digest.clone(), metrics.cloned().collect())
+    }
+}
+
 struct FolderHost<'a> {
     folder: &'a Path,
     worker: usize,

@@ -3,10 +3,30 @@ use corpus::Unit;
 
 const SLOTS: u32 = 2;
 const PER_STEP: u64 = 3;
+const STEPS: u64 = 20;
 
 fn plan() -> Plan {
     let units = (0..5).map(|index| Unit { file: 0, row_group: index, first_row: 0, rows: 4 }).collect();
     Plan::new(units, Vec::new(), SLOTS, 7)
+}
+
+/// [`PER_STEP`] samples of each slot in a step.
+fn batch() -> BatchConfig {
+    BatchConfig {
+        slots: SLOTS,
+        micro_batch: PER_STEP as usize,
+        accumulate: 1,
+        ramp_from: None,
+        ramp_share: None,
+        sequence_length: 16,
+        short_length: None,
+        short_share: None,
+    }
+}
+
+/// Of such a run.
+fn fresh() -> Ledger {
+    Ledger::new(plan(), batch(), STEPS)
 }
 
 /// How many samples a turn's unit makes: any number, also none.
@@ -17,10 +37,15 @@ fn total(plan: &Plan, slot: SlotId, turn: u64) -> u64 {
 
 /// What workers that do everything right report.
 fn steps(plan: &Plan, count: u64) -> Vec<(Step, Vec<Segment>, Digest)> {
-    steps_of(plan, count, total)
+    steps_of(plan, &batch(), count, total)
 }
 
-fn steps_of(plan: &Plan, count: u64, total: impl Fn(&Plan, SlotId, u64) -> u64) -> Vec<(Step, Vec<Segment>, Digest)> {
+fn steps_of(
+    plan: &Plan,
+    batch: &BatchConfig,
+    count: u64,
+    total: impl Fn(&Plan, SlotId, u64) -> u64,
+) -> Vec<(Step, Vec<Segment>, Digest)> {
     let mut cursors = vec![Cursor::default(); SLOTS as usize];
     let mut chain = Digest::default();
     let mut all = Vec::new();
@@ -28,7 +53,7 @@ fn steps_of(plan: &Plan, count: u64, total: impl Fn(&Plan, SlotId, u64) -> u64) 
         let mut segments = Vec::new();
         for slot in 0..SLOTS {
             let cursor = &mut cursors[slot as usize];
-            let mut wanted = PER_STEP;
+            let mut wanted = batch.slot_samples_at(step, STEPS);
             while wanted > 0 {
                 let total = total(plan, SlotId(slot), cursor.turn);
                 let taken = wanted.min(total - cursor.sample);
@@ -48,7 +73,7 @@ fn steps_of(plan: &Plan, count: u64, total: impl Fn(&Plan, SlotId, u64) -> u64) 
 }
 
 fn check(steps: &[(Step, Vec<Segment>, Digest)]) -> Report {
-    let mut ledger = Ledger::new(plan(), PER_STEP);
+    let mut ledger = fresh();
     for (step, segments, digest) in steps {
         ledger.add(*step, segments, *digest);
     }
@@ -71,8 +96,30 @@ fn a_faithful_run_is_proved() {
     assert!(report.ok, "{:?}", report.problems);
     assert_eq!((report.samples, report.duplicates, report.missing, report.steps), (120, 0, 0, 20));
     assert!(report.epochs >= 5, "{report:?}");
-    let nothing = Ledger::new(plan(), PER_STEP).finish(Step(0), None);
+    let nothing = fresh().finish(Step(0), None);
     assert!(nothing.ok && nothing.steps == 0);
+}
+
+#[test]
+fn a_batch_that_grows_is_proved_step_by_step() {
+    let grows = BatchConfig { accumulate: 4, ramp_from: Some(1), ramp_share: Some(0.6), ..batch() };
+    let steps = steps_of(&plan(), &grows, STEPS, total);
+    let prove = |batch: BatchConfig| {
+        let mut ledger = Ledger::new(plan(), batch, STEPS);
+        for (step, segments, digest) in &steps {
+            ledger.add(*step, segments, *digest);
+        }
+        ledger.finish(Step(STEPS), steps.last().map(|(_, _, digest)| *digest))
+    };
+    let report = prove(grows.clone());
+    assert!(report.ok, "{:?}", report.problems);
+    // Four steps each of one, two and three micro-batches, then eight of four; three samples in each, two slots.
+    assert_eq!((report.samples, report.samples), (2 * 3 * (4 + 8 + 12 + 32), grows.samples_until(STEPS, STEPS)));
+    // Held against another batch, every step is wrong that is another there.
+    let report = prove(BatchConfig { ramp_from: Some(2), ..grows });
+    assert!(report.problems[0].starts_with("step 1: "), "{report:?}");
+    let count = "step 1: slot 0 used 3 samples instead of 6";
+    assert!(report.problems.iter().any(|problem| problem == count), "{report:?}");
 }
 
 #[test]
@@ -128,13 +175,13 @@ fn a_lost_commit_is_found() {
 #[test]
 fn a_run_that_says_more_than_its_commits_is_found() {
     let steps = steps(&plan(), 8);
-    let mut ledger = Ledger::new(plan(), PER_STEP);
+    let mut ledger = fresh();
     for (step, segments, digest) in &steps[..7] {
         ledger.add(*step, segments, *digest);
     }
     assert!(!ledger.finish(Step(8), Some(steps[7].2)).ok);
     // Right after a rewind the run has no chain of its own, but it has a step.
-    let mut ledger = Ledger::new(plan(), PER_STEP);
+    let mut ledger = fresh();
     for (step, segments, digest) in &steps[..7] {
         ledger.add(*step, segments, *digest);
     }
@@ -168,14 +215,14 @@ fn samples_in_another_order_than_the_plans_are_found() {
 
 /// What a worker reports to whom every unit is one sample shorter than it is.
 fn shortened(count: u64) -> Vec<(Step, Vec<Segment>, Digest)> {
-    steps_of(&plan(), count, |plan, slot, turn| total(plan, slot, turn).saturating_sub(1))
+    steps_of(&plan(), &batch(), count, |plan, slot, turn| total(plan, slot, turn).saturating_sub(1))
 }
 
 #[test]
 fn a_unit_reported_shorter_than_it_is_is_found() {
     let steps = shortened(8);
     assert!(check(&steps).ok, "the segments alone do not tell it");
-    let mut ledger = Ledger::new(plan(), PER_STEP);
+    let mut ledger = fresh();
     for (epoch, unit) in ledger.unmade(steps.iter().flat_map(|(_, segments, _)| segments)) {
         ledger.made(Dealt { epoch, unit }, (unit as u64 * 3 + epoch) % 7);
     }
@@ -190,7 +237,7 @@ fn a_unit_reported_shorter_than_it_is_is_found() {
 #[test]
 fn a_faithful_run_is_proved_from_the_units_themselves() {
     let steps = steps(&plan(), 20);
-    let mut ledger = Ledger::new(plan(), PER_STEP);
+    let mut ledger = fresh();
     for (step, segments, digest) in &steps {
         // As page after page does it.
         for (epoch, unit) in ledger.unmade(segments) {
