@@ -13,6 +13,11 @@ const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
 /// Writes `corpus.jsonl` and `vocab.txt` into `folder`. Every word is one token.
 pub fn write(folder: &Path) -> Result<()> {
+    write_documents(folder, 2_000, 40)
+}
+
+/// The same with so many documents of so many sentences, which have 16 words on average.
+pub fn write_documents(folder: &Path, documents: usize, sentences: usize) -> Result<()> {
     let words: Vec<String> = (0..WORDS - SPECIAL.len() - 1).map(word).collect();
     let mut vocabulary = SPECIAL.join("\n");
     vocabulary.push_str("\n.\n");
@@ -21,9 +26,9 @@ pub fn write(folder: &Path) -> Result<()> {
 
     let mut random = ChaCha8Rng::seed_from_u64(7);
     let mut corpus = String::new();
-    for _ in 0..2_000 {
+    for _ in 0..documents {
         let mut text = String::new();
-        for _ in 0..40 {
+        for _ in 0..sentences {
             for _ in 0..random.random_range(8..24) {
                 text.push_str(&words[random.random_range(0..words.len())]);
                 text.push(' ');
