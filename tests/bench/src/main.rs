@@ -28,12 +28,13 @@ mod stats;
 mod step;
 mod throttle;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Parser, ValueEnum};
 use facts::Facts;
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 #[derive(Parser)]
@@ -104,8 +105,9 @@ fn main() -> Result<()> {
     let parts = arguments.suite.parts();
     let mut failed = Vec::new();
     for suite in &parts {
-        if let Err(error) = arguments.measure(*suite) {
-            // One that cannot be measured here must not take the others with it.
+        // One that cannot be measured here must not take the others with it. A cluster that fails panics.
+        let measured = catch_unwind(AssertUnwindSafe(|| arguments.measure(*suite)));
+        if let Err(error) = measured.unwrap_or_else(|_| Err(anyhow!("it panicked"))) {
             eprintln!("{}: {error:#}", suite.name());
             failed.push(suite.name());
         }
