@@ -10,6 +10,8 @@ import json
 import sys
 import time
 
+from answers import answer
+
 import torch
 from transformers import (
     BertConfig,
@@ -75,7 +77,7 @@ class Turns(TrainerCallback):
         self.before = now
         self.left -= 1
         if self.left == 0:
-            print(json.dumps({"seconds": self.seconds}), flush=True)
+            answer(seconds=self.seconds)
             self.wait()
 
     def wait(self):

@@ -12,6 +12,8 @@ import json
 import sys
 import time
 
+from answers import answer
+
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForPreTraining
@@ -70,4 +72,4 @@ for line in sys.stdin:
         loss.item()
         seconds.append(time.perf_counter() - start)
         done += 1
-    print(json.dumps({"seconds": seconds}), flush=True)
+    answer(seconds=seconds)

@@ -8,11 +8,10 @@
 
 use crate::peer::Peer;
 use crate::report::{Line, median};
-use crate::stats;
-use anyhow::{Context, Result, ensure};
-use arrow::array::{Array, AsArray};
+use crate::{corpora, stats};
+use anyhow::{Context, Result};
 use config::{CheckedConfig, ObjectiveKind};
-use corpus::{Columns, Corpus, FileSource, Loader, Tokenizer, Unit, UnitSource};
+use corpus::{Corpus, Loader, Tokenizer};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -50,7 +49,9 @@ pub fn measure(python: &Path, corpus: &Path, quick: bool, mut show: impl FnMut(&
     let (rounds, rows) = if quick { (2, 300) } else { (6, 1_500) };
     let folder = tempfile::tempdir()?;
     let (text, tokenizer) = (folder.path().join("rows.parquet"), corpus.join("tokenizer.json"));
-    let rows = first_rows(&corpus.join("corpus.parquet"), rows, &text)?;
+    let texts = corpora::texts(&corpus.join("corpus.parquet"), rows)?;
+    corpora::write(&text, texts.iter());
+    let rows = texts.len();
     let on_one_core = OnOneCore::enter()?;
     let core = on_one_core.core;
     let mut ours = Vec::new();
@@ -82,28 +83,6 @@ pub fn measure(python: &Path, corpus: &Path, quick: bool, mut show: impl FnMut(&
         show(&line("later epochs, of which the peer only masks again").beside(median(later.clone())).spread(spread));
     }
     Ok(())
-}
-
-/// Copies the first `count` rows of text; answers how many there were.
-fn first_rows(from: &Path, count: usize, to: &Path) -> Result<usize> {
-    let source = FileSource::open(&[from.display().to_string()], &[], None, &Columns::text("text"))?;
-    let mut texts = Vec::new();
-    let file = source.files().first().context("no file")?;
-    for (group, rows) in file.row_group_rows.iter().enumerate() {
-        if texts.len() < count {
-            let batch = source.read(&Unit { file: 0, row_group: u32::try_from(group)?, first_row: 0, rows: *rows })?;
-            let column = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8)?;
-            let strings = column.as_string::<i32>();
-            texts.extend(
-                (0..strings.len()).filter(|row| strings.is_valid(*row)).map(|row| strings.value(row).to_owned()),
-            );
-        }
-    }
-    texts.truncate(count);
-    ensure!(!texts.is_empty(), "{} has no rows", from.display());
-    let rows: Vec<Option<&str>> = texts.iter().map(|text| Some(text.as_str())).collect();
-    e2e::text_parquet(to, &rows, 1_000);
-    Ok(rows.len())
 }
 
 struct Ours {
@@ -192,11 +171,8 @@ mod tests {
     fn an_epoch_of_a_few_rows() {
         let folder = tempfile::tempdir().unwrap();
         let made = e2e::Corpus::write(folder.path());
-        let text = folder.path().join("rows.parquet");
-        assert_eq!(first_rows(&made.text, 250, &text).unwrap(), 250);
-        assert_eq!(first_rows(&made.text, 100_000, &folder.path().join("all.parquet")).unwrap(), 600);
         for (objective, name) in OBJECTIVES {
-            let ours = Ours::open(&text, &made.vocabulary, objective).unwrap();
+            let ours = Ours::open(&made.text, &made.vocabulary, objective).unwrap();
             assert!(ours.epoch().unwrap() > 0.0, "{name}");
         }
     }

@@ -8,6 +8,7 @@
 
 mod balance;
 mod coordinator;
+mod corpora;
 mod data;
 mod facts;
 mod finetune;
