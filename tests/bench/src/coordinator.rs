@@ -33,6 +33,8 @@ const WORKERS: [usize; 4] = [10, 100, 1_000, 10_000];
 const MEMBERS_MAX: usize = 2_000;
 /// From the beginning of one step to that of the next.
 const STEP: Duration = Duration::from_secs(2);
+/// Between two looks at the coordinator's processor time.
+const LOOK: Duration = Duration::from_millis(500);
 /// Files of this process and the coordinator beside the workers' connections.
 const OTHER_FILES: u64 = 500;
 /// Streams that an HTTP/2 server takes on one connection.
@@ -66,6 +68,7 @@ pub fn measure(quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
     }
     if let (Some((fewest, least)), Some((most, cost))) = (costs.first(), costs.last())
         && most > fewest
+        && *least > 0.0
     {
         let case = format!("bookkeeping of one step of all {most} workers beside that of {fewest}");
         let line = Line::at_most(
@@ -110,6 +113,16 @@ fn runs_of(workers: usize) -> Vec<usize> {
     (0..runs).map(|run| (run + 1) * workers / runs - run * workers / runs).collect()
 }
 
+/// How steps went.
+struct Pace {
+    /// Of one report.
+    bytes: usize,
+    /// From step to step.
+    seconds: f64,
+    /// What the coordinator had left to do after the last one, in seconds.
+    behind: f64,
+}
+
 /// One coordinator and its workers.
 struct Scene {
     cluster: Cluster,
@@ -118,14 +131,26 @@ struct Scene {
     /// With the number of slots.
     runs: Vec<(Arc<Run>, u32)>,
     workers: usize,
-    sessions: usize,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.fleet.end();
+    }
 }
 
 /// What one phase cost and how fast calls were answered in it.
 struct Phase {
-    cores: f64,
+    /// Of processor time.
+    used: f64,
     seconds: f64,
     answered: Answered,
+}
+
+impl Phase {
+    fn cores(&self) -> f64 {
+        self.used / self.seconds
+    }
 }
 
 impl Scene {
@@ -140,16 +165,21 @@ impl Scene {
         let formed = scene.form().await?;
         say(Line::figure("coordinator", name("from submission to the last first assignment"), formed, "s"));
 
-        let beats = scene.phase(async { Ok(tokio::time::sleep(plan.beats).await) }).await?.0;
-        say(Line::figure("coordinator", name("processors, beats alone"), beats.cores, "cores"));
-        let (steps, (bytes, pace)) = scene.phase(scene.steps(plan.steps)).await?;
+        let resting = async {
+            tokio::time::sleep(plan.beats).await;
+            Ok(())
+        };
+        let idle = scene.phase(resting).await?.0.cores();
+        say(Line::figure("coordinator", name("processors, beats alone"), idle, "cores"));
+        let (steps, Pace { bytes, seconds, behind }) = scene.phase(scene.steps(plan.steps, idle)).await?;
         let case = name(&format!("processors, beats and a step every {} s", STEP.as_secs()));
-        let mut line = Line::figure("coordinator", case, steps.cores, "cores").no_more_than(1.0);
-        if pace > 1.1 * STEP.as_secs_f64() {
-            line = line.note(format!("it did not keep up: a step took {pace:.1} s"));
+        let mut line = Line::figure("coordinator", case, steps.cores(), "cores").no_more_than(1.0);
+        if seconds > 1.1 * STEP.as_secs_f64() || behind > STEP.as_secs_f64() {
+            line = line.note(format!(
+                "it did not keep up: a step took {seconds:.1} s, and {behind:.1} s were left at the end"
+            ));
         }
         say(line);
-        scene.until_committed().await?;
         for (what, mut answers) in
             [("rendezvous", steps.answered.rendezvous.clone()), ("runs show", steps.answered.show.clone())]
         {
@@ -159,7 +189,7 @@ impl Scene {
             let line = Line::figure("coordinator", case, 1e3 * percentile(&answers, 0.99), "ms").no_more_than(50.0);
             say(line.note(format!("{} calls, median {:.2} ms", answers.len(), 1e3 * percentile(&answers, 0.5))));
         }
-        let cost = ((steps.cores - beats.cores) * steps.seconds / plan.steps as f64).max(0.0);
+        let cost = ((steps.used - idle * steps.seconds) / plan.steps as f64).max(0.0);
         let line = Line::figure("coordinator", name("bookkeeping of one step of all"), 1e3 * cost, "ms of processor");
         say(line.note(format!("each report has {bytes} bytes")));
 
@@ -173,7 +203,6 @@ impl Scene {
         let peak = process::memory(scene.cluster.coordinator_pid())?.peak as f64 / f64::from(1 << 30);
         say(Line::figure("coordinator", name("resident memory, peak"), peak, "GiB").no_more_than(1.0));
         scene.fleet.check()?;
-        scene.fleet.end();
         Ok(cost)
     }
 
@@ -182,7 +211,7 @@ impl Scene {
         let cluster = tokio::task::block_in_place(|| Cluster::start_with(&["--scrub-hours", "0"]));
         let coordinator = Coordinator::new(&cluster.endpoint, &cluster.token())?;
         let (fleet, welcomes) = Fleet::join(coordinator.clone(), workers, sessions).await?;
-        Ok((Self { cluster, coordinator, fleet, runs: Vec::new(), workers, sessions }, welcomes))
+        Ok((Self { cluster, coordinator, fleet, runs: Vec::new(), workers }, welcomes))
     }
 
     /// Submits the runs and waits until all workers work. Answers the seconds from the last submission on.
@@ -224,11 +253,12 @@ impl Scene {
         let (seconds, used) = (began.elapsed().as_secs_f64(), process::cpu_seconds(process)? - before);
         stop.send_replace(true);
         let answered = calls.await??;
-        Ok((Phase { cores: used / seconds, seconds, answered }, done))
+        Ok((Phase { used, seconds, answered }, done))
     }
 
-    /// Steps of all runs at the same time. Answers a report's bytes and the seconds from step to step.
-    async fn steps(&self, count: usize) -> Result<(usize, f64)> {
+    /// Steps of all runs at the same time, until the coordinator is at rest again: what it has not handled yet lies in its
+    /// sockets. `idle`: the cores that it uses then.
+    async fn steps(&self, count: usize, idle: f64) -> Result<Pace> {
         let (began, mut bytes) = (Instant::now(), 0);
         for _ in 0..count {
             let due = tokio::time::Instant::now() + STEP;
@@ -236,7 +266,23 @@ impl Scene {
             bytes = futures::future::try_join_all(advances).await?.into_iter().max().unwrap_or(0);
             tokio::time::sleep_until(due).await;
         }
-        Ok((bytes, began.elapsed().as_secs_f64() / count as f64))
+        let over = began.elapsed().as_secs_f64();
+        self.until_committed().await?;
+        let process = self.cluster.coordinator_pid();
+        let at_rest = async {
+            loop {
+                let before = process::cpu_seconds(process)?;
+                tokio::time::sleep(LOOK).await;
+                let cores = (process::cpu_seconds(process)? - before) / LOOK.as_secs_f64();
+                if cores < 1.2 * idle + 0.05 {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(fleet::PATIENCE, at_rest).await.context("the coordinator does not come to rest")??;
+        // The last look was at rest.
+        let behind = (began.elapsed().as_secs_f64() - over - LOOK.as_secs_f64()).max(0.0);
+        Ok(Pace { bytes, seconds: over / count as f64, behind })
     }
 
     /// What was reported is durable.
