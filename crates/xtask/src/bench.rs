@@ -16,7 +16,7 @@ use std::process::Command;
 /// In the order of the report.
 const SUITES: [&str; 10] =
     ["step", "pipeline", "scaling", "reduce", "data", "finetune", "coordinator", "memory", "recovery", "balance"];
-const WITH_PYTHON: [&str; 5] = ["all", "step", "pipeline", "data", "finetune"];
+const WITH_PYTHON: [&str; 6] = ["all", "step", "pipeline", "scaling", "data", "finetune"];
 const WITH_CORPUS: [&str; 3] = ["all", "pipeline", "data"];
 /// Changes when what is in it changes.
 const CORPUS: &str = "bench-corpus-1";

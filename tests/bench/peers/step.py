@@ -4,11 +4,15 @@ sequences full. Batches are ready in memory: reading and tokenising are free. Gr
 mode "eager": as it is. "compiled": through torch.compile. "masked": as it is, but a few lines of the user's own take the
 masked positions out of the encoder's output and run the vocabulary's head on these alone.
 
+With WORLD_SIZE in its environment it is one of several processes, as torchrun starts them, with DistributedDataParallel over
+Gloo; "batch" is then each one's own.
+
 Usage: step.py SPEC (JSON, see step.rs). Each line on stdin is a number of steps; the answer is one line of JSON with the
 seconds of each step.
 """
 
 import json
+import os
 import sys
 import time
 
@@ -36,6 +40,9 @@ model = BertForPreTraining(
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 shape = (spec["batch"], spec["sequence_length"])
 run = torch.compile(model) if spec["mode"] == "compiled" else model
+if "WORLD_SIZE" in os.environ:
+    torch.distributed.init_process_group("gloo")
+    run = torch.nn.parallel.DistributedDataParallel(run)
 
 
 def batch():

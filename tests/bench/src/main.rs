@@ -138,7 +138,7 @@ impl Arguments {
             Suite::All => unreachable!("it was taken apart"),
             Suite::Step => step::measure(self.python()?, quick, |line| self.show(line)),
             Suite::Pipeline => pipeline::measure(self.python()?, self.corpus()?, quick, |line| self.show(line)),
-            Suite::Scaling => scaling::measure(quick, |line| self.show(line)),
+            Suite::Scaling => scaling::measure(self.python()?, quick, |line| self.show(line)),
             Suite::Reduce => reduce::measure(quick, |line| self.show(line)),
             Suite::Data => data::measure(self.python()?, self.corpus()?, quick, |line| self.show(line)),
             Suite::Finetune => finetune::measure(self.python()?, quick, |line| self.show(line)),

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use tempfile::TempDir;
@@ -25,6 +26,17 @@ pub struct Peer {
 impl Peer {
     /// Starts `peers/NAME.py SPEC` with this many threads. Nothing is fetched, and what it keeps is not kept for long.
     pub fn start(python: &Path, name: &str, spec: &impl Serialize, threads: u32) -> Result<Self> {
+        Self::start_with(python, name, spec, threads, &[])
+    }
+
+    /// The same with more variables in its environment.
+    fn start_with(
+        python: &Path,
+        name: &str,
+        spec: &impl Serialize,
+        threads: u32,
+        variables: &[(&str, String)],
+    ) -> Result<Self> {
         let script = format!("{}/peers/{name}.py", env!("CARGO_MANIFEST_DIR"));
         let folder = tempfile::tempdir()?;
         let threads = threads.to_string();
@@ -34,6 +46,7 @@ impl Peer {
             .envs([("OMP_NUM_THREADS", threads.as_str()), ("MKL_NUM_THREADS", &threads), ("HF_HUB_OFFLINE", "1")])
             .envs([("TOKENIZERS_PARALLELISM", "false"), ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")])
             .env("HF_HOME", folder.path())
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .current_dir(folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -46,8 +59,16 @@ impl Peer {
 
     /// Asks and waits for the answer.
     pub fn ask<T: DeserializeOwned>(&mut self, question: impl Display) -> Result<T> {
+        self.tell(question);
+        self.hear()
+    }
+
+    fn tell(&mut self, question: impl Display) {
         // A peer that died shows at the answer, which says more.
         let _ = writeln!(self.questions, "{question}");
+    }
+
+    fn hear<T: DeserializeOwned>(&mut self) -> Result<T> {
         let mut line = String::new();
         if self.answers.read_line(&mut line)? == 0 {
             bail!("the peer ended ({}); what it said is above", self.process.wait()?);
@@ -59,6 +80,34 @@ impl Peer {
     pub fn block(&mut self, steps: usize) -> Result<Vec<f64>> {
         let Block { seconds } = self.ask(steps + 1)?;
         Ok(seconds[1..].to_vec())
+    }
+}
+
+/// Several processes of one peer that do their steps together, over torch.distributed.
+pub struct Group(Vec<Peer>);
+
+impl Group {
+    /// One process for each rank, with this many threads each.
+    pub fn start(python: &Path, name: &str, spec: &impl Serialize, ranks: usize, threads: u32) -> Result<Self> {
+        // Free now; the first of them takes it in a moment.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+        let member = |rank: usize| {
+            let variables = [
+                ("MASTER_ADDR", "127.0.0.1".to_owned()),
+                ("MASTER_PORT", port.clone()),
+                ("RANK", rank.to_string()),
+                ("WORLD_SIZE", ranks.to_string()),
+            ];
+            Peer::start_with(python, name, spec, threads, &variables)
+        };
+        Ok(Self((0..ranks).map(member).collect::<Result<_>>()?))
+    }
+
+    /// As [`Peer::block`], by the clock of the first.
+    pub fn block(&mut self, steps: usize) -> Result<Vec<f64>> {
+        self.0.iter_mut().for_each(|peer| peer.tell(steps + 1));
+        let blocks = self.0.iter_mut().map(Peer::hear).collect::<Result<Vec<Block>>>()?;
+        Ok(blocks[0].seconds[1..].to_vec())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::peer::Peer;
 use crate::report::{Line, median};
 use crate::{roofline, samples, stats};
 use anyhow::{Result, ensure};
-use config::{CheckedConfig, ModelSize, ObjectiveKind};
+use config::{CheckedConfig, ModelShape, ModelSize, ObjectiveKind};
 use corpus::Tokenizer;
 use serde::Serialize;
 use std::path::Path;
@@ -47,7 +47,7 @@ struct Rival {
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Mode {
+pub enum Mode {
     Eager,
     Compiled,
     Masked,
@@ -138,7 +138,7 @@ const FULL: f64 = 0.95;
 
 /// The model and the batch, for `peers/step.py`.
 #[derive(Serialize)]
-struct Spec {
+pub struct Spec {
     mode: Mode,
     vocabulary: i64,
     hidden: i64,
@@ -152,6 +152,34 @@ struct Spec {
     sequence_length: usize,
     predicted: usize,
     threads: u32,
+}
+
+impl Spec {
+    /// The BERT of this shape, so many sequences a step.
+    pub fn new(
+        shape: &ModelShape,
+        mode: Mode,
+        batch: u64,
+        sequence_length: usize,
+        mask_rate: f64,
+        threads: u32,
+    ) -> Self {
+        Self {
+            mode,
+            vocabulary: shape.vocabulary,
+            hidden: shape.hidden,
+            layers: shape.layers,
+            heads: shape.heads,
+            intermediate: shape.intermediate,
+            max_positions: shape.max_positions,
+            dropout: shape.dropout,
+            attention_dropout: shape.attention_dropout,
+            batch,
+            sequence_length,
+            predicted: flops::predicted(mask_rate, sequence_length),
+            threads,
+        }
+    }
 }
 
 pub fn measure(python: &Path, quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
@@ -182,21 +210,8 @@ impl Case {
             next_sentence: config.objective.kind == ObjectiveKind::MlmNsp,
         };
         let positions = (config.batch.global_samples() * config.batch.sequence_length as u64) as f64;
-        let spec = |mode| Spec {
-            mode,
-            vocabulary: shape.vocabulary,
-            hidden: shape.hidden,
-            layers: shape.layers,
-            heads: shape.heads,
-            intermediate: shape.intermediate,
-            max_positions: shape.max_positions,
-            dropout: shape.dropout,
-            attention_dropout: shape.attention_dropout,
-            batch: config.batch.global_samples(),
-            sequence_length: config.batch.sequence_length,
-            predicted: objective.predicted,
-            threads: self.threads,
-        };
+        let (samples, length) = (config.batch.global_samples(), config.batch.sequence_length);
+        let spec = |mode| Spec::new(&shape, mode, samples, length, config.objective.mask_rate, self.threads);
         let mut turns = Vec::new();
         for rival in self.rivals.iter().filter(|rival| !(quick && rival.slow_to_start)) {
             // Both sides grow their memory and threads on the first steps.

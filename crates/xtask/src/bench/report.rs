@@ -22,8 +22,8 @@ const TITLES: [(&str, &str); SUITES.len()] = [
     ),
     (
         "Two workers beside one",
-        "The real binaries, exact mode, the same batch. What the machine itself gives on two threads is below: no pair \
-         of workers can do better.",
+        "The real binaries, exact mode, the same batch; and DistributedDataParallel over Gloo, eager. What the machine \
+         itself gives on two threads is below: no pair of workers can do better.",
     ),
     ("Exact mode beside fast mode", "Bit-identical weights for any number of workers, and what they cost."),
     (

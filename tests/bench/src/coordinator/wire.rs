@@ -63,7 +63,7 @@ impl Coordinator {
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(10))
             .keep_alive_while_idle(true);
-        let token = format!("Bearer {token}").parse().context("the token fits no header")?;
+        let token = format!("Bearer {token}").parse::<MetadataValue<Ascii>>().context("the token fits no header")?;
         Ok(Self { endpoint, token })
     }
 
