@@ -1,8 +1,8 @@
 """What a user of Hugging Face does to get from text to masked samples: blocks as run_mlm makes them, then a shuffled
 DataLoader with DataCollatorForLanguageModeling. All on one core.
 
-Usage: data.py SPEC (JSON, see data.rs). Each line on stdin asks for it once more from the text on; the answer is one line
-of JSON with the seconds of the blocks, those of the loader, and the tokens of all blocks.
+Usage: data.py SPEC (JSON, see data.rs). Each line on stdin asks for it once more from the text on; the answer is one
+line of JSON with the seconds of the blocks, those of the loader, and the tokens of all blocks.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Fine-tuning steps of Hugging Face's Trainer: BertForSequenceClassification, the fused AdamW, float32, gradients
-clipped at 1, as TrainingArguments have it unless said otherwise. The samples are tokenised already; the Trainer's loader
-and DataCollatorWithPadding make batches of them.
+clipped at 1, as TrainingArguments have it unless said otherwise. The samples are tokenised already; the Trainer's
+loader and DataCollatorWithPadding make batches of them.
 
 Usage: finetune.py SPEC (JSON, see finetune.rs). Each line on stdin is a number of steps; the answer is one line of JSON
 with the seconds of each step, from the end of the one before.

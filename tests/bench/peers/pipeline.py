@@ -1,10 +1,10 @@
 """Pretraining from text to checkpoints with Hugging Face's Trainer, as run_mlm does it: BertForMaskedLM, blocks by
-`datasets.map`, DataCollatorForLanguageModeling, the fused AdamW, float32, a checkpoint every 100 steps, and the held-out
-loss at the end. Logging is the Trainer's own, every 500 steps.
+`datasets.map`, DataCollatorForLanguageModeling, the fused AdamW, float32, a checkpoint every 100 steps, and the
+held-out loss at the end. Logging is the Trainer's own, every 500 steps.
 
-Usage: pipeline.py SPEC (JSON, see pipeline.rs). A line on stdin starts it; the answer is one line of JSON with the seconds
-until the blocks were made, until training was over, and until the held-out loss was known, and that loss in nats.
-Starting Python and making the model are not counted.
+Usage: pipeline.py SPEC (JSON, see pipeline.rs). A line on stdin starts it; the answer is one line of JSON with the
+seconds until the blocks were made, until training was over, and until the held-out loss was known, and that loss in
+nats. Starting Python and making the model are not counted.
 """
 
 import json

@@ -1,14 +1,14 @@
 """What a user gets from PyTorch: Hugging Face's BertForPreTraining in a plain loop with the fused AdamW, float32, all
 sequences full. Batches are ready in memory: reading and tokenising are free. Gradients are not clipped.
 
-mode "eager": as it is. "compiled": through torch.compile. "masked": as it is, but a few lines of the user's own take the
-masked positions out of the encoder's output and run the vocabulary's head on these alone.
+mode "eager": as it is. "compiled": through torch.compile. "masked": as it is, but a few lines of the user's own take
+the masked positions out of the encoder's output and run the vocabulary's head on these alone.
 
-With WORLD_SIZE in its environment it is one of several processes, as torchrun starts them, with DistributedDataParallel over
-Gloo; "batch" is then each one's own.
+With WORLD_SIZE in its environment it is one of several processes, as torchrun starts them, with DistributedDataParallel
+over Gloo; "batch" is then each one's own.
 
-Usage: step.py SPEC (JSON, see step.rs). Each line on stdin is a number of steps; the answer is one line of JSON with the
-seconds of each step.
+Usage: step.py SPEC (JSON, see step.rs). Each line on stdin is a number of steps; the answer is one line of JSON with
+the seconds of each step.
 """
 
 import json

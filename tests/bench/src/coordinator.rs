@@ -256,8 +256,8 @@ impl Scene {
         Ok((Phase { used, seconds, answered }, done))
     }
 
-    /// Steps of all runs at the same time, until the coordinator is at rest again: what it has not handled yet lies in its
-    /// sockets. `idle`: the cores that it uses then.
+    /// Steps of all runs at the same time, until the coordinator is at rest again: what it has not handled yet lies in
+    /// its sockets. `idle`: the cores that it uses then.
     async fn steps(&self, count: usize, idle: f64) -> Result<Pace> {
         let (began, mut bytes) = (Instant::now(), 0);
         for _ in 0..count {

@@ -1,5 +1,5 @@
-//! From text to masked samples on one core: our loader beside `datasets.map` with the fast tokenizer and the collator for
-//! masked words.
+//! From text to masked samples on one core: our loader beside `datasets.map` with the fast tokenizer and the collator
+//! for masked words.
 //!
 //! Ours is what a worker does: `corpus`'s plan, source, tokenizer, packing (or sentence pairs) and masking, its
 //! background thread included, all on one core. The peer is `peers/data.py`, on the same core, the same rows and the

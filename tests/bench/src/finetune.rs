@@ -1,9 +1,9 @@
 //! Fine-tuning steps of one worker beside those of Hugging Face's Trainer, on a classifier of the same shape.
 //!
-//! Ours is the trainer as a worker runs it, on `configs/finetune-sentiment.toml` (6 layers × 384, with BERT's pooler) at a
-//! sequence length of 128. The peer is `peers/finetune.py`, the Trainer with its defaults, the same dropout, batch and
-//! threads. Once all texts fill the sequence, once their lengths lie evenly between 16 and 128 tokens: both sides pad to
-//! the longest of a batch, ours by slot. What is counted are texts, since padding is worth nothing.
+//! Ours is the trainer as a worker runs it, on `configs/finetune-sentiment.toml` (6 layers × 384, with BERT's pooler)
+//! at a sequence length of 128. The peer is `peers/finetune.py`, the Trainer with its defaults, the same dropout, batch
+//! and threads. Once all texts fill the sequence, once their lengths lie evenly between 16 and 128 tokens: both sides
+//! pad to the longest of a batch, ours by slot. What is counted are texts, since padding is worth nothing.
 
 use crate::ours::Ours;
 use crate::peer::Peer;

@@ -1,20 +1,20 @@
-//! What a worker keeps in memory, beside what training needs by formula: parameters, gradients, the optimizer's state and
-//! the activations of one forward pass.
+//! What a worker keeps in memory, beside what training needs by formula: parameters, gradients, the optimizer's state
+//! and the activations of one forward pass.
 //!
-//! A real worker trains BERT as published; what its two processes have at most is read from the kernel after some steps,
-//! with no checkpoint on its way. In float32, with P parameters, parameters and gradients are 4·P bytes each and AdamW's
-//! moments 8·P. The activations are the tensors that the backward pass reads again, of one micro-batch of b sequences of
-//! s tokens with m predicted positions, layers L, width h, inner width i, heads a, vocabulary V:
+//! A real worker trains BERT as published; what its two processes have at most is read from the kernel after some
+//! steps, with no checkpoint on its way. In float32, with P parameters, parameters and gradients are 4·P bytes each and
+//! AdamW's moments 8·P. The activations are the tensors that the backward pass reads again, of one micro-batch of b
+//! sequences of s tokens with m predicted positions, layers L, width h, inner width i, heads a, vocabulary V:
 //!
 //! ```text
 //! 4 · (b·s·(L·(9·h + 2·i + 2·a·s) + 2·h) + b·m·(3·h + V))
 //! ```
 //!
-//! a layer's input, queries, keys, values and the scaled queries (5·h), the attention's weights before and after dropout
-//! (2·a·s), its result, the inputs of both norms and of the inner layer (4·h), the inner layer before and after GELU
-//! (2·i); then the embeddings' norm and the last states, and the head's at the predicted positions. Dropout keeps
-//! nothing. What the process has before it trains (libtorch's code and the runtime), exact mode's sum (8·P) and what the
-//! allocator holds are ours to keep small, so they are not in the formula.
+//! a layer's input, queries, keys, values and the scaled queries (5·h), the attention's weights before and after
+//! dropout (2·a·s), its result, the inputs of both norms and of the inner layer (4·h), the inner layer before and after
+//! GELU (2·i); then the embeddings' norm and the last states, and the head's at the predicted positions. Dropout keeps
+//! nothing. What the process has before it trains (libtorch's code and the runtime), exact mode's sum (8·P) and what
+//! the allocator holds are ours to keep small, so they are not in the formula.
 
 use crate::flops;
 use crate::process::{self, Memory};

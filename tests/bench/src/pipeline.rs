@@ -1,13 +1,13 @@
-//! Pretraining on a real corpus from text to checkpoints, beside Hugging Face's Trainer on the same texts, tokenizer, model,
-//! recipe and threads.
+//! Pretraining on a real corpus from text to checkpoints, beside Hugging Face's Trainer on the same texts, tokenizer,
+//! model, recipe and threads.
 //!
-//! Ours is the real binaries: a coordinator and one worker that have nothing to do yet. The clock runs from the submission
-//! until the run is completed: its data made on the way, every step reported, a checkpoint every 100 steps and at the end,
-//! the held-out loss measured. The peer is `peers/pipeline.py`: its clock runs from the first `datasets.map` until the
-//! held-out loss is known, with Python, torch and the model ready. BERT-mini with the vocabulary of the tokenizer, masked
-//! words only, learning rate constant after a short way up, so that a longer run is the same as a shorter one as far as
-//! that goes. A second run of ours tells when it first has the Trainer's final loss on the same held-out texts, by
-//! measuring it ten times as often.
+//! Ours is the real binaries: a coordinator and one worker that have nothing to do yet. The clock runs from the
+//! submission until the run is completed: its data made on the way, every step reported, a checkpoint every 100 steps
+//! and at the end, the held-out loss measured. The peer is `peers/pipeline.py`: its clock runs from the first
+//! `datasets.map` until the held-out loss is known, with Python, torch and the model ready. BERT-mini with the
+//! vocabulary of the tokenizer, masked words only, learning rate constant after a short way up, so that a longer run is
+//! the same as a shorter one as far as that goes. A second run of ours tells when it first has the Trainer's final loss
+//! on the same held-out texts, by measuring it ten times as often.
 
 use crate::peer::Peer;
 use crate::report::{Line, median};
@@ -26,7 +26,8 @@ const CHECKPOINT_EVERY: u64 = 100;
 const WARM_UP: u64 = 20;
 /// One text in so many is held out.
 const HELD_OUT: usize = 160;
-/// A run that looks for a loss measures it so many times in as many steps as the Trainer takes, and takes twice as many.
+/// A run that looks for a loss measures it so many times in as many steps as the Trainer takes, and takes twice as
+/// many.
 const LOOKS: u64 = 10;
 const GOAL_SPEED: f64 = 3.5;
 const GOAL_TIME: f64 = 1.0 / 3.0;

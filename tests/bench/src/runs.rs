@@ -12,8 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// The first ones wait for memory, and DDP's buckets are put in order in the second.
 pub const WARM_UP: usize = 2;
 
-/// Submits `configs/bert-mini.toml` on the corpus that [`crate::samples::write`] made in `folder`, as a run that does not
-/// end and is neither stored nor evaluated meanwhile.
+/// Submits `configs/bert-mini.toml` on the corpus that [`crate::samples::write`] made in `folder`, as a run that does
+/// not end and is neither stored nor evaluated meanwhile.
 pub fn submit(cluster: &Cluster, folder: &Path, overrides: &[String]) -> Result<String> {
     let config = config();
     let mut all = vec![

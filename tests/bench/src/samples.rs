@@ -37,8 +37,8 @@ pub fn write_documents(folder: &Path, documents: usize, sentences: usize) -> Res
     Ok(())
 }
 
-/// Writes `labelled.jsonl`, texts of as many tokens as `lengths` says, evenly, `[CLS]` and `[SEP]` included, with one of
-/// two labels, and `vocab.txt`.
+/// Writes `labelled.jsonl`, texts of as many tokens as `lengths` says, evenly, `[CLS]` and `[SEP]` included, with one
+/// of two labels, and `vocab.txt`.
 pub fn write_labelled(folder: &Path, texts: usize, lengths: RangeInclusive<usize>) -> Result<()> {
     let words = write_vocabulary(folder)?;
     let mut random = ChaCha8Rng::seed_from_u64(8);

@@ -1,8 +1,8 @@
-//! Two workers of one thread each beside one worker of two threads, and beside one of one: the real binaries, `exact`. And
-//! beside two processes of PyTorch's DistributedDataParallel over Gloo ([`crate::step`] says what each does).
+//! Two workers of one thread each beside one worker of two threads, and beside one of one: the real binaries, `exact`.
+//! And beside two processes of PyTorch's DistributedDataParallel over Gloo ([`crate::step`] says what each does).
 //!
-//! The batch is the same in all three, so two workers of one thread share the slots. Each block is a run of its own in a
-//! cluster of its own, the three in turns. What the machine itself gives is measured in the same turns: large matrix
+//! The batch is the same in all three, so two workers of one thread share the slots. Each block is a run of its own in
+//! a cluster of its own, the three in turns. What the machine itself gives is measured in the same turns: large matrix
 //! products and copies in memory, on one thread, on libtorch's two threads, and on two threads that know nothing of
 //! each other, as two workers do not. No pair of workers can do better than that beside one.
 

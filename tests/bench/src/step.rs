@@ -6,8 +6,9 @@
 //! as many positions. For the published sizes it is the very same model; for the quickstart's modern encoder it is the
 //! BERT of the same layers, widths and vocabulary, since that is the choice somebody has.
 //!
-//! Both sides count the positions of the batch; hardly one of ours is padding. All take turns, and in every round a large matrix product is timed on the same
-//! threads: what the model needs by formula ([`crate::flops`]) is a share of that.
+//! Both sides count the positions of the batch; hardly one of ours is padding. All take turns, and in every round a
+//! large matrix product is timed on the same threads: what the model needs by formula ([`crate::flops`]) is a share of
+//! that.
 
 use crate::flops::{self, Objective};
 use crate::ours::Ours;

@@ -1,5 +1,5 @@
-//! Thousands of workers in one process: each has a real session, registers, beats once a second, and reports the steps of
-//! the run that it is assigned. It computes nothing.
+//! Thousands of workers in one process: each has a real session, registers, beats once a second, and reports the steps
+//! of the run that it is assigned. It computes nothing.
 
 use super::wire::{self, Coordinator};
 use anyhow::{Context, Result, bail, ensure};
@@ -298,7 +298,8 @@ impl Run {
         lock(&self.position).step
     }
 
-    /// All members report the next step; done when all have handed their report to the network. Answers a report's bytes.
+    /// All members report the next step; done when all have handed their report to the network. Answers a report's
+    /// bytes.
     pub async fn advance(&self, slots: u32) -> Result<usize> {
         let Assigned { generation, holders, .. } = self.whole(0).await?;
         let mut position = *lock(&self.position);
