@@ -14,7 +14,7 @@ from answers import answer
 
 spec = json.loads(sys.argv[1])
 os.sched_setaffinity(0, {spec["core"]})
-os.environ["RAYON_NUM_THREADS"] = "1"
+os.environ.update(RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 
 import torch
 from datasets import Dataset

@@ -44,7 +44,6 @@ impl Peer {
             .arg(&script)
             .arg(serde_json::to_string(spec)?)
             .envs([("OMP_NUM_THREADS", threads.as_str()), ("MKL_NUM_THREADS", &threads), ("HF_HUB_OFFLINE", "1")])
-            .envs([("TOKENIZERS_PARALLELISM", "false"), ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")])
             .env("HF_HOME", folder.path())
             .envs(variables.iter().map(|(name, value)| (name, value)))
             .current_dir(folder.path())
