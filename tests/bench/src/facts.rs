@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Of the peers' packages, those whose version matters.
 const PACKAGES: [&str; 5] = ["torch", "transformers", "accelerate", "datasets", "tokenizers"];
@@ -33,7 +34,7 @@ impl Facts {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         Self {
             command,
-            day: time::OffsetDateTime::now_utc().date().to_string(),
+            day: day(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())),
             commit: commit().unwrap_or_else(|| unknown("commit")),
             cpu: field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| unknown("processor")),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -60,6 +61,25 @@ impl fmt::Display for Facts {
 
 fn unknown(what: &str) -> String {
     format!("unknown {what}")
+}
+
+/// YYYY-MM-DD, UTC.
+fn day(seconds: u64) -> String {
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let (mut year, mut left) = (1970, seconds / 86_400);
+    while left >= 365 + u64::from(is_leap(year)) {
+        left -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let mut month = 1;
+    for days in [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if left < days {
+            break;
+        }
+        left -= days;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02}", left + 1)
 }
 
 /// The value of the first line `name : value`.
@@ -119,6 +139,19 @@ mod tests {
         assert_eq!(gibibytes("MemTotal:       24609528 kB\nMemFree: 1 kB\n"), Some(24));
         let version = "from typing import Optional\n__version__ = '2.11.0+cu130'\n";
         assert_eq!(python_version(version).as_deref(), Some("2.11.0+cu130"));
+    }
+
+    #[test]
+    fn days_have_their_dates() {
+        let dates = [
+            (0, "1970-01-01"),
+            (951_782_400, "2000-02-29"),
+            (1_709_251_199, "2024-02-29"),
+            (1_709_251_200, "2024-03-01"),
+            (1_767_225_599, "2025-12-31"),
+            (4_107_542_400, "2100-03-01"),
+        ];
+        assert_eq!(dates.map(|(seconds, _)| day(seconds)), dates.map(|(_, date)| date));
     }
 
     #[test]
