@@ -1,30 +1,72 @@
 //! `cargo xtask bench`: our speed beside the peers', as ratios of medians inside one run, and what our promises cost.
+//!
+//! It prepares what the measurements need (the peers' Python, a real corpus) and starts them; `--report` writes
+//! docs/benchmarks.md from the lines of earlier runs.
+
+mod report;
+mod results;
 
 use crate::building::{binary, workspace};
+use crate::quickstart::corpora;
 use crate::{cache, libtorch, python};
-use anyhow::Result;
+use anyhow::{Context, Result};
+use std::path::PathBuf;
 use std::process::Command;
 
+/// In the order of the report.
+const SUITES: [&str; 10] =
+    ["step", "pipeline", "scaling", "reduce", "data", "finetune", "coordinator", "memory", "recovery", "balance"];
+const WITH_PYTHON: [&str; 6] = ["all", "step", "pipeline", "scaling", "data", "finetune"];
+const WITH_CORPUS: [&str; 3] = ["all", "pipeline", "data"];
+/// Changes when what is in it changes.
+const CORPUS: &str = "bench-corpus-1";
+
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask bench --suite step --quick
+  cargo xtask bench --suite all --json | tee results.jsonl
+  cargo xtask bench --report results.jsonl")]
 pub struct Arguments {
-    /// Which measurements: step, recovery, reduce, balance.
-    #[arg(long, default_value = "step")]
+    /// Which measurements: all, step, pipeline, scaling, reduce, data, finetune, coordinator, memory, recovery, balance.
+    #[arg(long, default_value = "step", value_parser = suite)]
     suite: String,
     /// Fewer repetitions.
     #[arg(long)]
     quick: bool,
-    /// One JSON object a line; `suite`, `case` and `met` are in each.
+    /// One JSON object a line: first the machine and the versions, then {suite, case, ours, peer, unit, ratio, goal, met}
+    /// and more. `recovery` has seconds in place of ratios.
     #[arg(long)]
     json: bool,
+    /// Measure nothing: write docs/benchmarks.md from files that --json filled.
+    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = ["suite", "quick", "json"])]
+    report: Vec<PathBuf>,
+}
+
+fn suite(name: &str) -> Result<String, String> {
+    if name == "all" || SUITES.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    Err(format!("there is no such suite; there are all, {}", SUITES.join(", ")))
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if !arguments.report.is_empty() {
+        let page = cache::root().join("docs/benchmarks.md");
+        std::fs::write(&page, report::page(&results::read(&arguments.report)?)?)
+            .with_context(|| format!("cannot write {}", page.display()))?;
+        println!("{}", page.display());
+        return Ok(());
+    }
     libtorch::set_up()?;
     workspace()?;
     let mut bench = Command::new(binary("bench")?);
     bench.args(["--suite", &arguments.suite]);
-    if arguments.suite == "step" {
-        bench.arg("--python").arg(python::interpreter()?);
+    let suite = arguments.suite.as_str();
+    if WITH_PYTHON.contains(&suite) {
+        bench.arg("--python").arg(python::trainer_interpreter()?);
+    }
+    if WITH_CORPUS.contains(&suite) {
+        bench.arg("--corpus").arg(corpus()?);
     }
     for (given, flag) in [(arguments.quick, "--quick"), (arguments.json, "--json")] {
         if given {
@@ -32,4 +74,35 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     cache::run(&mut bench)
+}
+
+/// The quickstart's books and speeches as one Parquet file, and the vocabulary that BERT was published with, made on
+/// first use. The folder holds `corpus.parquet` and `tokenizer.json`.
+fn corpus() -> Result<PathBuf> {
+    let folder = cache::folder()?.join(CORPUS);
+    cache::once(&folder, |into| {
+        let corpora = corpora::prepare(&cache::folder()?.join("corpora-1"), usize::MAX)?;
+        let mut import = Command::new(binary("coordinator")?);
+        import.args(["data", "import"]).args(&corpora.texts).arg("--out").arg(into.join("corpus.parquet"));
+        cache::output(&mut import)?;
+        let tokenizer = corpora.minilm.join("tokenizer.json");
+        std::fs::copy(&tokenizer, into.join("tokenizer.json"))
+            .with_context(|| format!("cannot copy {}", tokenizer.display()))?;
+        Ok(())
+    })?;
+    Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_are_known_by_name() {
+        assert_eq!(suite("all").as_deref(), Ok("all"));
+        assert_eq!(suite("memory").as_deref(), Ok("memory"));
+        assert!(suite("speed").unwrap_err().contains("finetune"));
+        let prepared = WITH_PYTHON.iter().chain(&WITH_CORPUS);
+        assert!(prepared.into_iter().all(|name| suite(name).is_ok()));
+    }
 }

@@ -2,8 +2,8 @@
 //! to, and an S3 server. They lie in the cache, outside the clone; training never needs them.
 
 use crate::cache;
-use anyhow::Result;
-use std::path::PathBuf;
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const PACKAGES: [&str; 6] = [
@@ -14,6 +14,8 @@ const PACKAGES: [&str; 6] = [
     "scikit-learn==1.9.1",
     "seqeval==1.2.2",
 ];
+/// What the Trainer and a user's data need beside those; only our speed is compared to them.
+const TRAINER_PACKAGES: [&str; 2] = ["accelerate==1.15.0", "datasets==5.2.0"];
 /// An S3 server for the tests of object stores (350 MB).
 const S3_SERVER: [&str; 1] = ["moto[server]==5.1.22"];
 
@@ -21,6 +23,25 @@ const S3_SERVER: [&str; 1] = ["moto[server]==5.1.22"];
 pub fn interpreter() -> Result<PathBuf> {
     // A folder's number changes with its packages.
     Ok(environment("peers-1", &PACKAGES, "the Python peers (about 3 GB, once)")?.join("bin/python"))
+}
+
+/// The same with the Trainer's packages.
+pub fn trainer_interpreter() -> Result<PathBuf> {
+    let python = interpreter()?;
+    // Beside the others, which stay as they are: nobody wants a second PyTorch.
+    let marker = python.ancestors().nth(2).context("an environment has a folder")?.join("complete-trainer-1");
+    if !marker.exists() {
+        eprintln!("installing {} …", TRAINER_PACKAGES.join(", "));
+        install(&python, &[&PACKAGES[..], &TRAINER_PACKAGES].concat())?;
+        std::fs::write(marker, TRAINER_PACKAGES.join("\n"))?;
+    }
+    Ok(python)
+}
+
+fn install(python: &Path, packages: &[&str]) -> Result<()> {
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
+    cache::run(&mut pip)
 }
 
 /// The S3 server's program, installed on first use.
@@ -35,9 +56,7 @@ fn environment(folder: &str, packages: &[&str], what: &str) -> Result<PathBuf> {
         eprintln!("installing {what} into {} …", folder.display());
         // A virtual environment knows its own path, so it is made in place and marked when whole.
         cache::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-        let mut pip = Command::new(folder.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
-        cache::run(&mut pip)?;
+        install(&folder.join("bin/python"), packages)?;
         std::fs::write(marker, packages.join("\n"))?;
     }
     Ok(folder)

@@ -4,7 +4,7 @@
 //! `--fresh` starts over.
 
 mod cluster;
-mod corpora;
+pub(crate) mod corpora;
 mod report;
 mod stages;
 

@@ -1,68 +1,181 @@
-//! Our speed beside the peers', measured in turns on one machine within one run.
+//! Our speed beside the peers', measured in turns on one machine within one run, and what our promises cost.
 //!
-//! Absolute figures of two runs differ by a fifth and more, so only ratios are reported against a goal: medians of
-//! steps that were taken alternately, a block of ours, a block of theirs, with the same number of threads.
+//! Absolute figures of two runs differ by a fifth and more, so ratios are reported against a goal: medians of what was
+//! done alternately, a block of ours, a block of theirs, with the same number of threads. The first line says what
+//! machine, what versions and what command it was; `cargo xtask bench --report` makes docs/benchmarks.md of the lines.
 
-#![allow(clippy::print_stdout, reason = "the results are this program's output")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the results are this program's output")]
 
 mod balance;
+mod coordinator;
+mod corpora;
+mod data;
+mod facts;
+mod finetune;
+mod flops;
+mod memory;
 mod ours;
 mod peer;
+mod pipeline;
+mod process;
 mod recovery;
 mod reduce;
 mod report;
+mod roofline;
 mod runs;
 mod samples;
+mod scaling;
+mod stats;
 mod step;
 mod throttle;
 
-use anyhow::Context;
-use clap::Parser;
-use std::path::PathBuf;
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Parser, ValueEnum};
+use facts::Facts;
+use serde::Serialize;
+use std::fmt::Display;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 
 #[derive(Parser)]
-#[command(about = "Measures Trireme's training step beside a plain PyTorch loop, and what its promises cost")]
+#[command(about = "Measures Trireme beside what a user would take instead, and what its promises cost")]
 struct Arguments {
     /// What to measure.
     #[arg(long, default_value = "step")]
     suite: Suite,
-    /// The Python that has torch and transformers; for `step`.
+    /// The Python that has torch, transformers, accelerate and datasets.
     #[arg(long)]
     python: Option<PathBuf>,
+    /// The folder with corpus.parquet and a tokenizer.json for it.
+    #[arg(long)]
+    corpus: Option<PathBuf>,
     /// Fewer repetitions.
     #[arg(long)]
     quick: bool,
-    /// One JSON object a line: {suite, case, ours, peer, unit, ratio, goal, met}.
+    /// One JSON object a line: first {facts}, then {suite, case, ours, peer, unit, ratio, goal, bound, met, spread}.
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum Suite {
+    /// All of them, one after the other.
+    All,
     /// Whole training steps of one worker: samples, forward, backward, reduction, optimizer.
     Step,
-    /// How long training stands still after a worker or the coordinator is killed or frozen.
-    Recovery,
+    /// A real corpus from text to checkpoints, beside the Trainer.
+    Pipeline,
+    /// Two workers beside one.
+    Scaling,
     /// What exact mode costs beside fast mode.
     Reduce,
+    /// From text to masked samples, on one core.
+    Data,
+    /// Fine-tuning steps beside the Trainer's.
+    Finetune,
+    /// The coordinator under thousands of workers.
+    Coordinator,
+    /// A worker's memory by component.
+    Memory,
+    /// How long training stands still after a worker or the coordinator is killed or frozen.
+    Recovery,
     /// How much of a slow worker's speed a run gets.
     Balance,
 }
 
-fn main() -> anyhow::Result<()> {
-    let Arguments { suite, python, quick, json } = Arguments::parse();
-    match suite {
-        Suite::Step => step::measure(&python.context("give --python")?, quick, |line| show(line, json)),
-        Suite::Recovery => recovery::measure(quick, |line| show(line, json)),
-        Suite::Reduce => reduce::measure(quick, |line| show(line, json)),
-        Suite::Balance => balance::measure(quick, |line| show(line, json)),
+impl Suite {
+    fn parts(self) -> Vec<Self> {
+        let is_wanted = |suite: &&Self| **suite != Self::All && (self == Self::All || self == **suite);
+        Self::value_variants().iter().filter(is_wanted).copied().collect()
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().expect("no suite is hidden").get_name().to_owned()
     }
 }
 
-fn show(line: &(impl serde::Serialize + std::fmt::Display), json: bool) {
-    if json {
-        println!("{}", serde_json::to_string(line).expect("numbers and text are JSON"));
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let facts = Facts::gather(arguments.command(), arguments.python.as_deref());
+    if arguments.json {
+        println!("{}", serde_json::json!({ "facts": facts }));
     } else {
-        println!("{line}");
+        println!("{facts}");
+    }
+    let parts = arguments.suite.parts();
+    let mut failed = Vec::new();
+    for suite in &parts {
+        // One that cannot be measured here must not take the others with it. A cluster that fails panics.
+        let measured = catch_unwind(AssertUnwindSafe(|| arguments.measure(*suite)));
+        if let Err(error) = measured.unwrap_or_else(|_| Err(anyhow!("it panicked"))) {
+            eprintln!("{}: {error:#}", suite.name());
+            failed.push(suite.name());
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { bail!("not measured to the end: {}", failed.join(", ")) }
+}
+
+impl Arguments {
+    /// As it was typed.
+    fn command(&self) -> String {
+        let flags = [(self.quick, " --quick"), (self.json, " --json")];
+        let flags: String = flags.into_iter().filter_map(|(given, flag)| given.then_some(flag)).collect();
+        format!("cargo xtask bench --suite {}{flags}", self.suite.name())
+    }
+
+    fn python(&self) -> Result<&Path> {
+        self.python.as_deref().context("give --python")
+    }
+
+    fn corpus(&self) -> Result<&Path> {
+        self.corpus.as_deref().context("give --corpus")
+    }
+
+    fn measure(&self, suite: Suite) -> Result<()> {
+        let quick = self.quick;
+        match suite {
+            Suite::All => unreachable!("it was taken apart"),
+            Suite::Step => step::measure(self.python()?, quick, |line| self.show(line)),
+            Suite::Pipeline => pipeline::measure(self.python()?, self.corpus()?, quick, |line| self.show(line)),
+            Suite::Scaling => scaling::measure(self.python()?, quick, |line| self.show(line)),
+            Suite::Reduce => reduce::measure(quick, |line| self.show(line)),
+            Suite::Data => data::measure(self.python()?, self.corpus()?, quick, |line| self.show(line)),
+            Suite::Finetune => finetune::measure(self.python()?, quick, |line| self.show(line)),
+            Suite::Coordinator => coordinator::measure(quick, |line| self.show(line)),
+            Suite::Memory => memory::measure(quick, |line| self.show(line)),
+            Suite::Recovery => recovery::measure(quick, |line| self.show(line)),
+            Suite::Balance => balance::measure(quick, |line| self.show(line)),
+        }
+    }
+
+    fn show(&self, line: &(impl Serialize + Display)) {
+        if self.json {
+            println!("{}", serde_json::to_string(line).expect("numbers and text are JSON"));
+        } else {
+            println!("{line}");
+        }
+        // Somebody may be waiting for it at the other end of a pipe, for an hour.
+        let _ = std::io::stdout().flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_every_suite_but_itself() {
+        assert_eq!(Suite::Data.parts(), [Suite::Data]);
+        let all = Suite::All.parts();
+        assert_eq!(all.len() + 1, Suite::value_variants().len());
+        assert!(!all.contains(&Suite::All));
+    }
+
+    #[test]
+    fn the_command_is_told_as_it_is_typed() {
+        let arguments = Arguments::parse_from(["bench", "--suite", "data", "--quick", "--json", "--corpus", "/c"]);
+        assert_eq!(arguments.command(), "cargo xtask bench --suite data --quick --json");
+        assert!(arguments.python().is_err());
     }
 }

@@ -37,8 +37,8 @@ impl Ours {
         Ok(Self { trainer, group, membership })
     }
 
-    /// Does `steps` steps and one before them that is not counted; the seconds of each.
-    pub fn block(&mut self, steps: usize) -> Result<Vec<f64>> {
+    /// Does `steps` steps and one before them that is not counted.
+    pub fn block(&mut self, steps: usize) -> Result<Block> {
         self.membership.generation = self.membership.generation.next();
         let stopwatch = Stopwatch { left: Cell::new(steps + 1), ended: RefCell::default() };
         match self.trainer.run(&self.membership, &self.group, &stopwatch).context("our side failed")? {
@@ -47,14 +47,24 @@ impl Ours {
         }
         let ended = stopwatch.ended.into_inner();
         assert_eq!(ended.len(), steps + 1, "it paused somewhere else");
-        Ok(ended.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect())
+        let seconds = ended.windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs_f64()).collect();
+        Ok(Block { seconds, tokens: ended[1..].iter().map(|(_, tokens)| tokens).sum() })
     }
+}
+
+/// Some steps in a row.
+pub struct Block {
+    /// Of each.
+    pub seconds: Vec<f64>,
+    /// Of all of them; padding is none.
+    pub tokens: u64,
 }
 
 /// Notes when steps end, and asks for a pause after the last one.
 struct Stopwatch {
     left: Cell<usize>,
-    ended: RefCell<Vec<Instant>>,
+    /// With the tokens of each.
+    ended: RefCell<Vec<(Instant, u64)>>,
 }
 
 impl Host for Stopwatch {
@@ -64,8 +74,8 @@ impl Host for Stopwatch {
 
     fn phase(&self, _: Phase) {}
 
-    fn progress(&self, _: StepReport) {
-        self.ended.borrow_mut().push(Instant::now());
+    fn progress(&self, report: StepReport) {
+        self.ended.borrow_mut().push((Instant::now(), report.tokens));
         self.left.set(self.left.get().saturating_sub(1));
     }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use e2e::Cluster;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// No step that is measured takes as long.
@@ -12,10 +12,10 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// The first ones wait for memory, and DDP's buckets are put in order in the second.
 pub const WARM_UP: usize = 2;
 
-/// Submits `configs/bert-mini.toml` on the corpus that [`crate::samples::write`] made in `folder`, as a run that does not
-/// end and is neither stored nor evaluated meanwhile.
+/// Submits `configs/bert-mini.toml` on the corpus that [`crate::samples::write`] made in `folder`, as a run that does
+/// not end and is neither stored nor evaluated meanwhile.
 pub fn submit(cluster: &Cluster, folder: &Path, overrides: &[String]) -> Result<String> {
-    let config = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/bert-mini.toml"));
+    let config = config();
     let mut all = vec![
         format!("data.paths=[\"{}\"]", folder.join("corpus.jsonl").display()),
         format!("tokenizer.path={}", folder.join("vocab.txt").display()),
@@ -31,17 +31,34 @@ pub fn submit(cluster: &Cluster, folder: &Path, overrides: &[String]) -> Result<
     Ok(submitted["run"].as_str().context("submit prints the run's id")?.to_owned())
 }
 
-/// Waits until `ready` gives something; fails if the run ends first. It asks seldom: every question is a process that
-/// takes time from the workers.
-pub fn wait<T>(cluster: &Cluster, run: &str, mut ready: impl FnMut(&Value) -> Option<T>) -> Result<T> {
+/// The config of [`submit`].
+pub fn config() -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/bert-mini.toml")).to_owned()
+}
+
+/// Waits until `ready` gives something; fails if the run ends first.
+pub fn wait<T>(cluster: &Cluster, run: &str, ready: impl FnMut(&Value) -> Option<T>) -> Result<T> {
+    let found = wait_for_end_or(cluster, run, ready)?;
+    found.with_context(|| format!("the run ended before its measurement: {:#}", cluster.show(run)))
+}
+
+/// Waits until `ready` gives something, or the run is completed and it still gives nothing. It asks seldom: every
+/// question is a process that takes time from the workers.
+pub fn wait_for_end_or<T>(
+    cluster: &Cluster,
+    run: &str,
+    mut ready: impl FnMut(&Value) -> Option<T>,
+) -> Result<Option<T>> {
     let (mut step, mut since) = (None, Instant::now());
     loop {
         let shown = cluster.show(run);
         if let Some(value) = ready(&shown) {
-            return Ok(value);
+            return Ok(Some(value));
         }
-        if ["failed", "cancelled", "completed"].contains(&shown["status"].as_str().unwrap_or_default()) {
-            bail!("the run ended before its measurement: {shown:#}");
+        match shown["status"].as_str().unwrap_or_default() {
+            "completed" => return Ok(None),
+            "failed" | "cancelled" => bail!("the run ended before its measurement: {shown:#}"),
+            _ => {}
         }
         if step != shown["step"].as_u64() {
             (step, since) = (shown["step"].as_u64(), Instant::now());

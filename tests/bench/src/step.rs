@@ -1,87 +1,323 @@
 //! Whole training steps of one worker beside a plain PyTorch loop on a BERT of the same size.
 //!
-//! Ours is the shipped config as it is: exact reduction, gradient clipping, samples made in the background. The peer is
-//! `BertForPreTraining` with the fused AdamW on ready batches. For `bert-mini` it is the very same model; for the
-//! quickstart's modern encoder it is the BERT of the same layers, widths and vocabulary, since that is the choice
-//! somebody has. Both sides count every position of the batch as a token.
+//! Ours is the trainer as a worker runs it: exact reduction, gradient clipping, samples made in the background. The
+//! peers are `peers/step.py`: `BertForPreTraining` with the fused AdamW on ready batches, as it is, compiled, or with
+//! the masked head that a user can write by hand. They have our dropout, of hidden states and of attention, and predict
+//! as many positions. For the published sizes it is the very same model; for the quickstart's modern encoder it is the
+//! BERT of the same layers, widths and vocabulary, since that is the choice somebody has.
+//!
+//! Both sides count the positions of the batch; hardly one of ours is padding. All take turns, and in every round a
+//! large matrix product is timed on the same threads: what the model needs by formula ([`crate::flops`]) is a share of
+//! that.
 
+use crate::flops::{self, Objective};
 use crate::ours::Ours;
-use crate::peer::{Peer, Spec};
+use crate::peer::Peer;
 use crate::report::{Line, median};
-use crate::samples;
-use anyhow::Result;
+use crate::{roofline, samples, stats};
+use anyhow::{Result, ensure};
+use config::{CheckedConfig, ModelShape, ModelSize, ObjectiveKind};
 use corpus::Tokenizer;
+use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
 
 struct Case {
     name: &'static str,
     config: &'static str,
+    size: Option<ModelSize>,
     /// Set where the corpus's own vocabulary is not the one that is meant.
     vocabulary: Option<i64>,
+    /// Set where the config's own batch is not the one that is meant: slots, and samples of each.
+    batch: Option<(u32, usize)>,
+    sequence_length: Option<usize>,
     threads: u32,
-    /// Steps in one block of (ours, peer): the slower, the fewer.
+    /// Steps in one block: the slower, the fewer.
     steps: usize,
+    rivals: &'static [Rival],
+    /// Of the machine's peak; None: not told.
+    share: Option<f64>,
 }
 
-const CASES: [Case; 3] = [
-    Case { name: "quickstart", config: "quickstart.toml", vocabulary: None, threads: 1, steps: 12 },
-    Case { name: "bert-mini", config: "bert-mini.toml", vocabulary: Some(30_522), threads: 1, steps: 4 },
-    Case { name: "bert-mini", config: "bert-mini.toml", vocabulary: Some(30_522), threads: 2, steps: 4 },
+struct Rival {
+    mode: Mode,
+    goal: f64,
+    /// Not worth its time in a quick run.
+    slow_to_start: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    Eager,
+    Compiled,
+    Masked,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Eager => "eager",
+            Self::Compiled => "torch.compile",
+            Self::Masked => "with the masked head",
+        }
+    }
+}
+
+const fn rival(mode: Mode, goal: f64) -> Rival {
+    Rival { mode, goal, slow_to_start: matches!(mode, Mode::Compiled) }
+}
+
+const OF_MINI: [Rival; 3] = [rival(Mode::Eager, 3.0), rival(Mode::Compiled, 3.0), rival(Mode::Masked, 1.15)];
+
+/// BERT-base's batch is what four minutes a round allow; the products are large enough for it not to matter.
+const CASES: [Case; 5] = [
+    Case {
+        name: "quickstart",
+        config: "quickstart.toml",
+        size: None,
+        vocabulary: None,
+        batch: None,
+        sequence_length: None,
+        threads: 1,
+        steps: 12,
+        rivals: &[rival(Mode::Eager, 2.5)],
+        share: None,
+    },
+    Case {
+        name: "BERT-mini, 128",
+        config: "bert-mini.toml",
+        size: Some(ModelSize::Mini),
+        vocabulary: Some(30_522),
+        batch: None,
+        sequence_length: Some(128),
+        threads: 1,
+        steps: 4,
+        rivals: &OF_MINI,
+        share: Some(0.75),
+    },
+    Case {
+        name: "BERT-mini, 128",
+        config: "bert-mini.toml",
+        size: Some(ModelSize::Mini),
+        vocabulary: Some(30_522),
+        batch: None,
+        sequence_length: Some(128),
+        threads: 2,
+        steps: 4,
+        rivals: &OF_MINI,
+        share: Some(0.75),
+    },
+    Case {
+        name: "BERT-base, 128",
+        config: "bert-mini.toml",
+        size: Some(ModelSize::Base),
+        vocabulary: Some(30_522),
+        batch: Some((2, 8)),
+        sequence_length: Some(128),
+        threads: 2,
+        steps: 1,
+        rivals: &[rival(Mode::Eager, 1.6), rival(Mode::Masked, 1.1)],
+        share: Some(0.8),
+    },
+    Case {
+        name: "BERT-base, 512",
+        config: "bert-mini.toml",
+        size: Some(ModelSize::Base),
+        vocabulary: Some(30_522),
+        batch: Some((2, 2)),
+        sequence_length: Some(512),
+        threads: 2,
+        steps: 1,
+        rivals: &[rival(Mode::Eager, 1.5), rival(Mode::Masked, 1.1)],
+        share: Some(0.8),
+    },
 ];
 
-/// The masked head alone gives about this much; see the page on results.
-const GOAL: f64 = 2.5;
+/// At least this share of our positions are no padding.
+const FULL: f64 = 0.95;
 
-pub fn measure(python: &Path, quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
-    let rounds = if quick { 2 } else { 5 };
-    let folder = tempfile::tempdir()?;
-    samples::write(folder.path())?;
-    for case in &CASES {
-        show(&case.measure(python, folder.path(), rounds, if quick { case.steps / 2 } else { case.steps })?);
-    }
-    Ok(())
+/// The model and the batch, for `peers/step.py`.
+#[derive(Serialize)]
+pub struct Spec {
+    mode: Mode,
+    vocabulary: i64,
+    hidden: i64,
+    layers: i64,
+    heads: i64,
+    intermediate: i64,
+    max_positions: i64,
+    dropout: f64,
+    attention_dropout: f64,
+    batch: u64,
+    sequence_length: usize,
+    predicted: usize,
+    threads: u32,
 }
 
-impl Case {
-    fn measure(&self, python: &Path, folder: &Path, rounds: usize, steps: usize) -> Result<Line> {
-        let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs")).join(self.config);
-        let mut config = config::load(&file, &[])?;
-        config.data.paths = vec![folder.join("corpus.jsonl").display().to_string()];
-        config.tokenizer.path = folder.join("vocab.txt").display().to_string();
-        config.model.vocabulary = self.vocabulary;
-        // More than are ever done: no last step, no checkpoint, no evaluation in the middle of a measurement.
-        config.run.steps = 1_000_000;
-        config.checkpoint.every_steps = 0;
-        config.eval.every_steps = 0;
-        let config = config.check(self.config)?;
-
-        let tokenizer = Arc::new(Tokenizer::open(&config.tokenizer)?);
-        let shape = config.model.shape(tokenizer.size() as i64, config.batch.sequence_length as i64);
-        let spec = Spec {
+impl Spec {
+    /// The BERT of this shape, so many sequences a step.
+    pub fn new(
+        shape: &ModelShape,
+        mode: Mode,
+        batch: u64,
+        sequence_length: usize,
+        mask_rate: f64,
+        threads: u32,
+    ) -> Self {
+        Self {
+            mode,
             vocabulary: shape.vocabulary,
             hidden: shape.hidden,
             layers: shape.layers,
             heads: shape.heads,
             intermediate: shape.intermediate,
             max_positions: shape.max_positions,
-            batch: config.batch.global_samples(),
-            sequence_length: config.batch.sequence_length,
-            threads: self.threads,
-        };
-        let tokens = (spec.batch * spec.sequence_length as u64) as f64;
-        let mut ours = Ours::new(config, tokenizer, self.threads)?;
-        let mut peer = Peer::start(python, &spec)?;
-        // Both grow their memory and threads on the first steps.
-        ours.block(1)?;
-        peer.block(1)?;
-        let (mut our_seconds, mut peer_seconds) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            our_seconds.extend(ours.block(steps)?);
-            peer_seconds.extend(peer.block(steps)?);
+            dropout: shape.dropout,
+            attention_dropout: shape.attention_dropout,
+            batch,
+            sequence_length,
+            predicted: flops::predicted(mask_rate, sequence_length),
+            threads,
         }
+    }
+}
+
+pub fn measure(python: &Path, quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
+    for case in &CASES {
+        let folder = tempfile::tempdir()?;
+        case.write_samples(folder.path())?;
+        case.measure(python, folder.path(), quick, &mut show)?;
+    }
+    Ok(())
+}
+
+/// One of those that take turns with us.
+struct Turn<'a> {
+    rival: &'a Rival,
+    peer: Peer,
+    seconds: Vec<f64>,
+}
+
+impl Case {
+    fn measure(&self, python: &Path, folder: &Path, quick: bool, show: &mut impl FnMut(&Line)) -> Result<()> {
+        let (rounds, steps) = if quick { (2, self.steps.div_ceil(2)) } else { (5, self.steps) };
+        let config = self.config(folder)?;
+        let tokenizer = Arc::new(Tokenizer::open(&config.tokenizer)?);
+        let shape = config.model.shape(tokenizer.size() as i64, config.batch.sequence_length as i64);
+        let objective = Objective {
+            sequence_length: config.batch.sequence_length,
+            predicted: flops::predicted(config.objective.mask_rate, config.batch.sequence_length),
+            next_sentence: config.objective.kind == ObjectiveKind::MlmNsp,
+        };
+        let positions = (config.batch.global_samples() * config.batch.sequence_length as u64) as f64;
+        let (samples, length) = (config.batch.global_samples(), config.batch.sequence_length);
+        let spec = |mode| Spec::new(&shape, mode, samples, length, config.objective.mask_rate, self.threads);
+        let mut turns = Vec::new();
+        for rival in self.rivals.iter().filter(|rival| !(quick && rival.slow_to_start)) {
+            // Both sides grow their memory and threads on the first steps.
+            let started = Peer::start(python, "step", &spec(rival.mode), self.threads)
+                .and_then(|mut peer| peer.block(1).map(|_| peer));
+            match started {
+                Ok(peer) => turns.push(Turn { rival, peer, seconds: Vec::new() }),
+                Err(error) => show(&Line::missing("step", self.case(rival.mode.name()), format!("{error:#}"))),
+            }
+        }
+        let mut ours = Ours::new(config, tokenizer, self.threads)?;
+        ours.block(1)?;
+        let (mut seconds, mut tokens, mut peaks) = (Vec::new(), 0, Vec::new());
+        for _ in 0..rounds {
+            let block = ours.block(steps)?;
+            seconds.extend(block.seconds);
+            tokens += block.tokens;
+            peaks.push(roofline::products());
+            for turn in &mut turns {
+                turn.seconds.extend(turn.peer.block(steps)?);
+            }
+        }
+        let in_a_step = tokens as f64 / seconds.len() as f64;
+        ensure!(in_a_step > FULL * positions, "{in_a_step} tokens in a step of {positions}: sequences are not full");
+        let speed = positions / median(seconds.clone());
+        for turn in turns {
+            let spread = stats::widest(&[&seconds, &turn.seconds]);
+            let peer = positions / median(turn.seconds);
+            let case = self.case(turn.rival.mode.name());
+            show(&Line::new("step", case, speed, peer, "tokens/s", turn.rival.goal).spread(spread));
+        }
+        if let Some(goal) = self.share {
+            let needs = speed * flops::of_token(&shape, objective);
+            let spread = stats::widest(&[&seconds, &peaks]);
+            let line = Line::figure("step", self.case("a matrix product of 2,048 × 2,048"), needs / 1e9, "GFLOP/s");
+            show(&line.beside(median(peaks) / 1e9).at_least(goal).spread(spread));
+        }
+        Ok(())
+    }
+
+    /// Documents of some dozens of sequences: few enough tokens for a unit to be made in no time, and many enough for a
+    /// document's last sequence, which is short, to be rare.
+    fn write_samples(&self, folder: &Path) -> Result<()> {
+        samples::write_documents(folder, 160, 2 * self.sequence_length.unwrap_or(128))
+    }
+
+    fn case(&self, beside: &str) -> String {
         let threads = if self.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", self.threads) };
-        let case = format!("{}, {threads}", self.name);
-        Ok(Line::new("step", case, tokens / median(our_seconds), tokens / median(peer_seconds), "tokens/s", GOAL))
+        format!("{}, {threads}, beside {beside}", self.name)
+    }
+
+    fn config(&self, folder: &Path) -> Result<CheckedConfig> {
+        let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs")).join(self.config);
+        let mut config = config::load(&file, &[])?;
+        config.data.paths = vec![folder.join("corpus.jsonl").display().to_string()];
+        // Every block makes the units of all slots anew, beside its steps.
+        config.data.unit_rows = Some(8);
+        config.data.prefetch_units = 0;
+        config.objective.short_sequence_probability = 0.0;
+        config.tokenizer.path = folder.join("vocab.txt").display().to_string();
+        config.model.size = self.size.unwrap_or(config.model.size);
+        config.model.vocabulary = self.vocabulary;
+        if let Some((slots, samples)) = self.batch {
+            (config.batch.slots, config.batch.micro_batch) = (slots, samples);
+        }
+        config.batch.sequence_length = self.sequence_length.unwrap_or(config.batch.sequence_length);
+        // More than are ever done: no last step, no checkpoint, no evaluation in the middle of a measurement.
+        config.run.steps = 1_000_000;
+        config.checkpoint.every_steps = 0;
+        config.eval.every_steps = 0;
+        Ok(config.check(self.config)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_is_a_config_that_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        for case in &CASES {
+            let config = case.config(folder.path()).unwrap();
+            assert_eq!(config.batch.global_samples() * config.batch.sequence_length as u64 % 2048, 0, "{}", case.name);
+            assert!(case.sequence_length.is_none_or(|length| length == config.batch.sequence_length));
+        }
+    }
+
+    #[test]
+    fn hardly_a_sequence_is_not_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let case = CASES.iter().find(|case| case.sequence_length == Some(512)).unwrap();
+        case.write_samples(folder.path()).unwrap();
+        let config = case.config(folder.path()).unwrap();
+        let tokenizer = Arc::new(Tokenizer::open(&config.tokenizer).unwrap());
+        let corpus = Arc::new(corpus::Corpus::open(&config).unwrap());
+        let mut loader = corpus::Loader::new(corpus, tokenizer, &config);
+        loader.assign(&[(types::SlotId(0), types::Cursor::default())]);
+        let (mut tokens, mut positions) = (0, 0);
+        for _ in 0..100 {
+            for batch in loader.next(types::SlotId(0)).unwrap().batches {
+                tokens += batch.tokens();
+                positions += batch.samples as u64 * 512;
+            }
+        }
+        assert!(tokens as f64 > FULL * positions as f64, "{tokens} of {positions}");
     }
 }

@@ -204,6 +204,17 @@ impl Cluster {
         });
     }
 
+    /// The coordinator's process number.
+    pub fn coordinator_pid(&self) -> u32 {
+        self.coordinator.as_ref().expect("it runs").id()
+    }
+
+    /// What every call to the coordinator must show.
+    pub fn token(&self) -> String {
+        let text = std::fs::read_to_string(self.data_dir().join("token")).expect("a coordinator writes its token");
+        text.trim().to_owned()
+    }
+
     /// SIGKILL.
     pub fn kill_coordinator(&mut self) {
         let mut child = self.coordinator.take().expect("it runs");
@@ -232,6 +243,10 @@ impl Cluster {
 
     /// The same, of another file than the one that was built.
     pub fn spawn_worker_of(&mut self, program: &Path, change: impl FnOnce(&mut Command)) -> usize {
+        self.spawn(program, 1, change)
+    }
+
+    fn spawn(&mut self, program: &Path, threads: u32, change: impl FnOnce(&mut Command)) -> usize {
         self.named += 1;
         let name = format!("worker-{}", self.named);
         let log = self.log(&name);
@@ -241,7 +256,7 @@ impl Cluster {
             None => Command::new(program),
         });
         command
-            .args(["join", "--device", "cpu", "--threads", "1", "--name", &name])
+            .args(["join", "--device", "cpu", "--threads", &threads.to_string(), "--name", &name])
             .stdout(log.try_clone().expect("a file"))
             .stderr(log);
         change(&mut command);
@@ -250,10 +265,16 @@ impl Cluster {
         self.workers.len() - 1
     }
 
-    /// Starts workers and waits until all have joined.
+    /// Starts one-thread workers and waits until all have joined.
     #[track_caller]
     pub fn add_workers(&mut self, count: usize) {
-        let added: Vec<usize> = (0..count).map(|_| self.spawn_worker()).collect();
+        self.add_workers_of(count, 1);
+    }
+
+    /// The same with so many threads each.
+    #[track_caller]
+    pub fn add_workers_of(&mut self, count: usize, threads: u32) {
+        let added: Vec<usize> = (0..count).map(|_| self.spawn(&program("worker"), threads, |_| {})).collect();
         for index in added {
             self.until_joined(index);
         }

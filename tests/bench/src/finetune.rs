@@ -1,0 +1,137 @@
+//! Fine-tuning steps of one worker beside those of Hugging Face's Trainer, on a classifier of the same shape.
+//!
+//! Ours is the trainer as a worker runs it, on `configs/finetune-sentiment.toml` (6 layers × 384, with BERT's pooler)
+//! at a sequence length of 128. The peer is `peers/finetune.py`, the Trainer with its defaults, the same dropout, batch
+//! and threads. Once all texts fill the sequence, once their lengths lie evenly between 16 and 128 tokens: both sides
+//! pad to the longest of a batch, ours by slot. What is counted are texts, since padding is worth nothing.
+
+use crate::ours::Ours;
+use crate::peer::Peer;
+use crate::report::{Line, median};
+use crate::{samples, stats};
+use anyhow::Result;
+use config::{CheckedConfig, Pooling};
+use corpus::Tokenizer;
+use serde::Serialize;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const SEQUENCE_LENGTH: usize = 128;
+const THREADS: u32 = 2;
+const GOAL: f64 = 1.3;
+const TEXTS: usize = 4_096;
+
+struct Case {
+    name: &'static str,
+    /// Tokens, special ones included.
+    lengths: RangeInclusive<usize>,
+}
+
+const CASES: [Case; 2] = [
+    Case { name: "texts of 128 tokens", lengths: SEQUENCE_LENGTH..=SEQUENCE_LENGTH },
+    Case { name: "texts of 16 to 128 tokens", lengths: 16..=SEQUENCE_LENGTH },
+];
+
+/// For `peers/finetune.py`.
+#[derive(Serialize)]
+struct Spec {
+    vocabulary: i64,
+    hidden: i64,
+    layers: i64,
+    heads: i64,
+    intermediate: i64,
+    max_positions: i64,
+    dropout: f64,
+    attention_dropout: f64,
+    tokenizer: PathBuf,
+    lengths: [usize; 2],
+    batch: u64,
+    threads: u32,
+}
+
+pub fn measure(python: &Path, quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
+    let (rounds, steps) = if quick { (2, 2) } else { (6, 4) };
+    for case in &CASES {
+        let folder = tempfile::tempdir()?;
+        samples::write_labelled(folder.path(), TEXTS, case.lengths.clone())?;
+        let config = config(folder.path())?;
+        let tokenizer = Arc::new(Tokenizer::open(&config.tokenizer)?);
+        let shape = config.model.shape(tokenizer.size() as i64, SEQUENCE_LENGTH as i64);
+        let file = folder.path().join("tokenizer.json");
+        std::fs::write(&file, tokenizer.bytes())?;
+        let spec = Spec {
+            vocabulary: shape.vocabulary,
+            hidden: shape.hidden,
+            layers: shape.layers,
+            heads: shape.heads,
+            intermediate: shape.intermediate,
+            max_positions: shape.max_positions,
+            dropout: shape.dropout,
+            attention_dropout: shape.attention_dropout,
+            tokenizer: file,
+            lengths: [*case.lengths.start(), *case.lengths.end()],
+            batch: config.batch.global_samples(),
+            threads: THREADS,
+        };
+        let batch = spec.batch as f64;
+        let mut ours = Ours::new(config, tokenizer, THREADS)?;
+        let mut peer = Peer::start(python, "finetune", &spec, THREADS)?;
+        // Both grow their memory and threads on the first steps.
+        ours.block(1)?;
+        peer.block(1)?;
+        let (mut our_seconds, mut peer_seconds) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            our_seconds.extend(ours.block(steps)?.seconds);
+            peer_seconds.extend(peer.block(steps)?);
+        }
+        let spread = stats::widest(&[&our_seconds, &peer_seconds]);
+        let name = format!("classifier of 6 × 384, {}, {THREADS} threads, beside the Trainer", case.name);
+        let (ours, peer) = (batch / median(our_seconds), batch / median(peer_seconds));
+        show(&Line::new("finetune", name, ours, peer, "texts/s", GOAL).spread(spread));
+    }
+    Ok(())
+}
+
+fn config(folder: &Path) -> Result<CheckedConfig> {
+    let name = "finetune-sentiment.toml";
+    let mut config = config::load(&Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs")).join(name), &[])?;
+    config.data.paths = vec![folder.join("labelled.jsonl").display().to_string()];
+    config.data.eval_paths = Vec::new();
+    config.tokenizer.path = folder.join("vocab.txt").display().to_string();
+    config.init.from = String::new();
+    // As BertForSequenceClassification does it.
+    config.objective.pooling = Pooling::Cls;
+    config.batch.sequence_length = SEQUENCE_LENGTH;
+    config.run.steps = 1_000_000;
+    config.checkpoint.every_steps = 0;
+    config.eval.every_steps = 0;
+    Ok(config.check(name)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use corpus::{Corpus, Loader};
+    use types::{Cursor, SlotId};
+
+    #[test]
+    fn texts_have_the_lengths_that_are_meant() {
+        for case in &CASES {
+            let folder = tempfile::tempdir().unwrap();
+            samples::write_labelled(folder.path(), 200, case.lengths.clone()).unwrap();
+            let config = config(folder.path()).unwrap();
+            assert_eq!(config.batch.global_samples(), 32);
+            let tokenizer = Arc::new(Tokenizer::open(&config.tokenizer).unwrap());
+            let corpus = Arc::new(Corpus::open(&config).unwrap());
+            let mut loader = Loader::new(corpus, tokenizer, &config);
+            loader.assign(&[(SlotId(0), Cursor::default())]);
+            let batch = loader.next(SlotId(0)).unwrap().batches.remove(0);
+            assert_eq!(batch.samples, 16);
+            let mean = batch.tokens() / 16;
+            let middle = (case.lengths.start() + case.lengths.end()) as u64 / 2;
+            assert!(mean.abs_diff(middle) < 30, "{mean} tokens, not about {middle}");
+            assert_eq!(batch.mask.is_none(), case.lengths.start() == case.lengths.end());
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Pretraining on a real corpus from text to checkpoints, beside Hugging Face's Trainer on the same texts, tokenizer,
+//! model, recipe and threads.
+//!
+//! Ours is the real binaries: a coordinator and one worker that have nothing to do yet. The clock runs from the
+//! submission until the run is completed: its data made on the way, every step reported, a checkpoint every 100 steps
+//! and at the end, the held-out loss measured. The peer is `peers/pipeline.py`: its clock runs from the first
+//! `datasets.map` until the held-out loss is known, with Python, torch and the model ready. BERT-mini with the
+//! vocabulary of the tokenizer, masked words only, learning rate constant after a short way up, so that a longer run is
+//! the same as a shorter one as far as that goes. A second run of ours tells when it first has the Trainer's final loss
+//! on the same held-out texts, by measuring it ten times as often.
+
+use crate::peer::Peer;
+use crate::report::{Line, median};
+use crate::runs::{self, seconds};
+use crate::{corpora, stats};
+use anyhow::{Context, Result, ensure};
+use config::ModelShape;
+use e2e::Cluster;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const THREADS: u32 = 2;
+const CHECKPOINT_EVERY: u64 = 100;
+const WARM_UP: u64 = 20;
+/// One text in so many is held out.
+const HELD_OUT: usize = 160;
+/// A run that looks for a loss measures it so many times in as many steps as the Trainer takes, and takes twice as
+/// many.
+const LOOKS: u64 = 10;
+const GOAL_SPEED: f64 = 3.5;
+const GOAL_TIME: f64 = 1.0 / 3.0;
+
+/// For `peers/pipeline.py`.
+#[derive(Serialize)]
+struct Spec {
+    train: PathBuf,
+    held_out: PathBuf,
+    tokenizer: PathBuf,
+    vocabulary: i64,
+    hidden: i64,
+    layers: i64,
+    heads: i64,
+    intermediate: i64,
+    max_positions: i64,
+    dropout: f64,
+    attention_dropout: f64,
+    sequence_length: usize,
+    mask_rate: f64,
+    batch: u64,
+    steps: u64,
+    learning_rate: f64,
+    beta2: f64,
+    epsilon: f64,
+    weight_decay: f64,
+    clip_norm: f64,
+    warmup_steps: u64,
+    checkpoint_every: u64,
+    threads: u32,
+}
+
+/// Seconds from the beginning, and nats.
+#[derive(Deserialize)]
+struct Answer {
+    made: f64,
+    trained: f64,
+    over: f64,
+    loss: f64,
+}
+
+/// Files and numbers that both sides have.
+struct Task {
+    folder: tempfile::TempDir,
+    tokenizer: PathBuf,
+    steps: u64,
+}
+
+pub fn measure(python: &Path, corpus: &Path, quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
+    let (rounds, steps) = if quick { (1, 110) } else { (2, 300) };
+    let task = Task::new(corpus, steps)?;
+    let spec = task.spec()?;
+    let tokens = (spec.batch * steps) as f64 * spec.sequence_length as f64;
+    let (mut ours, mut peers, mut reached, mut losses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut last = None;
+    for _ in 0..rounds {
+        ours.push(task.train()?);
+        let answer: Answer = Peer::start(python, "pipeline", &spec, THREADS)?.ask("train")?;
+        peers.push(answer.over);
+        losses.push(answer.loss);
+        reached.push((task.reach(answer.loss)?, answer.over));
+        last = Some(answer);
+    }
+    let Answer { made, trained, over, .. } = last.context("there was a round")?;
+    let case = format!("BERT-mini, {steps} steps of 32 × 128, {THREADS} threads, beside the Trainer");
+    let spread = stats::widest(&[&ours, &peers]);
+    let (ours, peer) = (tokens / median(ours), tokens / median(peers));
+    let parts = format!(
+        "the Trainer's {over:.0} s: {made:.0} s of blocks, {:.0} s of training, {:.0} s of evaluation",
+        trained - made,
+        over - trained
+    );
+    show(
+        &Line::new("pipeline", format!("{case}: text to checkpoints"), ours, peer, "tokens/s", GOAL_SPEED)
+            .spread(spread)
+            .note(parts),
+    );
+    let loss = median(losses);
+    let case = format!("{case}: wall time to its final held-out loss");
+    let times: Option<Vec<(f64, f64)>> = reached.into_iter().map(|(ours, peer)| Some((ours?, peer))).collect();
+    match times {
+        Some(times) => {
+            let (ours, peers): (Vec<f64>, Vec<f64>) = times.into_iter().unzip();
+            let line = Line::at_most("pipeline", case, median(ours), median(peers), "s", GOAL_TIME);
+            show(&line.note(format!("{loss:.3} nats")));
+        }
+        None => {
+            show(&Line::missing("pipeline", case, format!("{loss:.3} nats were not reached in {} steps", 2 * steps)))
+        }
+    }
+    Ok(())
+}
+
+impl Task {
+    fn new(corpus: &Path, steps: u64) -> Result<Self> {
+        let texts = corpora::texts(&corpus.join("corpus.parquet"), usize::MAX)?;
+        let folder = tempfile::tempdir()?;
+        let part = |held_out| {
+            let chosen = move |(number, _): &(usize, &String)| (number % HELD_OUT == 0) == held_out;
+            texts.iter().enumerate().filter(chosen).map(|(_, text)| text)
+        };
+        corpora::write(&folder.path().join("train.parquet"), part(false));
+        corpora::write(&folder.path().join("held-out.parquet"), part(true));
+        Ok(Self { folder, tokenizer: corpus.join("tokenizer.json"), steps })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What both sides do, as our config says it.
+    fn overrides(&self, steps: u64, look_every: u64) -> Vec<String> {
+        vec![
+            format!("data.paths=[\"{}\"]", self.path("train.parquet").display()),
+            format!("data.eval_paths=[\"{}\"]", self.path("held-out.parquet").display()),
+            format!("tokenizer.path={}", self.tokenizer.display()),
+            "objective.kind=mlm".to_owned(),
+            format!("run.steps={steps}"),
+            "schedule.decay=constant".to_owned(),
+            // The share of the run is rounded down.
+            format!("schedule.warmup={}", (WARM_UP as f64 + 0.5) / steps as f64),
+            format!("checkpoint.every_steps={CHECKPOINT_EVERY}"),
+            "checkpoint.keep_latest=2".to_owned(),
+            "checkpoint.keep_best=0".to_owned(),
+            format!("eval.every_steps={look_every}"),
+            "eval.samples=1000000".to_owned(),
+        ]
+    }
+
+    fn spec(&self) -> Result<Spec> {
+        let overrides: Vec<config::Override> = self
+            .overrides(self.steps, 0)
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, String>>()
+            .map_err(anyhow::Error::msg)?;
+        let config = config::load_checked(&runs::config(), &overrides)?;
+        let tokenizer = corpus::Tokenizer::open(&config.tokenizer)?;
+        let length = config.batch.sequence_length;
+        let shape: ModelShape = config.model.shape(tokenizer.size() as i64, length as i64);
+        Ok(Spec {
+            train: self.path("train.parquet"),
+            held_out: self.path("held-out.parquet"),
+            tokenizer: self.tokenizer.clone(),
+            vocabulary: shape.vocabulary,
+            hidden: shape.hidden,
+            layers: shape.layers,
+            heads: shape.heads,
+            intermediate: shape.intermediate,
+            max_positions: shape.max_positions,
+            dropout: shape.dropout,
+            attention_dropout: shape.attention_dropout,
+            sequence_length: length,
+            mask_rate: config.objective.mask_rate,
+            batch: config.batch.global_samples(),
+            steps: self.steps,
+            learning_rate: config.optimizer.learning_rate,
+            beta2: config.optimizer.beta2,
+            epsilon: config.optimizer.epsilon,
+            weight_decay: config.optimizer.weight_decay,
+            clip_norm: config.optimizer.clip_norm,
+            warmup_steps: WARM_UP,
+            checkpoint_every: CHECKPOINT_EVERY,
+            threads: THREADS,
+        })
+    }
+
+    /// The seconds of a whole run.
+    fn train(&self) -> Result<f64> {
+        let mut cluster = Cluster::start();
+        cluster.add_workers_of(1, THREADS);
+        let began = now_ms();
+        let run = runs::submit(&cluster, self.folder.path(), &self.overrides(self.steps, 0))?;
+        runs::wait_until_completed(&cluster, &run)?;
+        let shown = cluster.show(&run);
+        ensure!(cluster.generations(&run) == [1], "the worker was lost meanwhile: {shown:#}");
+        Ok(seconds(shown["updated"].as_i64().context("a run has a time")? - began))
+    }
+
+    /// The seconds until a run first measures this held-out loss, or None.
+    fn reach(&self, loss: f64) -> Result<Option<f64>> {
+        let mut cluster = Cluster::start();
+        cluster.add_workers_of(1, THREADS);
+        let began = now_ms();
+        let overrides = self.overrides(2 * self.steps, self.steps / LOOKS);
+        let run = runs::submit(&cluster, self.folder.path(), &overrides)?;
+        let found = runs::wait_for_end_or(&cluster, &run, |_| {
+            first_at_most(&cluster.metric_rows(&run, "eval/mlm_loss", false), loss)
+        })?;
+        Ok(found.map(|time| seconds(time - began)))
+    }
+}
+
+/// When a value was first no larger than this; rows are in the order of their steps.
+fn first_at_most(rows: &[Value], limit: f64) -> Option<i64> {
+    let row = rows.iter().find(|row| row["value"].as_f64().is_some_and(|value| value <= limit))?;
+    row["time"].as_i64()
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_loss_is_reached_when_it_is_first_measured() {
+        let rows =
+            [json!({"value": 6.0, "time": 10}), json!({"value": 5.0, "time": 20}), json!({"value": 4.0, "time": 30})];
+        assert_eq!(first_at_most(&rows, 5.0), Some(20));
+        assert_eq!(first_at_most(&rows, 4.5), Some(30));
+        assert_eq!(first_at_most(&rows, 3.0), None);
+    }
+
+    #[test]
+    fn both_sides_are_told_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = e2e::Corpus::write(folder.path());
+        std::fs::copy(&made.vocabulary, folder.path().join("tokenizer.json")).unwrap();
+        let task = Task::new(folder.path(), 110).unwrap();
+        let spec = task.spec().unwrap();
+        assert_eq!((spec.batch, spec.sequence_length, spec.hidden, spec.layers), (32, 128, 256, 4));
+        assert_eq!((spec.learning_rate, spec.beta2, spec.weight_decay), (1e-3, 0.98, 0.01));
+        let parts =
+            ["train.parquet", "held-out.parquet"].map(|name| corpora::texts(&task.path(name), 1_000).unwrap().len());
+        assert_eq!(parts, [596, 4], "one text in 160 of 600");
+        // The way up takes the steps that are meant, in a run of any length.
+        for steps in [110, 220, 300, 600] {
+            let overrides: Vec<config::Override> =
+                task.overrides(steps, 11).iter().map(|text| text.parse().unwrap()).collect();
+            let config = config::load_checked(&runs::config(), &overrides).unwrap();
+            let factor = |step| config.schedule.factor(step, steps);
+            assert_eq!((factor(WARM_UP - 1) < 1.0, factor(WARM_UP), factor(steps)), (true, 1.0, 1.0));
+        }
+    }
+}
