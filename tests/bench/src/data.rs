@@ -117,7 +117,7 @@ impl Ours {
         loader.assign(&[(SlotId(0), Cursor::default())]);
         let (mut tokens, mut finished) = (0, 0);
         while finished < units {
-            let step = loader.next(SlotId(0))?;
+            let step = loader.next(SlotId(0), types::Step(1))?;
             tokens += step.batches.iter().map(corpus::Batch::tokens).sum::<u64>();
             finished += step.segments.iter().filter(|segment| segment.end == segment.total).count();
         }

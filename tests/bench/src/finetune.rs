@@ -126,7 +126,7 @@ mod tests {
             let corpus = Arc::new(Corpus::open(&config).unwrap());
             let mut loader = Loader::new(corpus, tokenizer, &config);
             loader.assign(&[(SlotId(0), Cursor::default())]);
-            let batch = loader.next(SlotId(0)).unwrap().batches.remove(0);
+            let batch = loader.next(SlotId(0), types::Step(1)).unwrap().batches.remove(0);
             assert_eq!(batch.samples, 16);
             let mean = batch.tokens() / 16;
             let middle = (case.lengths.start() + case.lengths.end()) as u64 / 2;

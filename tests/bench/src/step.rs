@@ -313,7 +313,7 @@ mod tests {
         loader.assign(&[(types::SlotId(0), types::Cursor::default())]);
         let (mut tokens, mut positions) = (0, 0);
         for _ in 0..100 {
-            for batch in loader.next(types::SlotId(0)).unwrap().batches {
+            for batch in loader.next(types::SlotId(0), types::Step(1)).unwrap().batches {
                 tokens += batch.tokens();
                 positions += batch.samples as u64 * 512;
             }

@@ -99,7 +99,7 @@ fn probe(corpus: &Arc<Corpus>, checked: &config::CheckedConfig) -> Result<Probe,
     let taken: u64 = step.segments.iter().map(|segment| segment.end - segment.start).sum();
     let samples = segment.map_or(0, |segment| segment.total);
     let Dealt { unit, .. } = corpus.plan().deal(SlotId(0), segment.map_or(0, |segment| segment.turn));
-    let tokens = if taken == 0 { 0 } else { samples * tokens as u64 / taken };
+    let tokens = (samples * tokens as u64).checked_div(taken).unwrap_or(0);
     Ok(Probe { samples, tokens, rows: corpus.plan().units()[unit].rows })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::data;
 use crate::folder_store::FolderStore;
-use crate::process::{Assignment, DiesIn, FOLDER, GONE, LONG, Logged, UNREADABLE, Verdict, WORKER};
+use crate::process::{Assignment, DiesIn, FOLDER, GONE, LONG, Logged, Timeless, UNREADABLE, Verdict, WORKER};
 use c10d::KeyValueStore;
 use std::fs;
 use std::path::PathBuf;
@@ -134,7 +134,7 @@ impl Cluster {
     }
 
     /// The same of the worker with the number 0, without what depends on when and where it was computed.
-    pub fn timeless(&self) -> Vec<(u64, String, Vec<(String, f64)>)> {
+    pub fn timeless(&self) -> Vec<Timeless> {
         self.log(0).iter().map(Logged::timeless).collect()
     }
 

@@ -58,6 +58,9 @@ pub enum Verdict {
     Fatal(String),
 }
 
+/// Step, chain of samples and metrics.
+pub type Timeless = (u64, String, Vec<(String, f64)>);
+
 /// One line of a worker's log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Logged {
@@ -72,7 +75,7 @@ pub struct Logged {
 
 impl Logged {
     /// All that does not depend on when and where it was computed.
-    pub fn timeless(&self) -> (u64, String, Vec<(String, f64)>) {
+    pub fn timeless(&self) -> Timeless {
         let metrics = self.metrics.iter().filter(|(name, _)| name != "train/tokens_per_second");
         (self.step, self.samples_digest.clone(), metrics.cloned().collect())
     }
