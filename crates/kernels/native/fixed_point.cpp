@@ -4,15 +4,11 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/function_hook.h>
-#include <torch/csrc/autograd/variable.h>
 #include <torch/types.h>
 
 #include <atomic>
 #include <cmath>
 #include <limits>
-#include <memory>
-#include <vector>
 
 namespace {
 
@@ -77,98 +73,11 @@ void check_accumulator(const at::Tensor& accumulator, int64_t offset, int64_t co
       "elements ", offset, "..", offset + count, " are outside of an accumulator of ", accumulator.numel());
 }
 
-// `first`: what is in the accumulator is not read, but replaced. Returns how many elements no number can stand for.
-uint64_t accumulate(
-    const at::Tensor& gradient,
-    const at::Tensor& accumulator,
-    int64_t offset,
-    int64_t count,
-    int fraction_bits,
-    bool first) {
-  check_accumulator(accumulator, offset, count);
-  at::Tensor target = accumulator.narrow(0, offset, count);
-  if (!gradient.defined()) { // a parameter that took no part: zero
-    if (first) {
-      target.zero_();
-    }
-    return 0;
-  }
-  const at::Tensor source = gradient.detach().to(at::kFloat).contiguous();
-  TORCH_CHECK(source.numel() == count, "a gradient of ", source.numel(), " elements, not ", count);
-  const double scale = std::ldexp(1.0, fraction_bits);
-  if (!accumulator.is_cpu()) {
-    const at::Tensor scaled = source.to(accumulator.device()).reshape({-1}).to(at::kDouble).mul(scale);
-    const at::Tensor good = scaled.abs().lt(kLimit);
-    const at::Tensor rounded = at::where(good, scaled, at::zeros_like(scaled)).round().to(at::kLong);
-    first ? target.copy_(rounded) : target.add_(rounded);
-    return static_cast<uint64_t>(count - good.sum().item<int64_t>());
-  }
-  TORCH_CHECK(source.is_cpu(), "the gradient is not on the accumulator's device");
-  const float* from = source.const_data_ptr<float>();
-  int64_t* into = target.data_ptr<int64_t>();
-  std::atomic<int64_t> total{0};
-  at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
-    const auto range = first ? store_range : add_range;
-    total += range(from + begin, into + begin, end - begin, scale);
-  });
-  return static_cast<uint64_t>(total.load());
-}
-
-// What one backward pass adds to.
-struct Sum {
-  at::Tensor accumulator;
-  int fraction_bits;
-  bool first;
-  uint64_t bad;
-  std::vector<char> done;
-};
-
-// Called when a leaf's gradient is there: it goes into the sum while it is in the cache, and is freed.
-class ToSum final : public torch::autograd::PostAccumulateGradHook {
- public:
-  ToSum(Sum& sum, size_t index, int64_t offset) : sum_(sum), index_(index), offset_(offset) {}
-
-  void operator()(const at::Tensor& leaf) override {
-    at::NoGradGuard no_grad;
-    sum_.bad += accumulate(leaf.grad(), sum_.accumulator, offset_, leaf.numel(), sum_.fraction_bits, sum_.first);
-    leaf.mutable_grad().reset();
-    sum_.done[index_] = 1;
-  }
-
- private:
-  Sum& sum_;
-  size_t index_;
-  int64_t offset_;
-};
-
-// The leaves have these hooks for as long as it lives.
-class Hooks {
- public:
-  Hooks(const std::vector<at::Tensor>& leaves, const int64_t* offsets, Sum& sum) : leaves_(leaves) {
-    for (size_t index = 0; index < leaves.size(); ++index) {
-      leaves[index].mutable_grad().reset(); // a gradient that is there would be added
-      torch::autograd::impl::set_post_acc_grad_hooks(
-          leaves[index], std::make_unique<ToSum>(sum, index, offsets[index]));
-    }
-  }
-
-  ~Hooks() {
-    for (const at::Tensor& leaf : leaves_) {
-      torch::autograd::impl::set_post_acc_grad_hooks(leaf, nullptr);
-    }
-  }
-
-  Hooks(const Hooks&) = delete;
-  Hooks& operator=(const Hooks&) = delete;
-
- private:
-  const std::vector<at::Tensor>& leaves_;
-};
-
 } // namespace
 
 extern "C" {
 
+// `first`: what is in the accumulator is not read, but replaced; of `count` elements.
 char* tr_fixed_point_accumulate(
     at::Tensor* gradient,
     at::Tensor* accumulator,
@@ -178,32 +87,36 @@ char* tr_fixed_point_accumulate(
     int first,
     uint64_t* bad) {
   return trireme::guarded([&] {
+    *bad = 0;
     at::NoGradGuard no_grad;
-    *bad = accumulate(*gradient, *accumulator, offset, count, fraction_bits, first != 0);
-  });
-}
-
-char* tr_fixed_point_backward(
-    at::Tensor* loss,
-    at::Tensor* const* leaves,
-    const int64_t* offsets,
-    size_t count,
-    at::Tensor* accumulator,
-    int fraction_bits,
-    int first,
-    uint64_t* bad) {
-  return trireme::guarded([&] {
-    const std::vector<at::Tensor> all = trireme::collect(leaves, count);
-    Sum sum{*accumulator, fraction_bits, first != 0, 0, std::vector<char>(count, 0)};
-    const Hooks hooks(all, offsets, sum);
-    loss->backward();
-    at::NoGradGuard no_grad;
-    for (size_t index = 0; index < count; ++index) {
-      if (sum.done[index] == 0) { // it took no part
-        sum.bad += accumulate({}, *accumulator, offsets[index], all[index].numel(), fraction_bits, sum.first);
+    check_accumulator(*accumulator, offset, count);
+    at::Tensor target = accumulator->narrow(0, offset, count);
+    if (!gradient->defined()) { // a parameter that took no part: zero
+      if (first != 0) {
+        target.zero_();
       }
+      return;
     }
-    *bad = sum.bad;
+    const at::Tensor source = gradient->detach().to(at::kFloat).contiguous();
+    TORCH_CHECK(source.numel() == count, "a gradient of ", source.numel(), " elements, not ", count);
+    const double scale = std::ldexp(1.0, fraction_bits);
+    if (!accumulator->is_cpu()) {
+      const at::Tensor scaled = source.to(accumulator->device()).reshape({-1}).to(at::kDouble).mul(scale);
+      const at::Tensor good = scaled.abs().lt(kLimit);
+      const at::Tensor rounded = at::where(good, scaled, at::zeros_like(scaled)).round().to(at::kLong);
+      first != 0 ? target.copy_(rounded) : target.add_(rounded);
+      *bad = static_cast<uint64_t>(count - good.sum().item<int64_t>());
+      return;
+    }
+    TORCH_CHECK(source.is_cpu(), "the gradient is not on the accumulator's device");
+    const float* from = source.const_data_ptr<float>();
+    int64_t* into = target.data_ptr<int64_t>();
+    std::atomic<int64_t> total{0};
+    at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
+      const auto range = first != 0 ? store_range : add_range;
+      total += range(from + begin, into + begin, end - begin, scale);
+    });
+    *bad = static_cast<uint64_t>(total.load());
   });
 }
 

@@ -29,16 +29,6 @@ unsafe extern "C" {
         first: c_int,
         bad: *mut u64,
     ) -> *mut c_char;
-    pub(crate) fn tr_fixed_point_backward(
-        loss: *mut C_tensor,
-        leaves: *const *mut C_tensor,
-        offsets: *const i64,
-        count: usize,
-        accumulator: *mut C_tensor,
-        fraction_bits: c_int,
-        first: c_int,
-        bad: *mut u64,
-    ) -> *mut c_char;
     pub(crate) fn tr_fixed_point_to_float(
         accumulator: *mut C_tensor,
         offset: i64,

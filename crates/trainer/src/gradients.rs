@@ -94,9 +94,14 @@ pub(crate) fn exact(
     for micro_batch in micro_batches(own) {
         group.check()?;
         let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, targets, device);
-        let bits = config.reduce.fraction_bits;
-        local.overflows += fixed_point::backward(&loss, &leaves, &state.buffers.offsets, &accumulator, bits, turn);
+        let gradients = Tensor::run_backward(&[loss], &leaves, false, false);
         local.add(&sums, contributions(config));
+        tch::no_grad(|| {
+            for ((gradient, leaf), &offset) in gradients.iter().zip(&leaves).zip(&state.buffers.offsets) {
+                let (count, bits) = (leaf.numel(), config.reduce.fraction_bits);
+                local.overflows += fixed_point::accumulate(gradient, &accumulator, offset, count, bits, turn);
+            }
+        });
         turn = Turn::Later;
         host.moved();
     }
