@@ -60,7 +60,8 @@ char* tr_reducer_new(
     c10::intrusive_ptr<c10d::ProcessGroup> process_group = c10::make_intrusive<CountingGroup>(
         group->store, group->backend->getRank(), group->backend->getSize(), collectives);
     process_group->setDefaultBackend(group->type);
-    process_group->setBackend(group->device, group->type, group->backend);
+    // Where the parameters are: Gloo itself takes CUDA tensors through main memory.
+    process_group->setBackend(own.at(0).device().type(), group->type, group->backend);
     const std::vector<bool> sparse(count, false);
     // The first bucket is small so that communication starts early, as in DistributedDataParallel.
     const std::vector<size_t> limits{

@@ -23,9 +23,9 @@ use sockets::Socket;
 pub enum Backend {
     /// One member, nothing to send: every collective is the identity.
     Solo,
-    /// TCP between CPU tensors.
+    /// TCP between CPU tensors. Tensors elsewhere go through main memory.
     Gloo,
-    /// NVIDIA's library between CUDA tensors; needs the cargo feature `cuda`.
+    /// NVIDIA's library between CUDA tensors, each member with a device of its own; needs the cargo feature `cuda`.
     Nccl {
         /// This member's CUDA device.
         device: usize,
@@ -178,7 +178,7 @@ impl ProcessGroup {
         if !matches!(tensor.kind(), Kind::Float | Kind::BFloat16 | Kind::Int64) {
             return Err(GroupError::Argument(format!("cannot all-reduce a tensor of {:?}", tensor.kind())));
         }
-        self.collective("all-reduce", |native| {
+        self.collective("all-reduce", tensor, |native, tensor| {
             // SAFETY: both pointers are live for the length of the call.
             unsafe { ffi::check(ffi::tr_group_all_reduce_sum(native.group, pointer(tensor))) }
         })
@@ -193,7 +193,7 @@ impl ProcessGroup {
         let Some(bounds) = self.bounds(tensor)? else {
             return self.all_reduce_sum(tensor).map(|()| 0..tensor.size()[0]);
         };
-        self.collective("reduce-scatter", |native| {
+        self.collective("reduce-scatter", tensor, |native, tensor| {
             // SAFETY: all pointers are live for the length of the call; there is a bound more than members.
             unsafe { ffi::check(ffi::tr_group_reduce_scatter_sum(native.group, pointer(tensor), bounds.as_ptr())) }
         })?;
@@ -204,7 +204,7 @@ impl ProcessGroup {
     /// elements after [`ProcessGroup::reduce_scatter_sum`] of a tensor of the same length.
     pub fn all_gather(&self, tensor: &Tensor) -> Result<(), GroupError> {
         let Some(bounds) = self.bounds(tensor)? else { return Ok(()) };
-        self.collective("all-gather", |native| {
+        self.collective("all-gather", tensor, |native, tensor| {
             // SAFETY: as above.
             unsafe { ffi::check(ffi::tr_group_all_gather(native.group, pointer(tensor), bounds.as_ptr())) }
         })
@@ -226,7 +226,7 @@ impl ProcessGroup {
         if root >= self.world {
             return Err(GroupError::Argument(format!("root {root} is not among {} members", self.world)));
         }
-        self.collective("broadcast", |native| {
+        self.collective("broadcast", tensor, |native, tensor| {
             // SAFETY: both pointers are live for the length of the call.
             unsafe { ffi::check(ffi::tr_group_broadcast(native.group, pointer(tensor), root as i32)) }
         })
@@ -276,10 +276,12 @@ impl ProcessGroup {
         self.native.as_ref()
     }
 
+    /// Runs it on the tensor, or, where the backend does not reach the tensor's device, on a copy that it does.
     fn collective(
         &self,
         operation: &'static str,
-        run: impl FnOnce(&Native) -> Result<(), NativeError>,
+        tensor: &Tensor,
+        run: impl FnOnce(&Native, &Tensor) -> Result<(), NativeError>,
     ) -> Result<(), GroupError> {
         let _in_order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         if self.aborted.load(Ordering::SeqCst) {
@@ -287,7 +289,13 @@ impl ProcessGroup {
         }
         self.collectives.fetch_add(1, Ordering::Relaxed);
         let Some(native) = self.native.as_deref() else { return Ok(()) };
-        let Err(NativeError(message)) = run(native) else { return Ok(()) };
+        let outcome = if tensor.device() == native.device {
+            run(native, tensor)
+        } else {
+            let copy = tensor.detach().to_device(native.device);
+            run(native, &copy).map(|()| tensor.detach().copy_(&copy))
+        };
+        let Err(NativeError(message)) = outcome else { return Ok(()) };
         if self.aborted.load(Ordering::SeqCst) {
             return Err(GroupError::Aborted { operation });
         }

@@ -175,16 +175,51 @@ fn nccl_without_such_a_device_says_so() {
 
 #[cfg(feature = "cuda")]
 #[test]
-fn nccl_reduces_where_there_is_a_device() {
-    if c10d::runtime_report().cuda_devices == 0 {
-        return;
-    }
+#[ignore = "needs a CUDA device"]
+fn nccl_reduces_broadcasts_gathers_and_aborts() {
     let backend = Backend::Nccl { device: 0 };
     let group = ProcessGroup::new(backend, Arc::new(MemoryStore::new()), cluster::options(0, 1)).unwrap();
-    let tensor = Tensor::full([10], 3, (Kind::Float, group.device()));
-    group.all_reduce_sum(&tensor).unwrap();
-    assert_eq!(values(&tensor), vec![3.0; 10]);
+    assert_eq!(group.device(), Device::Cuda(0));
+    for kind in [Kind::Float, Kind::BFloat16, Kind::Int64] {
+        let tensor = Tensor::full([10], 3, (kind, group.device()));
+        group.all_reduce_sum(&tensor).unwrap();
+        group.broadcast(&tensor, 0).unwrap();
+        assert_eq!(values(&tensor), vec![3.0; 10]);
+    }
+    let sums = Tensor::arange(1000, (Kind::Int64, group.device()));
+    assert_eq!(group.reduce_scatter_sum(&sums).unwrap(), 0..1000);
+    group.all_gather(&sums).unwrap();
     assert_eq!(group.all_gather_i64(5).unwrap(), vec![5]);
+    // What is in main memory goes through the device.
+    let elsewhere = Tensor::from_slice(&[7_i64, 8]);
+    group.all_reduce_sum(&elsewhere).unwrap();
+    assert_eq!(values(&elsewhere), vec![7.0, 8.0]);
     group.abort_handle().abort();
     assert!(matches!(group.barrier(), Err(GroupError::Aborted { .. })));
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+#[ignore = "needs a CUDA device"]
+fn gloo_reaches_tensors_of_a_device() {
+    let results = cluster::run(3, |group| {
+        let device = Device::Cuda(0);
+        let (rank, world) = (i64::from(group.rank()), 3);
+        let sum = Tensor::full([5], rank + 1, (Kind::Int64, device));
+        group.all_reduce_sum(&sum).unwrap();
+        let mut sent = Tensor::full([2, 2], rank, (Kind::Float, device)).set_requires_grad(true);
+        group.broadcast(&sent, 2).unwrap();
+        assert!(sent.requires_grad() && sent.is_leaf() && sent.device() == device);
+        sent = sent.detach();
+        let parts = Tensor::arange(1001, (Kind::Int64, device));
+        let own = group.reduce_scatter_sum(&parts).unwrap();
+        let gathered = Tensor::zeros([1001], (Kind::Float, device));
+        let part = parts.narrow(0, own.start, own.end - own.start).to_kind(Kind::Float);
+        gathered.narrow(0, own.start, own.end - own.start).copy_(&part);
+        group.all_gather(&gathered).unwrap();
+        let expected = Tensor::arange(1001, (Kind::Float, device)) * f64::from(world);
+        assert!(gathered.equal(&expected));
+        (values(&sum), values(&sent))
+    });
+    assert!(results.iter().all(|result| *result == (vec![6.0; 5], vec![2.0; 4])), "{results:?}");
 }

@@ -158,3 +158,34 @@ fn the_report_names_the_libraries() {
     assert!(report.gloo && report.threads >= 1);
     assert_eq!(report.nccl.is_ok(), cfg!(feature = "cuda"), "{report:?}");
 }
+
+/// Gloo's share of this is in the trainer's tests: the ranks here are threads, and a process has one thread for the
+/// backward passes of a device.
+#[cfg(feature = "cuda")]
+#[test]
+#[ignore = "needs a CUDA device"]
+fn gradients_of_a_device_are_averaged_by_nccl() {
+    let backend = Backend::Nccl { device: 0 };
+    for (compression, relative) in [(Compression::None, 1e-4), (Compression::Bf16, 2e-2)] {
+        let group = ProcessGroup::new(backend, Arc::new(MemoryStore::new()), cluster::options(0, 1)).unwrap();
+        let parameters: Vec<Tensor> =
+            parameters().iter().map(|t| t.detach().to_device(group.device()).set_requires_grad(true)).collect();
+        let own: Vec<Tensor> = parameters.iter().map(Tensor::shallow_clone).collect();
+        let reducer = Reducer::new(&group, &own, 4096, compression).unwrap();
+        for _ in 0..2 {
+            for parameter in &parameters {
+                let mut gradient = parameter.grad();
+                if gradient.defined() {
+                    let _ = gradient.zero_();
+                }
+            }
+            let input = ramp(4, 40, 0.1).to_device(group.device());
+            let output = input.matmul(&parameters[0]).tanh().matmul(&parameters[1]) + &parameters[2];
+            let loss = output.square().mean(Kind::Float);
+            reducer.prepare_for_backward(&[loss.shallow_clone()]).unwrap();
+            loss.backward();
+        }
+        let found: Vec<Vec<f32>> = parameters.iter().map(|p| values(&p.grad().to_device(Device::Cpu))).collect();
+        assert_close(&found, &expected(1, 1), relative);
+    }
+}

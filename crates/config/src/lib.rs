@@ -34,8 +34,8 @@ pub use model::{Activation, Architecture, Initializer, ModelConfig, ModelShape, 
 pub use objective::{ObjectiveConfig, ObjectiveKind, Pooling, TagScheme};
 pub use optimizer::{OptimizerConfig, OptimizerKind};
 pub use recovery::{OnDivergence, RecoveryConfig};
-pub use reduce::{Compression, ReduceConfig, ReduceMode};
-pub use run::{RunKind, RunSection};
+pub use reduce::{Compression, ReduceBackend, ReduceConfig, ReduceMode};
+pub use run::{Precision, RunKind, RunSection};
 pub use schedule::{Decay, ScheduleConfig};
 pub use tokenizer::TokenizerConfig;
 

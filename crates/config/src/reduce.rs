@@ -25,6 +25,23 @@ pub enum Compression {
     Bf16,
 }
 
+/// What carries the sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReduceBackend {
+    /// NCCL between CUDA devices, Gloo between CPUs.
+    #[default]
+    Auto,
+    /// Gloo also between CUDA devices: through main memory, slower, and workers may share a device, which NCCL refuses.
+    Gloo,
+}
+
+impl ReduceBackend {
+    fn is_default(&self) -> bool {
+        *self == ReduceBackend::default()
+    }
+}
+
 /// How gradients are summed over slots and workers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -35,10 +52,13 @@ pub struct ReduceConfig {
     pub fraction_bits: u32,
     /// `fast`: what is sent.
     pub compression: Compression,
+    /// `auto` or `gloo`.
+    #[serde(skip_serializing_if = "ReduceBackend::is_default")]
+    pub backend: ReduceBackend,
 }
 
 impl Default for ReduceConfig {
     fn default() -> Self {
-        Self { mode: ReduceMode::Exact, fraction_bits: 44, compression: Compression::None }
+        Self { mode: ReduceMode::Exact, fraction_bits: 44, compression: Compression::None, backend: ReduceBackend::Auto }
     }
 }

@@ -23,7 +23,25 @@ impl RunKind {
     }
 }
 
-/// Name, length, seed and number of workers.
+/// What matrix products and attention are computed in, forwards and backwards. Weights, gradients, sums of gradients and
+/// losses are float32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 24 bits of mantissa.
+    #[default]
+    Float32,
+    /// 8 bits: much faster on GPUs, and on processors with instructions for it.
+    Bfloat16,
+}
+
+impl Precision {
+    fn is_default(&self) -> bool {
+        *self == Precision::default()
+    }
+}
+
+/// Name, length, seed, precision and number of workers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunSection {
@@ -36,6 +54,9 @@ pub struct RunSection {
     /// Seeds the weights, the data order, the masks and dropout.
     #[serde(default = "default_seed")]
     pub seed: u64,
+    /// `float32` or `bfloat16`: what matrix products are computed in.
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     /// The run starts, and goes on, only with at least this many workers.
     #[serde(default = "one")]
     pub min_workers: u32,

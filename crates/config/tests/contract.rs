@@ -6,11 +6,12 @@ use config::{Override, json_schema, load_checked};
 use std::path::Path;
 
 /// Each with a value that goes with the rest of configs/bert-base-8gpu.toml.
-const KEYS: [(&str, &str); 65] = [
+const KEYS: [(&str, &str); 67] = [
     ("run.name", "\"other\""),
     ("run.kind", "\"pretrain\""),
     ("run.steps", "17"),
     ("run.seed", "18"),
+    ("run.precision", "\"bfloat16\""),
     ("run.min_workers", "2"),
     ("run.max_workers", "7"),
     ("data.paths", "[\"/corpus.parquet\"]"),
@@ -47,6 +48,7 @@ const KEYS: [(&str, &str); 65] = [
     ("batch.sequence_length", "64"),
     ("reduce.mode", "\"fast\""),
     ("reduce.compression", "\"none\""),
+    ("reduce.backend", "\"gloo\""),
     ("optimizer.kind", "\"lamb\""),
     ("optimizer.learning_rate", "0.5"),
     ("optimizer.beta1", "0.8"),

@@ -4,11 +4,15 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
 #include <torch/types.h>
 
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <vector>
 
 namespace {
 
@@ -73,11 +77,114 @@ void check_accumulator(const at::Tensor& accumulator, int64_t offset, int64_t co
       "elements ", offset, "..", offset + count, " are outside of an accumulator of ", accumulator.numel());
 }
 
+// Counts elements that no number can stand for; where the gradients are elsewhere it is read only once, at the end.
+class Bad {
+ public:
+  void add(int64_t count) {
+    here_ += count;
+  }
+
+  void add(const at::Tensor& count) {
+    elsewhere_ = elsewhere_.defined() ? elsewhere_ + count : count;
+  }
+
+  uint64_t count() const {
+    return static_cast<uint64_t>(here_ + (elsewhere_.defined() ? elsewhere_.item<int64_t>() : 0));
+  }
+
+ private:
+  int64_t here_ = 0;
+  at::Tensor elsewhere_;
+};
+
+// Where gradients go: `first` means that what is in the accumulator is not read, but replaced.
+struct Sum {
+  at::Tensor accumulator;
+  int fraction_bits;
+  bool first;
+  Bad bad;
+
+  void add(const at::Tensor& gradient, int64_t offset, int64_t count) {
+    check_accumulator(accumulator, offset, count);
+    at::Tensor target = accumulator.narrow(0, offset, count);
+    if (!gradient.defined()) { // a parameter that took no part: zero
+      if (first) {
+        target.zero_();
+      }
+      return;
+    }
+    TORCH_CHECK(
+        gradient.device() == accumulator.device(),
+        "a gradient on ", gradient.device(), " and an accumulator on ", accumulator.device());
+    const at::Tensor source = gradient.detach().to(at::kFloat).contiguous();
+    TORCH_CHECK(source.numel() == count, "a gradient of ", source.numel(), " elements, not ", count);
+    const double scale = std::ldexp(1.0, fraction_bits);
+    if (!accumulator.is_cpu()) {
+      const at::Tensor scaled = source.view({-1}).to(at::kDouble).mul_(scale);
+      const at::Tensor broken = scaled.abs().lt(kLimit).logical_not_(); // NaN and infinity too
+      const at::Tensor rounded = scaled.masked_fill_(broken, 0).round_().to(at::kLong);
+      first ? target.copy_(rounded) : target.add_(rounded);
+      bad.add(broken.sum());
+      return;
+    }
+    const float* from = source.const_data_ptr<float>();
+    int64_t* into = target.data_ptr<int64_t>();
+    std::atomic<int64_t> total{0};
+    at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
+      const auto range = first ? store_range : add_range;
+      total += range(from + begin, into + begin, end - begin, scale);
+    });
+    bad.add(total.load());
+  }
+};
+
+// Called when a leaf's gradient is there: it goes into the sum while it is in the cache, and is freed.
+class ToSum final : public torch::autograd::PostAccumulateGradHook {
+ public:
+  ToSum(Sum& sum, int64_t offset, char& done) : sum_(sum), offset_(offset), done_(done) {}
+
+  void operator()(const at::Tensor& leaf) override {
+    at::NoGradGuard no_grad;
+    sum_.add(leaf.grad(), offset_, leaf.numel());
+    leaf.mutable_grad().reset();
+    done_ = 1;
+  }
+
+ private:
+  Sum& sum_;
+  int64_t offset_;
+  char& done_;
+};
+
+// The leaves have these hooks for as long as it lives.
+class Hooks {
+ public:
+  Hooks(const std::vector<at::Tensor>& leaves, const int64_t* offsets, Sum& sum, std::vector<char>& done)
+      : leaves_(leaves) {
+    for (size_t index = 0; index < leaves.size(); ++index) {
+      leaves[index].mutable_grad().reset(); // a gradient that is there would be added
+      torch::autograd::impl::set_post_acc_grad_hooks(
+          leaves[index], std::make_unique<ToSum>(sum, offsets[index], done[index]));
+    }
+  }
+
+  ~Hooks() {
+    for (const at::Tensor& leaf : leaves_) {
+      torch::autograd::impl::set_post_acc_grad_hooks(leaf, nullptr);
+    }
+  }
+
+  Hooks(const Hooks&) = delete;
+  Hooks& operator=(const Hooks&) = delete;
+
+ private:
+  const std::vector<at::Tensor>& leaves_;
+};
+
 } // namespace
 
 extern "C" {
 
-// `first`: what is in the accumulator is not read, but replaced; of `count` elements.
 char* tr_fixed_point_accumulate(
     at::Tensor* gradient,
     at::Tensor* accumulator,
@@ -87,36 +194,37 @@ char* tr_fixed_point_accumulate(
     int first,
     uint64_t* bad) {
   return trireme::guarded([&] {
-    *bad = 0;
     at::NoGradGuard no_grad;
-    check_accumulator(*accumulator, offset, count);
-    at::Tensor target = accumulator->narrow(0, offset, count);
-    if (!gradient->defined()) { // a parameter that took no part: zero
-      if (first != 0) {
-        target.zero_();
+    Sum sum{*accumulator, fraction_bits, first != 0, {}};
+    sum.add(*gradient, offset, count);
+    *bad = sum.bad.count();
+  });
+}
+
+char* tr_fixed_point_backward(
+    at::Tensor* loss,
+    at::Tensor* const* leaves,
+    const int64_t* offsets,
+    size_t count,
+    at::Tensor* accumulator,
+    int fraction_bits,
+    int first,
+    uint64_t* bad) {
+  return trireme::guarded([&] {
+    const std::vector<at::Tensor> all = trireme::collect(leaves, count);
+    Sum sum{*accumulator, fraction_bits, first != 0, {}};
+    std::vector<char> done(count, 0);
+    {
+      const Hooks hooks(all, offsets, sum, done);
+      loss->backward();
+    }
+    at::NoGradGuard no_grad;
+    for (size_t index = 0; index < count; ++index) {
+      if (done[index] == 0) { // it took no part
+        sum.add({}, offsets[index], all[index].numel());
       }
-      return;
     }
-    const at::Tensor source = gradient->detach().to(at::kFloat).contiguous();
-    TORCH_CHECK(source.numel() == count, "a gradient of ", source.numel(), " elements, not ", count);
-    const double scale = std::ldexp(1.0, fraction_bits);
-    if (!accumulator->is_cpu()) {
-      const at::Tensor scaled = source.to(accumulator->device()).reshape({-1}).to(at::kDouble).mul(scale);
-      const at::Tensor good = scaled.abs().lt(kLimit);
-      const at::Tensor rounded = at::where(good, scaled, at::zeros_like(scaled)).round().to(at::kLong);
-      first != 0 ? target.copy_(rounded) : target.add_(rounded);
-      *bad = static_cast<uint64_t>(count - good.sum().item<int64_t>());
-      return;
-    }
-    TORCH_CHECK(source.is_cpu(), "the gradient is not on the accumulator's device");
-    const float* from = source.const_data_ptr<float>();
-    int64_t* into = target.data_ptr<int64_t>();
-    std::atomic<int64_t> total{0};
-    at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
-      const auto range = first != 0 ? store_range : add_range;
-      total += range(from + begin, into + begin, end - begin, scale);
-    });
-    *bad = static_cast<uint64_t>(total.load());
+    *bad = sum.bad.count();
   });
 }
 

@@ -29,12 +29,26 @@ unsafe extern "C" {
         first: c_int,
         bad: *mut u64,
     ) -> *mut c_char;
+    pub(crate) fn tr_fixed_point_backward(
+        loss: *mut C_tensor,
+        leaves: *const *mut C_tensor,
+        offsets: *const i64,
+        count: usize,
+        accumulator: *mut C_tensor,
+        fraction_bits: c_int,
+        first: c_int,
+        bad: *mut u64,
+    ) -> *mut c_char;
     pub(crate) fn tr_fixed_point_to_float(
         accumulator: *mut C_tensor,
         offset: i64,
         gradient: *mut C_tensor,
         fraction_bits: c_int,
     ) -> *mut c_char;
+    pub(crate) fn tr_deterministic_algorithms() -> *mut c_char;
+    pub(crate) fn tr_autocast_begin(cuda: c_int) -> *mut c_char;
+    pub(crate) fn tr_autocast_end(cuda: c_int) -> *mut c_char;
+    pub(crate) fn tr_autocast_is_on() -> c_int;
     pub(crate) fn tr_fused_adamw(
         parameters: *const *mut C_tensor,
         gradients: *const *mut C_tensor,

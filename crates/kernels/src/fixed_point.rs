@@ -62,6 +62,40 @@ pub fn accumulate(
     bad
 }
 
+/// The backward pass of a scalar, with [`accumulate`] of each leaf's gradient at its offset as soon as it is there: no
+/// gradient is kept, and each is read while it is in the cache. The leaves' own `.grad` is forgotten.
+///
+/// # Panics
+/// As [`accumulate`]; and if there is no backward pass of `loss`.
+pub fn backward(
+    loss: &Tensor,
+    leaves: &[&Tensor],
+    offsets: &[usize],
+    accumulator: &Tensor,
+    fraction_bits: u32,
+    turn: Turn,
+) -> u64 {
+    assert_eq!(leaves.len(), offsets.len(), "every leaf has an offset");
+    let leaves: Vec<_> = leaves.iter().map(|leaf| pointer(leaf)).collect();
+    let offsets: Vec<i64> = offsets.iter().map(|&offset| offset as i64).collect();
+    let mut bad = 0;
+    // SAFETY: the tensors are live for the length of the call, and there are as many offsets as leaves.
+    let outcome = unsafe {
+        native::check(ffi::tr_fixed_point_backward(
+            pointer(loss),
+            leaves.as_ptr(),
+            offsets.as_ptr(),
+            leaves.len(),
+            pointer(accumulator),
+            fraction_bits as i32,
+            i32::from(turn == Turn::First),
+            &mut bad,
+        ))
+    };
+    expect_valid("backward", outcome);
+    bad
+}
+
 /// Writes the sum at `accumulator[offset..]` into `gradient` (float32, contiguous, same device) as real numbers: each
 /// integer times `2^-fraction_bits`, rounded to float32.
 ///

@@ -4,6 +4,7 @@
 //!   the CPU; on other devices and kinds they are libtorch's.
 //! - [`fixed_point`] turns gradients into integers and back: what exact reduction is made of.
 //! - [`fused_adamw`] is torch's fused optimizer step.
+//! - [`with_bfloat16`] and [`deterministic_algorithms`] are modes of libtorch.
 //!
 //! The crate knows no models and no workers. All of the project's `unsafe` and C++ is here and in `c10d`.
 
@@ -12,9 +13,11 @@
 mod adamw;
 mod ffi;
 pub mod fixed_point;
+mod modes;
 pub mod native;
 mod operators;
 
 pub use adamw::{AdamW, fused_adamw};
+pub use modes::{deterministic_algorithms, with_bfloat16};
 pub use native::NativeError;
 pub use operators::{dropout, linear, masked_loss};

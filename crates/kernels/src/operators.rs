@@ -5,6 +5,7 @@ use std::ptr;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::ffi;
+use crate::modes::takes_bfloat16;
 use crate::native::{made, pointer};
 
 /// `input · weightᵀ + bias`: `[…, in]`, `[out, in]` and `[out]` give `[…, out]`.
@@ -23,7 +24,7 @@ pub fn linear(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor 
 }
 
 /// The summed cross-entropy in nats of `rows · weightᵀ + bias` against `labels`, and how often the label's logit was the
-/// greatest (ties count): `[n, width]`, `[vocabulary, width]`, `[vocabulary]` and int64 `[n]` give two scalars, float32
+/// greatest: `[n, width]`, `[vocabulary, width]`, `[vocabulary]` and int64 `[n]` give two scalars, float32
 /// and int64.
 ///
 /// # Panics
@@ -33,9 +34,7 @@ pub fn masked_loss(rows: &Tensor, weight: &Tensor, bias: &Tensor, labels: &Tenso
     if !is_fast(rows) {
         let logits = rows.linear(weight, Some(bias));
         let loss = logits.cross_entropy_loss::<&Tensor>(labels, None, Reduction::Sum, -100, 0.0);
-        let logits = logits.detach();
-        let of_label = logits.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1);
-        let correct = of_label.ge_tensor(&logits.amax(1, false)).sum(Kind::Int64);
+        let correct = logits.detach().argmax(1, false).eq_tensor(labels).sum(Kind::Int64);
         return (loss, correct);
     }
     // SAFETY: the tensors are live for the length of the call.
@@ -63,5 +62,5 @@ pub fn dropout(input: &Tensor, probability: f64) -> Tensor {
 }
 
 fn is_fast(input: &Tensor) -> bool {
-    input.device() == Device::Cpu && input.kind() == Kind::Float
+    input.device() == Device::Cpu && input.kind() == Kind::Float && !takes_bfloat16()
 }

@@ -183,3 +183,25 @@ fn the_first_gradient_of_a_sum_replaces_what_was_there() {
     assert_eq!(accumulate(&Tensor::from_slice(&[1.0_f32]), &accumulator, 1, 1), 0);
     assert_eq!(Vec::<i64>::try_from(&accumulator).unwrap(), [7, 3, 0, -4, 0, 7]);
 }
+
+#[test]
+fn a_backward_pass_adds_what_its_gradients_would_add() {
+    let leaf = |values: &[f32]| Tensor::from_slice(values).set_requires_grad(true);
+    let (first, second, idle) = (leaf(&[1.0, -2.0, 3.5]), leaf(&[0.25, 4.0]), leaf(&[9.0]));
+    let offsets = [2_usize, 0, 5];
+    // The second is used twice, as tied weights are.
+    let loss = || (&first * &first).sum(Kind::Float) + (&second * 3.0).sum(Kind::Float) + second.sum(Kind::Float);
+    let sum = Tensor::from_slice(&[7_i64; 6]);
+    let leaves = [&first, &second, &idle];
+    assert_eq!(fixed_point::backward(&loss(), &leaves, &offsets, &sum, 1, Turn::First), 0);
+    assert_eq!(Vec::<i64>::try_from(&sum).unwrap(), [8, 8, 4, -8, 14, 0]);
+    assert_eq!(fixed_point::backward(&loss(), &leaves, &offsets, &sum, 1, Turn::Later), 0);
+    assert_eq!(Vec::<i64>::try_from(&sum).unwrap(), [16, 16, 8, -16, 28, 0]);
+    assert!(leaves.iter().all(|leaf| !leaf.grad().defined()), "no gradient is kept");
+    // The hooks are gone.
+    loss().backward();
+    assert!(first.grad().defined());
+    assert_eq!(Vec::<i64>::try_from(&sum).unwrap(), [16, 16, 8, -16, 28, 0]);
+    let broken = (&first * f64::NAN).sum(Kind::Float);
+    assert_eq!(fixed_point::backward(&broken, &leaves, &offsets, &sum, 1, Turn::Later), 3);
+}

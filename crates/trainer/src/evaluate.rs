@@ -10,13 +10,14 @@ use crate::objective::{Targets, forward, loss_from_fixed, loss_to_fixed};
 use crate::state::State;
 use crate::tensors::to_i64;
 use c10d::{GroupError, ProcessGroup};
-use config::{CheckedConfig, ObjectiveKind, TagScheme};
+use config::{CheckedConfig, ObjectiveKind, Precision, TagScheme};
 use corpus::{Batch, IGNORED, Labels, Loader};
 use tch::{Device, Tensor};
 
 /// The held-out samples, and what is reported of them.
 pub(crate) struct HeldOut {
     objective: ObjectiveKind,
+    precision: Precision,
     entities: bool,
     samples: u64,
     labels: Vec<String>,
@@ -43,6 +44,7 @@ impl HeldOut {
         let objective = &config.objective;
         Self {
             objective: objective.kind,
+            precision: config.run.precision,
             entities: objective.kind == ObjectiveKind::Tag && objective.tag_scheme == TagScheme::Bio,
             samples: config.eval.samples,
             labels: labels.to_vec(),
@@ -78,7 +80,7 @@ impl HeldOut {
 
     /// Counts one of `all` batches.
     fn count(&self, counts: &mut Counts, state: &State, batch: &Batch, all: u64, device: Device) {
-        let sums = forward(state.result(), batch, device, false);
+        let sums = forward(state.result(), batch, self.precision, device, false);
         let targets = Targets::of(batch);
         counts.main += targets.main;
         counts.main_correct += sums.main_correct.int64_value(&[]);

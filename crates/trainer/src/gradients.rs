@@ -66,7 +66,7 @@ fn loss_of(
     device: Device,
 ) -> (Tensor, Sums) {
     tch::manual_seed(dropout_seed(config.run.seed, step, slot, micro));
-    let sums = forward(&state.model, batch, device, true);
+    let sums = forward(&state.model, batch, config.run.precision, device, true);
     let mut loss = &sums.main * (1.0 / targets.main.max(1) as f64);
     if let Some((next_sentence, _)) = &sums.next_sentence {
         loss += next_sentence * (1.0 / targets.next_sentence.max(1) as f64);
@@ -94,14 +94,9 @@ pub(crate) fn exact(
     for micro_batch in micro_batches(own) {
         group.check()?;
         let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, targets, device);
-        let gradients = Tensor::run_backward(&[loss], &leaves, false, false);
+        let bits = config.reduce.fraction_bits;
+        local.overflows += fixed_point::backward(&loss, &leaves, &state.buffers.offsets, &accumulator, bits, turn);
         local.add(&sums, contributions(config));
-        tch::no_grad(|| {
-            for ((gradient, leaf), &offset) in gradients.iter().zip(&leaves).zip(&state.buffers.offsets) {
-                let (count, bits) = (leaf.numel(), config.reduce.fraction_bits);
-                local.overflows += fixed_point::accumulate(gradient, &accumulator, offset, count, bits, turn);
-            }
-        });
         turn = Turn::Later;
         host.moved();
     }

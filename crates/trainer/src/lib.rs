@@ -29,4 +29,4 @@ mod verify;
 pub use capture::{Capture, StateHeader};
 pub use error::TrainError;
 pub use host::{CheckpointFiles, Host, Membership, Outcome, Phase, Requests, StepReport};
-pub use trainer::{Trainer, set_threads};
+pub use trainer::{Trainer, set_threads, use_deterministic_algorithms};

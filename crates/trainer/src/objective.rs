@@ -1,6 +1,6 @@
 //! From a micro-batch to what is learned from it: sums over tokens or samples, never means.
 
-use config::{CheckedConfig, ObjectiveKind};
+use config::{CheckedConfig, ObjectiveKind, Precision};
 use corpus::{Batch, IGNORED, Labels};
 use model::{Head, Input, Model};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -44,7 +44,14 @@ pub(crate) struct Sums {
 }
 
 /// Runs the model on a batch.
-pub(crate) fn forward(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
+pub(crate) fn forward(model: &Model, batch: &Batch, precision: Precision, device: Device, train: bool) -> Sums {
+    match precision {
+        Precision::Float32 => sums(model, batch, device, train),
+        Precision::Bfloat16 => kernels::with_bfloat16(device, || sums(model, batch, device, train)),
+    }
+}
+
+fn sums(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
     let shape = [batch.samples as i64, batch.sequence_length as i64];
     let input = Input {
         ids: Tensor::from_slice(&batch.ids).view(shape).to_device(device),

@@ -9,7 +9,7 @@ mod muon;
 use config::{OptimizerConfig, OptimizerKind};
 use kernels::{AdamW, NativeError, fused_adamw};
 use model::Parameter;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// The state of an update rule for a list of parameters.
 #[derive(Debug)]
@@ -127,7 +127,10 @@ impl Optimizer {
 
 /// The Euclidean norm over all gradients, summed in float64.
 pub fn global_norm(gradients: &[Tensor]) -> f64 {
-    gradients.iter().map(|gradient| gradient.norm().double_value(&[]).powi(2)).sum::<f64>().sqrt()
+    let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
+    // All at once: asking a device for each would wait for each.
+    let norms = Vec::<f64>::try_from(&Tensor::stack(&norms, 0).to_device(Device::Cpu).to_kind(Kind::Double));
+    norms.expect("a row of float64").iter().map(|norm| norm * norm).sum::<f64>().sqrt()
 }
 
 /// Scales all gradients down so that their global norm is at most `limit` (0: leaves them), as PyTorch does.

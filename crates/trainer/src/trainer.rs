@@ -20,6 +20,11 @@ pub fn set_threads(threads: u32) {
     tch::set_num_threads(threads.max(1) as i32);
 }
 
+/// Has every operator of this process give the same bits each time: on a GPU some do not by themselves.
+pub fn use_deterministic_algorithms() -> Result<(), TrainError> {
+    kernels::deterministic_algorithms().map_err(|error| TrainError::fatal(error.to_string()))
+}
+
 /// Trains one run. It holds the run's state from its first generation on, until it is dropped.
 pub struct Trainer {
     config: CheckedConfig,
@@ -59,6 +64,11 @@ impl Trainer {
             Some(HeldOut::new(&config, &labels))
         };
         Ok(Self { config, config_digest, tokenizer, labels, device, loader, held_out, held: None, unevaluated: None })
+    }
+
+    /// The run's config.
+    pub fn config(&self) -> &CheckedConfig {
+        &self.config
     }
 
     /// Steps done by the state that is held; `None` if none is.

@@ -73,6 +73,9 @@ pub fn run(arguments: TrainerArguments) -> anyhow::Result<()> {
     nix::sys::prctl::set_name(c"worker-trainer")?;
     let stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let device = arguments.device.decide().open()?;
+    if device.is_cuda() {
+        trainer::use_deterministic_algorithms()?;
+    }
     trainer::set_threads(arguments.threads);
     tch::set_num_interop_threads(1);
 

@@ -1,5 +1,7 @@
-"""What a user gets from PyTorch: Hugging Face's BertForPreTraining in a plain loop with the fused AdamW, float32, all
-sequences full. Batches are ready in memory: reading and tokenising are free. Gradients are not clipped.
+"""What a user gets from PyTorch: Hugging Face's BertForPreTraining in a plain loop with the fused AdamW, all sequences
+full. Batches are ready in memory: reading and tokenising are free. Gradients are not clipped.
+
+"device" is torch's name of one; "precision" float32, or bfloat16 by autocast.
 
 mode "eager": as it is. "compiled": through torch.compile. "masked": as it is, but a few lines of the user's own take
 the masked positions out of the encoder's output and run the vocabulary's head on these alone.
@@ -36,7 +38,7 @@ model = BertForPreTraining(
         hidden_dropout_prob=spec["dropout"],
         attention_probs_dropout_prob=spec["attention_dropout"],
     )
-).train()
+).to(spec["device"]).train()
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 shape = (spec["batch"], spec["sequence_length"])
 run = torch.compile(model) if spec["mode"] == "compiled" else model
@@ -54,7 +56,9 @@ def batch():
     order = torch.randint(0, 2, shape[:1])
     flat = (positions + torch.arange(shape[0])[:, None] * shape[1]).flatten()
     whole = dict(input_ids=ids, token_type_ids=segments, labels=labels, next_sentence_label=order)
-    return whole, flat, labels.flatten()[flat]
+    masked = labels.flatten()[flat]
+    to = lambda tensor: tensor.to(spec["device"])
+    return {name: to(tensor) for name, tensor in whole.items()}, to(flat), to(masked)
 
 
 def loss_of(whole, flat, masked):
@@ -72,7 +76,8 @@ for line in sys.stdin:
     seconds = []
     for _ in range(int(line)):
         start = time.perf_counter()
-        loss = loss_of(*batches[done % len(batches)])
+        with torch.autocast(spec["device"], torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
+            loss = loss_of(*batches[done % len(batches)])
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

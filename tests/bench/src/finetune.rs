@@ -16,6 +16,7 @@ use serde::Serialize;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tch::Device;
 
 const SEQUENCE_LENGTH: usize = 128;
 const THREADS: u32 = 2;
@@ -75,7 +76,7 @@ pub fn measure(python: &Path, quick: bool, mut show: impl FnMut(&Line)) -> Resul
             threads: THREADS,
         };
         let batch = spec.batch as f64;
-        let mut ours = Ours::new(config, tokenizer, THREADS)?;
+        let mut ours = Ours::new(config, tokenizer, THREADS, Device::Cpu)?;
         let mut peer = Peer::start(python, "finetune", &spec, THREADS)?;
         // Both grow their memory and threads on the first steps.
         ours.block(1)?;

@@ -50,6 +50,9 @@ struct Arguments {
     /// The folder with corpus.parquet and a tokenizer.json for it.
     #[arg(long)]
     corpus: Option<PathBuf>,
+    /// Suite `step`: where both sides' tensors live, `cpu` or `cuda`.
+    #[arg(long, default_value = "cpu")]
+    device: step::Place,
     /// Fewer repetitions.
     #[arg(long)]
     quick: bool,
@@ -119,7 +122,8 @@ fn main() -> Result<()> {
 impl Arguments {
     /// As it was typed.
     fn command(&self) -> String {
-        let flags = [(self.quick, " --quick"), (self.json, " --json")];
+        let flags =
+            [(self.device == step::Place::Cuda, " --device cuda"), (self.quick, " --quick"), (self.json, " --json")];
         let flags: String = flags.into_iter().filter_map(|(given, flag)| given.then_some(flag)).collect();
         format!("cargo xtask bench --suite {}{flags}", self.suite.name())
     }
@@ -136,7 +140,7 @@ impl Arguments {
         let quick = self.quick;
         match suite {
             Suite::All => unreachable!("it was taken apart"),
-            Suite::Step => step::measure(self.python()?, quick, |line| self.show(line)),
+            Suite::Step => step::measure(self.python()?, self.device, quick, |line| self.show(line)),
             Suite::Pipeline => pipeline::measure(self.python()?, self.corpus()?, quick, |line| self.show(line)),
             Suite::Scaling => scaling::measure(self.python()?, quick, |line| self.show(line)),
             Suite::Reduce => reduce::measure(quick, |line| self.show(line)),

@@ -19,8 +19,11 @@ pub struct Ours {
 }
 
 impl Ours {
-    pub fn new(config: CheckedConfig, tokenizer: Arc<Tokenizer>, threads: u32) -> Result<Self> {
+    pub fn new(config: CheckedConfig, tokenizer: Arc<Tokenizer>, threads: u32, device: Device) -> Result<Self> {
         trainer::set_threads(threads);
+        if device.is_cuda() {
+            trainer::use_deterministic_algorithms()?;
+        }
         let membership = Membership {
             run: "bench".parse()?,
             generation: Generation(0),
@@ -33,22 +36,23 @@ impl Ours {
             GroupOptions { rank: 0, world: 1, timeout: Duration::from_secs(60), address: "127.0.0.1".to_owned() };
         let group = ProcessGroup::new(Backend::Solo, Arc::new(MemoryStore::default()), options)?;
         let corpus = Arc::new(Corpus::open(&config)?);
-        let trainer = Trainer::new(config, corpus, tokenizer, Device::Cpu)?;
+        let trainer = Trainer::new(config, corpus, tokenizer, device)?;
         Ok(Self { trainer, group, membership })
     }
 
     /// Does `steps` steps and one before them that is not counted.
     pub fn block(&mut self, steps: usize) -> Result<Block> {
         self.membership.generation = self.membership.generation.next();
-        let stopwatch = Stopwatch { left: Cell::new(steps + 1), ended: RefCell::default() };
+        let stopwatch = Stopwatch { left: Cell::new(steps + 1), ..Stopwatch::default() };
         match self.trainer.run(&self.membership, &self.group, &stopwatch).context("our side failed")? {
             Outcome::Paused { .. } => {}
             Outcome::Finished { .. } => bail!("the run ended before its measurement"),
         }
         let ended = stopwatch.ended.into_inner();
         assert_eq!(ended.len(), steps + 1, "it paused somewhere else");
-        let seconds = ended.windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs_f64()).collect();
-        Ok(Block { seconds, tokens: ended[1..].iter().map(|(_, tokens)| tokens).sum() })
+        let seconds = ended.windows(2).map(|pair| (pair[1].at - pair[0].at).as_secs_f64()).collect();
+        let waited = ended.last().map_or(0.0, |last| last.waited) - ended[0].waited;
+        Ok(Block { seconds, tokens: ended[1..].iter().map(|ended| ended.tokens).sum(), waited })
     }
 }
 
@@ -58,13 +62,27 @@ pub struct Block {
     pub seconds: Vec<f64>,
     /// Of all of them; padding is none.
     pub tokens: u64,
+    /// Of all the seconds: those in which samples were waited for.
+    pub waited: f64,
 }
 
 /// Notes when steps end, and asks for a pause after the last one.
+#[derive(Default)]
 struct Stopwatch {
     left: Cell<usize>,
-    /// With the tokens of each.
-    ended: RefCell<Vec<(Instant, u64)>>,
+    ended: RefCell<Vec<Ended>>,
+    /// Since when samples are waited for.
+    waits: Cell<Option<Instant>>,
+    /// Seconds, so far.
+    waited: Cell<f64>,
+}
+
+/// A step.
+struct Ended {
+    at: Instant,
+    tokens: u64,
+    /// Seconds, so far.
+    waited: f64,
 }
 
 impl Host for Stopwatch {
@@ -72,10 +90,16 @@ impl Host for Stopwatch {
         Requests { checkpoint: false, pause: self.left.get() <= 1 }
     }
 
-    fn phase(&self, _: Phase) {}
+    fn phase(&self, phase: Phase) {
+        let waits = (phase == Phase::Data).then(Instant::now);
+        if let Some(since) = self.waits.replace(waits) {
+            self.waited.set(self.waited.get() + since.elapsed().as_secs_f64());
+        }
+    }
 
     fn progress(&self, report: StepReport) {
-        self.ended.borrow_mut().push((Instant::now(), report.tokens));
+        let ended = Ended { at: Instant::now(), tokens: report.tokens, waited: self.waited.get() };
+        self.ended.borrow_mut().push(ended);
         self.left.set(self.left.get().saturating_sub(1));
     }
 

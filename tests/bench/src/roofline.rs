@@ -9,23 +9,40 @@ use tch::{Device, Kind, Tensor};
 /// Rows and columns of the product: three matrices of 16 MiB, more than any cache of a core.
 const SIZE: i64 = 2048;
 const PRODUCTS: usize = 4;
+/// The same on a GPU, which small products do not fill.
+const SIZE_ON_A_DEVICE: i64 = 8192;
+const PRODUCTS_ON_A_DEVICE: usize = 20;
 /// Float32 elements that are copied: 256 MiB.
 const ELEMENTS: i64 = 64 << 20;
 const COPIES: usize = 3;
 
-/// Operations a second of one product after another, on libtorch's threads.
+/// Operations a second of one float32 product after another, on libtorch's threads.
 pub fn products() -> f64 {
-    let matrix = || Tensor::rand([SIZE, SIZE], (Kind::Float, Device::Cpu));
+    products_of(SIZE, PRODUCTS, Kind::Float, Device::Cpu)
+}
+
+/// The same on this device, of numbers of this kind.
+pub fn products_on(device: Device, kind: Kind) -> f64 {
+    match device {
+        Device::Cpu => products_of(SIZE, PRODUCTS, kind, device),
+        _ => products_of(SIZE_ON_A_DEVICE, PRODUCTS_ON_A_DEVICE, kind, device),
+    }
+}
+
+/// Rows and columns of a product, and how many are timed.
+fn products_of(size: i64, products: usize, kind: Kind, device: Device) -> f64 {
+    let matrix = || Tensor::rand([size, size], (Kind::Float, device)).to_kind(kind);
     let (left, right) = (matrix(), matrix());
     let mut product = left.matmul(&right);
+    // Looked at, so that a device has done it.
+    let mut used = product.double_value(&[0, 0]);
     let start = Instant::now();
-    for _ in 0..PRODUCTS {
+    for _ in 0..products {
         product = left.matmul(&right);
     }
-    // Used, so that it cannot be left out.
-    let used = product.double_value(&[0, 0]);
+    used += product.double_value(&[0, 0]);
     assert!(used.is_finite(), "a sum of products of numbers below one");
-    PRODUCTS as f64 * 2.0 * (SIZE as f64).powi(3) / start.elapsed().as_secs_f64()
+    products as f64 * 2.0 * (size as f64).powi(3) / start.elapsed().as_secs_f64()
 }
 
 /// Bytes a second, read and written, on libtorch's threads.

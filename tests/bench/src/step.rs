@@ -16,11 +16,12 @@ use crate::peer::Peer;
 use crate::report::{Line, median};
 use crate::{roofline, samples, stats};
 use anyhow::{Result, ensure};
-use config::{CheckedConfig, ModelShape, ModelSize, ObjectiveKind};
+use config::{CheckedConfig, ModelShape, ModelSize, ObjectiveKind, Precision};
 use corpus::Tokenizer;
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
+use tch::{Device, Kind};
 
 struct Case {
     name: &'static str,
@@ -32,11 +33,31 @@ struct Case {
     batch: Option<(u32, usize)>,
     sequence_length: Option<usize>,
     threads: u32,
+    place: Place,
+    precision: Precision,
     /// Steps in one block: the slower, the fewer.
     steps: usize,
     rivals: &'static [Rival],
-    /// Of the machine's peak; None: not told.
+    /// The goal for the share of what a large matrix product reaches.
     share: Option<f64>,
+}
+
+/// Where tensors live.
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    Cpu,
+    /// The first CUDA device; needs a build with CUDA's libtorch.
+    Cuda,
+}
+
+impl Place {
+    fn device(self) -> Device {
+        match self {
+            Self::Cpu => Device::Cpu,
+            Self::Cuda => Device::Cuda(0),
+        }
+    }
 }
 
 struct Rival {
@@ -71,7 +92,7 @@ const fn rival(mode: Mode, goal: f64) -> Rival {
 const OF_MINI: [Rival; 3] = [rival(Mode::Eager, 3.0), rival(Mode::Compiled, 3.0), rival(Mode::Masked, 1.15)];
 
 /// BERT-base's batch is what four minutes a round allow; the products are large enough for it not to matter.
-const CASES: [Case; 5] = [
+const CASES: [Case; 9] = [
     Case {
         name: "quickstart",
         config: "quickstart.toml",
@@ -80,6 +101,8 @@ const CASES: [Case; 5] = [
         batch: None,
         sequence_length: None,
         threads: 1,
+        place: Place::Cpu,
+        precision: Precision::Float32,
         steps: 12,
         rivals: &[rival(Mode::Eager, 2.5)],
         share: None,
@@ -92,6 +115,8 @@ const CASES: [Case; 5] = [
         batch: None,
         sequence_length: Some(128),
         threads: 1,
+        place: Place::Cpu,
+        precision: Precision::Float32,
         steps: 4,
         rivals: &OF_MINI,
         share: Some(0.75),
@@ -104,6 +129,8 @@ const CASES: [Case; 5] = [
         batch: None,
         sequence_length: Some(128),
         threads: 2,
+        place: Place::Cpu,
+        precision: Precision::Float32,
         steps: 4,
         rivals: &OF_MINI,
         share: Some(0.75),
@@ -116,6 +143,8 @@ const CASES: [Case; 5] = [
         batch: Some((2, 8)),
         sequence_length: Some(128),
         threads: 2,
+        place: Place::Cpu,
+        precision: Precision::Float32,
         steps: 1,
         rivals: &[rival(Mode::Eager, 1.6), rival(Mode::Masked, 1.1)],
         share: Some(0.8),
@@ -128,9 +157,67 @@ const CASES: [Case; 5] = [
         batch: Some((2, 2)),
         sequence_length: Some(512),
         threads: 2,
+        place: Place::Cpu,
+        precision: Precision::Float32,
         steps: 1,
         rivals: &[rival(Mode::Eager, 1.5), rival(Mode::Masked, 1.1)],
         share: Some(0.8),
+    },
+    Case {
+        name: "BERT-base, 128",
+        config: "bert-mini.toml",
+        size: Some(ModelSize::Base),
+        vocabulary: Some(30_522),
+        batch: Some((4, 64)),
+        sequence_length: Some(128),
+        threads: 4,
+        place: Place::Cuda,
+        precision: Precision::Bfloat16,
+        steps: 12,
+        rivals: &[rival(Mode::Eager, 1.0), rival(Mode::Compiled, 1.0), rival(Mode::Masked, 1.0)],
+        share: None,
+    },
+    Case {
+        name: "BERT-base, 512",
+        config: "bert-mini.toml",
+        size: Some(ModelSize::Base),
+        vocabulary: Some(30_522),
+        batch: Some((4, 16)),
+        sequence_length: Some(512),
+        threads: 4,
+        place: Place::Cuda,
+        precision: Precision::Bfloat16,
+        steps: 12,
+        rivals: &[rival(Mode::Eager, 1.0), rival(Mode::Compiled, 1.0)],
+        share: None,
+    },
+    Case {
+        name: "BERT-base, 128",
+        config: "bert-mini.toml",
+        size: Some(ModelSize::Base),
+        vocabulary: Some(30_522),
+        batch: Some((4, 64)),
+        sequence_length: Some(128),
+        threads: 4,
+        place: Place::Cuda,
+        precision: Precision::Float32,
+        steps: 12,
+        rivals: &[rival(Mode::Eager, 1.0)],
+        share: None,
+    },
+    Case {
+        name: "BERT-mini, 128",
+        config: "bert-mini.toml",
+        size: Some(ModelSize::Mini),
+        vocabulary: Some(30_522),
+        batch: Some((4, 256)),
+        sequence_length: Some(128),
+        threads: 4,
+        place: Place::Cuda,
+        precision: Precision::Bfloat16,
+        steps: 12,
+        rivals: &[rival(Mode::Eager, 1.0), rival(Mode::Compiled, 1.0)],
+        share: None,
     },
 ];
 
@@ -153,6 +240,8 @@ pub struct Spec {
     sequence_length: usize,
     predicted: usize,
     threads: u32,
+    device: Place,
+    precision: Precision,
 }
 
 impl Spec {
@@ -179,12 +268,14 @@ impl Spec {
             sequence_length,
             predicted: flops::predicted(mask_rate, sequence_length),
             threads,
+            device: Place::Cpu,
+            precision: Precision::Float32,
         }
     }
 }
 
-pub fn measure(python: &Path, quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
-    for case in &CASES {
+pub fn measure(python: &Path, place: Place, quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
+    for case in CASES.iter().filter(|case| case.place == place) {
         let folder = tempfile::tempdir()?;
         case.write_samples(folder.path())?;
         case.measure(python, folder.path(), quick, &mut show)?;
@@ -212,7 +303,12 @@ impl Case {
         };
         let positions = (config.batch.global_samples() * config.batch.sequence_length as u64) as f64;
         let (samples, length) = (config.batch.global_samples(), config.batch.sequence_length);
-        let spec = |mode| Spec::new(&shape, mode, samples, length, config.objective.mask_rate, self.threads);
+        let spec = |mode| Spec {
+            device: self.place,
+            precision: self.precision,
+            ..Spec::new(&shape, mode, samples, length, config.objective.mask_rate, self.threads)
+        };
+        let (device, kind) = (self.place.device(), self.kind());
         let mut turns = Vec::new();
         for rival in self.rivals.iter().filter(|rival| !(quick && rival.slow_to_start)) {
             // Both sides grow their memory and threads on the first steps.
@@ -223,14 +319,15 @@ impl Case {
                 Err(error) => show(&Line::missing("step", self.case(rival.mode.name()), format!("{error:#}"))),
             }
         }
-        let mut ours = Ours::new(config, tokenizer, self.threads)?;
+        let mut ours = Ours::new(config, tokenizer, self.threads, device)?;
         ours.block(1)?;
-        let (mut seconds, mut tokens, mut peaks) = (Vec::new(), 0, Vec::new());
+        let (mut seconds, mut tokens, mut waited, mut peaks) = (Vec::new(), 0, 0.0, Vec::new());
         for _ in 0..rounds {
             let block = ours.block(steps)?;
             seconds.extend(block.seconds);
             tokens += block.tokens;
-            peaks.push(roofline::products());
+            waited += block.waited;
+            peaks.push(roofline::products_on(device, kind));
             for turn in &mut turns {
                 turn.seconds.extend(turn.peer.block(steps)?);
             }
@@ -244,11 +341,14 @@ impl Case {
             let case = self.case(turn.rival.mode.name());
             show(&Line::new("step", case, speed, peer, "tokens/s", turn.rival.goal).spread(spread));
         }
-        if let Some(goal) = self.share {
-            let needs = speed * flops::of_token(&shape, objective);
-            let spread = stats::widest(&[&seconds, &peaks]);
-            let line = Line::figure("step", self.case("a matrix product of 2,048 × 2,048"), needs / 1e9, "GFLOP/s");
-            show(&line.beside(median(peaks) / 1e9).at_least(goal).spread(spread));
+        let needs = speed * flops::of_token(&shape, objective);
+        let spread = stats::widest(&[&seconds, &peaks]);
+        let line = Line::figure("step", self.case("a large matrix product"), needs / 1e9, "GFLOP/s");
+        let note = format!("{:.1} % of our time waits for samples", 100.0 * waited / seconds.iter().sum::<f64>());
+        let line = line.beside(median(peaks) / 1e9).spread(spread).note(note);
+        match self.share {
+            Some(goal) => show(&line.at_least(goal)),
+            None => show(&line),
         }
         Ok(())
     }
@@ -261,7 +361,19 @@ impl Case {
 
     fn case(&self, beside: &str) -> String {
         let threads = if self.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", self.threads) };
-        format!("{}, {threads}, beside {beside}", self.name)
+        let place = match (self.place, self.precision) {
+            (Place::Cpu, _) => threads,
+            (Place::Cuda, Precision::Float32) => "one GPU, float32".to_owned(),
+            (Place::Cuda, Precision::Bfloat16) => "one GPU, bfloat16".to_owned(),
+        };
+        format!("{}, {place}, beside {beside}", self.name)
+    }
+
+    fn kind(&self) -> Kind {
+        match self.precision {
+            Precision::Float32 => Kind::Float,
+            Precision::Bfloat16 => Kind::BFloat16,
+        }
     }
 
     fn config(&self, folder: &Path) -> Result<CheckedConfig> {
@@ -270,11 +382,12 @@ impl Case {
         config.data.paths = vec![folder.join("corpus.jsonl").display().to_string()];
         // Every block makes the units of all slots anew, beside its steps.
         config.data.unit_rows = Some(8);
-        config.data.prefetch_units = 0;
+        config.data.prefetch_units = usize::from(self.place == Place::Cuda);
         config.objective.short_sequence_probability = 0.0;
         config.tokenizer.path = folder.join("vocab.txt").display().to_string();
         config.model.size = self.size.unwrap_or(config.model.size);
         config.model.vocabulary = self.vocabulary;
+        config.run.precision = self.precision;
         if let Some((slots, samples)) = self.batch {
             (config.batch.slots, config.batch.micro_batch) = (slots, samples);
         }

@@ -20,6 +20,8 @@ pub const WORKER: &str = "TRIREME_TEST_WORKER";
 pub const UNREADABLE: &str = "unreadable";
 /// The file that says that a peer is gone.
 pub const GONE: &str = "gone";
+/// Where the workers' tensors live: `cpu` (the default) or `cuda`, with libtorch's CUDA build.
+const DEVICE: &str = "TRIREME_TEST_DEVICE";
 pub const LONG: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -169,7 +171,14 @@ pub fn work(folder: &Path, worker: usize) {
     let config = config::load(&folder.join("config.toml"), &[]).unwrap().check("config.toml").unwrap();
     let tokenizer = Arc::new(corpus::Tokenizer::open(&config.tokenizer).unwrap());
     let corpus = Arc::new(unreadable(folder, &config).unwrap_or_else(|| corpus::Corpus::open(&config).unwrap()));
-    let mut trainer = Trainer::new(config, corpus, tokenizer, tch::Device::Cpu).unwrap();
+    let device = match std::env::var(DEVICE).as_deref() {
+        Ok("cuda") => tch::Device::Cuda(0),
+        _ => tch::Device::Cpu,
+    };
+    if device.is_cuda() {
+        trainer::use_deterministic_algorithms().unwrap();
+    }
+    let mut trainer = Trainer::new(config, corpus, tokenizer, device).unwrap();
     let orders = FolderStore::new(folder.join("orders"));
     for number in 0.. {
         let order = orders.get(&format!("{worker}/{number}"), LONG).unwrap();

@@ -126,3 +126,17 @@ fn each_thing_that_moves_makes_a_difference() {
     digests.dedup();
     assert_eq!(digests.len(), 1 + MOVING.len());
 }
+
+#[test]
+fn bfloat16_is_exact_too_and_near_float32() {
+    let short = |precision: &str| {
+        let config = pretraining("").replace("steps = 30", &format!("steps = 6\n{precision}"));
+        config.replace("every_steps = 15", "every_steps = 6")
+    };
+    let (digest, alone) = undisturbed(&short("precision = \"bfloat16\""), 1);
+    assert_eq!(undisturbed(&short("precision = \"bfloat16\""), 3).0, digest);
+    let (other, whole) = undisturbed(&short(""), 1);
+    assert_ne!(digest, other);
+    let losses = [&alone, &whole].map(|cluster| cluster.metric(0, "eval/loss").unwrap());
+    assert!((losses[0] - losses[1]).abs() < 0.02, "{losses:?}");
+}

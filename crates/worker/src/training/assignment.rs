@@ -8,7 +8,7 @@ use crate::training::reporter::Reporter;
 use crate::training::units;
 use crate::training::uploads::Uploads;
 use c10d::{Backend, GroupError, GroupOptions, ProcessGroup};
-use config::CheckedConfig;
+use config::{CheckedConfig, ReduceBackend};
 use proto::FailureKind;
 use proto::v1;
 use proto::v1::worker_message::Kind;
@@ -141,7 +141,8 @@ impl Workplace {
             self.reporter.phase(v1::Phase::Rendezvous);
         }
         let over = self.current.over(key);
-        let group = self.meet(key, &membership, over.clone());
+        let asked = self.held.as_ref().expect("opened above").trainer.config().reduce.backend;
+        let group = self.meet(key, &membership, asked, over.clone());
         let group = group.map_err(|error| Failed::Step { step: self.steps_held(key), error: error.to_string() })?;
         self.current.attach(key, group.abort_handle());
         self.reporter.met(group.collectives_counter());
@@ -196,11 +197,12 @@ impl Workplace {
         &self,
         key: &Key,
         membership: &Membership,
+        asked: ReduceBackend,
         over: tokio_util::sync::CancellationToken,
     ) -> Result<ProcessGroup, GroupError> {
-        let backend = match (membership.world, self.device) {
-            (WorldSize(1), _) => Backend::Solo,
-            (_, Device::Cuda(device)) => Backend::Nccl { device },
+        let backend = match (membership.world, self.device, asked) {
+            (WorldSize(1), ..) => Backend::Solo,
+            (_, Device::Cuda(device), ReduceBackend::Auto) => Backend::Nccl { device },
             _ => Backend::Gloo,
         };
         let store = RendezvousStore::new(self.remote.clone(), key, &self.worker, over);

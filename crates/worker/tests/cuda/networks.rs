@@ -1,0 +1,61 @@
+//! Both architectures.
+
+use crate::GPU;
+use config::{Architecture, ModelConfig};
+use model::{Head, Input, Model};
+use tch::{Device, Kind, Tensor};
+
+/// The loss, and all gradients in the parameters' order, in main memory.
+fn run(architecture: Architecture, device: Device, bfloat16: bool) -> (f64, Vec<Tensor>) {
+    let config = ModelConfig { architecture, vocabulary: Some(512), dropout: Some(0.0), ..ModelConfig::default() };
+    let head = if architecture == Architecture::Bert { Head::PreTraining } else { Head::MaskedLm };
+    let model = Model::new(&config.shape(512, 32), head, 3, device).unwrap();
+    let forward = || {
+        let ids = (Tensor::arange(8 * 32, (Kind::Int64, device)) * 37).remainder(500).view([8, 32]) + 5;
+        let mask = Tensor::ones([8, 32], (Kind::Bool, device));
+        let _ = mask.narrow(1, 27, 5).narrow(0, 2, 3).fill_(0);
+        let hidden = model.encode(&Input { ids, segments: None, mask: Some(mask) }, true);
+        let positions = Tensor::arange_start_step(1, 8 * 32, 7, (Kind::Int64, device));
+        let labels = (&positions * 11).remainder(500) + 7;
+        let (sum, _) = model.mlm_loss_sum(&hidden, &positions, &labels);
+        let mut loss = sum / positions.numel() as f64;
+        if architecture == Architecture::Bert {
+            loss += model.nsp_logits(&hidden).square().mean(Kind::Float);
+        }
+        loss
+    };
+    let loss = if bfloat16 { kernels::with_bfloat16(device, forward) } else { forward() };
+    loss.backward();
+    let gradients = model.parameters().iter().map(|parameter| parameter.tensor.grad().to_device(Device::Cpu)).collect();
+    (loss.double_value(&[]), gradients)
+}
+
+/// ‖found − expected‖ / ‖expected‖ over all gradients together.
+fn far(found: &[Tensor], expected: &[Tensor]) -> f64 {
+    let norm = |tensors: Vec<Tensor>| {
+        tensors.iter().map(|tensor| tensor.norm().double_value(&[]).powi(2)).sum::<f64>().sqrt()
+    };
+    let expected_norm = norm(expected.iter().map(Tensor::shallow_clone).collect());
+    norm(found.iter().zip(expected).map(|(found, expected)| found - expected).collect()) / expected_norm
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn loss_and_gradients_are_those_of_the_cpu() {
+    kernels::deterministic_algorithms().unwrap();
+    for architecture in [Architecture::Bert, Architecture::Modern] {
+        let (here, there) = (run(architecture, Device::Cpu, false), run(architecture, GPU, false));
+        assert!((here.0 - there.0).abs() < 1e-4, "{architecture:?}: {} and {}", here.0, there.0);
+        let off = far(&there.1, &here.1);
+        assert!(off < 1e-4, "{architecture:?}: {off}");
+        let short = run(architecture, GPU, true);
+        assert!((here.0 - short.0).abs() < 2e-2, "{architecture:?}: {} and {}", here.0, short.0);
+        let off = far(&short.1, &here.1);
+        assert!(off < 5e-2, "{architecture:?}: {off}");
+        for (bfloat16, before) in [(false, &there), (true, &short)] {
+            let again = run(architecture, GPU, bfloat16);
+            let same = again.1.iter().zip(&before.1).all(|(a, b)| a.equal(b));
+            assert!(same && again.0 == before.0, "{architecture:?}: other bits the second time");
+        }
+    }
+}
