@@ -406,6 +406,29 @@ fn rows_that_give_nothing_end_the_run_with_a_reason() {
 }
 
 #[test]
+fn a_slot_may_be_dealt_empty_units_for_long() {
+    let folder = tempfile::tempdir().unwrap();
+    // One unit of eight holds something.
+    let texts: StringArray = (0..80).map(|row| Some(if row < 10 { text(row) } else { " ".to_owned() })).collect();
+    let path = write_parquet(&folder.path().join("n.parquet"), &[("text", Arc::new(texts) as ArrayRef)], 80);
+    let mut unlucky = 0;
+    for seed in 0..20 {
+        let (mut loader, corpus, _) = loader(&format!("{MLM} data.eval_fraction=0 run.seed={seed}"), &path);
+        assert_eq!(corpus.plan().units().len(), 8);
+        for slot in (0..4).map(SlotId) {
+            let holds_something = |turn: &u64| corpus.plan().deal(slot, *turn).unit == 0;
+            let turn = (0..).find(holds_something).unwrap();
+            unlucky += usize::from(turn > 8);
+            loader.assign(&[(slot, Cursor::default())]);
+            let step = loader.next(slot, FIRST).unwrap();
+            let used = step.segments.iter().find(|segment| segment.total > 0).unwrap();
+            assert_eq!((used.turn, used.start), (turn, 0), "seed {seed}, slot {slot}");
+        }
+    }
+    assert!(unlucky > 0, "no slot had more empty units in a row than there are");
+}
+
+#[test]
 fn globs_take_all_matches_in_order() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["b", "a", "c"] {
