@@ -105,8 +105,8 @@ impl Control {
             Event::RunFailed { worker, run, generation, reason } => {
                 self.run_failed(&worker, &run, generation, &reason);
             }
-            Event::Diverged { worker, run, generation, step, reason } => {
-                self.diverged(&worker, &run, generation, step, &reason);
+            Event::Diverged { worker, run, generation, step, kind, reason } => {
+                self.diverged(&worker, &run, (generation, step), kind, &reason);
             }
             Event::CheckpointCommitted { run, at } => self.checkpoint_committed(&run, at),
             Event::CheckpointLost { run, at } => self.checkpoint_lost(&run, at),

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use control::{
-    CheckpointAt, Control, Directive, Effect, Event, Holding, Millis, Phase, Record, RunSpec, Settings, WorkerFacts,
+    CheckpointAt, Control, Directive, Divergence, Effect, Event, Holding, Millis, Phase, Record, RunSpec, Settings,
+    WorkerFacts,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +83,10 @@ fn reports() -> impl Strategy<Value = Event> {
                 since_progress_ms: 400 << (2 * generation.0),
                 trainer_silent_ms: 300 * step.0,
             },
-            7 => Event::Diverged { worker, run, generation, step, reason: "x".into() },
+            7 => {
+                let kind = [Divergence::Skipped, Divergence::Replicas][usize::from(byte)];
+                Event::Diverged { worker, run, generation, step, kind, reason: "x".into() }
+            }
             _ => Event::RunFailed { worker, run, generation, reason: "x".into() },
         },
     )

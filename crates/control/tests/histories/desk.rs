@@ -1,8 +1,8 @@
 //! A core that is told what happens, and what came out of it.
 
 use control::{
-    Assignment, CheckpointAt, Control, Directive, Effect, Event, Holding, Millis, Phase, Record, RunSpec, RunStatus,
-    Settings, WorkerFacts,
+    Assignment, CheckpointAt, Control, Directive, Divergence, Effect, Event, Holding, Millis, Phase, Record, RunSpec,
+    RunStatus, Settings, WorkerFacts,
 };
 use types::{Digest, Generation, RunId, Step, WorkerId};
 
@@ -165,14 +165,17 @@ impl Desk {
     }
 
     pub fn diverged(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
-        let (run, generation, step) = (run(), Generation(generation), Step(step));
-        self.tell(Event::Diverged {
-            worker: worker(name),
-            run,
-            generation,
-            step,
-            reason: "10 steps were skipped".into(),
-        })
+        self.diverged_by(Divergence::Skipped, "10 steps were skipped", name, generation, step)
+    }
+
+    pub fn replicas_differ(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+        self.diverged_by(Divergence::Replicas, "the states differ", name, generation, step)
+    }
+
+    fn diverged_by(&mut self, kind: Divergence, reason: &str, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+        let (worker, run, reason) = (worker(name), run(), reason.to_owned());
+        let (generation, step) = (Generation(generation), Step(step));
+        self.tell(Event::Diverged { worker, run, generation, step, kind, reason })
     }
 
     pub fn progress_with(&mut self, name: &str, generation: u64, step: u64, samples_digest: Digest) -> Vec<Effect> {

@@ -2,7 +2,7 @@
 
 use super::driver::{Command, SESSION_QUEUE, SessionHandle};
 use super::request;
-use control::{Event, Holding, Phase, WorkerFacts};
+use control::{Divergence, Event, Holding, Phase, WorkerFacts};
 use proto::v1::worker_message::Kind;
 use proto::{Failure, FailureKind, v1};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -162,9 +162,10 @@ fn event(worker: &WorkerId, kind: Kind) -> Result<(Event, Vec<v1::Metric>), Fail
             let (run, generation, _) = place(&run, generation, 0)?;
             Event::RunFailed { worker, run, generation, reason }
         }
-        Kind::Diverged(v1::Diverged { run, generation, step, reason }) => {
-            let (run, generation, step) = place(&run, generation, step)?;
-            Event::Diverged { worker, run, generation, step, reason }
+        Kind::Diverged(diverged) => {
+            let (run, generation, step) = place(&diverged.run, diverged.generation, diverged.step)?;
+            let kind = divergence(diverged.kind());
+            Event::Diverged { worker, run, generation, step, kind, reason: diverged.reason }
         }
         Kind::Leaving(v1::Leaving {}) => Event::WorkerLeaving { worker },
         Kind::TrainerReady(v1::TrainerReady {}) => Event::TrainerReady { worker },
@@ -183,6 +184,14 @@ fn phase(phase: v1::Phase) -> Phase {
         v1::Phase::Update => Phase::Update,
         v1::Phase::Evaluate => Phase::Evaluate,
         v1::Phase::Checkpoint => Phase::Checkpoint,
+    }
+}
+
+fn divergence(kind: v1::Divergence) -> Divergence {
+    match kind {
+        v1::Divergence::Skipped => Divergence::Skipped,
+        // Of the two the one that goes back further.
+        v1::Divergence::Replicas | v1::Divergence::Unspecified => Divergence::Replicas,
     }
 }
 
