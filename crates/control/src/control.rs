@@ -74,8 +74,8 @@ impl Control {
             Event::Cancel { run } => self.cancel(&run),
             Event::Resume { run } => self.resume(&run),
             Event::CheckpointWanted { run } => self.checkpoint_wanted(&run),
-            Event::WorkerConnected { worker, session, facts, holding } => {
-                self.connected(worker, session, facts, holding);
+            Event::WorkerConnected { worker, session, facts, holding, ready } => {
+                self.connected(worker, session, facts, holding, ready);
             }
             Event::WorkerDisconnected { worker, session } => self.disconnected(&worker, session),
             Event::WorkerLeaving { worker } => self.leaving(&worker),

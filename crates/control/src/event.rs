@@ -90,7 +90,7 @@ pub enum Event {
         /// Of which run.
         run: RunId,
     },
-    /// A worker registered. Its trainer is taken to be up, or about to be.
+    /// A worker registered.
     WorkerConnected {
         /// Its name.
         worker: WorkerId,
@@ -100,6 +100,8 @@ pub enum Event {
         facts: WorkerFacts,
         /// What its trainer has in memory.
         holding: Option<Holding>,
+        /// It has a trainer that answers; else [`Event::TrainerReady`] tells when it has.
+        ready: bool,
     },
     /// A session ended.
     WorkerDisconnected {

@@ -228,6 +228,19 @@ async fn a_list_of_runs_says_nothing_that_it_has_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_trainer_is_not_up_gets_no_work() {
+    let (_folder, server, run) = small_run(9).await;
+    let mut alpha = FakeWorker::join_starting(&server, "alpha").await;
+    let (_, text, _) = server.command(&["workers", "list", "--json"]).await;
+    let listed: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&listed["name"], &listed["state"]), (&json!("alpha"), &json!("starting")));
+    assert_eq!(server.show(&run).await.status, "queued");
+    alpha.report(Report::TrainerReady(v1::TrainerReady {})).await;
+    assert_eq!(alpha.assigned().await.run, run);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn how_far_a_run_goes_back_depends_on_how_it_diverged() {
     // Older workers do not say.
     for (kind, step) in

@@ -104,6 +104,15 @@ impl Desk {
     }
 
     pub fn connect_as(&mut self, name: &str, session: u64, pid: u32, holding: Option<Holding>) -> Vec<Effect> {
+        self.register(name, session, pid, holding, true)
+    }
+
+    /// With a trainer that is not up yet.
+    pub fn connect_starting(&mut self, name: &str, session: u64) -> Vec<Effect> {
+        self.register(name, session, 1, None, false)
+    }
+
+    fn register(&mut self, name: &str, session: u64, pid: u32, holding: Option<Holding>, ready: bool) -> Vec<Effect> {
         let facts = WorkerFacts {
             host: "here".into(),
             pid,
@@ -112,7 +121,7 @@ impl Desk {
             version: "0".into(),
             address: "127.0.0.1".into(),
         };
-        self.tell(Event::WorkerConnected { worker: worker(name), session, facts, holding })
+        self.tell(Event::WorkerConnected { worker: worker(name), session, facts, holding, ready })
     }
 
     pub fn disconnect(&mut self, name: &str, session: u64) -> Vec<Effect> {
