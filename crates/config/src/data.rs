@@ -22,6 +22,8 @@ pub enum DataFormat {
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// Files, globs, or object-store URLs (`s3://`, `gs://`, `az://`). Relative paths start at the config file's folder.
+    /// Credentials for an object store come from the environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`) of the coordinator,
+    /// and of each worker that is to read from it itself; the others read through the coordinator.
     pub paths: Vec<String>,
     /// Text (Utf8, LargeUtf8, dictionary) or token ids (list of integers). For labelled data: the text, or the first text.
     #[serde(default = "default_column")]

@@ -72,6 +72,16 @@ fn numbers_of_the_model_are_positive_and_finite() {
 }
 
 #[test]
+fn the_power_of_a_way_down_is_positive_and_finite() {
+    let with = |power: &str| message(&["schedule.decay=polynomial", &format!("schedule.power={power}")]);
+    assert_eq!(with("2.0"), "");
+    for power in ["0.0", "-1.0", "nan", "inf", "-inf"] {
+        let text = with(power);
+        assert!(text.contains("`schedule.power`") && text.contains("is not a positive number"), "{power}: {text}");
+    }
+}
+
+#[test]
 fn the_mask_rate_ends_somewhere_and_where_words_are_masked() {
     for rate in ["0.15", "1", "1.0"] {
         assert_eq!(message(&[&format!("objective.final_mask_rate={rate}")]), "");

@@ -74,8 +74,8 @@ impl Control {
             Event::Cancel { run } => self.cancel(&run),
             Event::Resume { run } => self.resume(&run),
             Event::CheckpointWanted { run } => self.checkpoint_wanted(&run),
-            Event::WorkerConnected { worker, session, facts, holding } => {
-                self.connected(worker, session, facts, holding);
+            Event::WorkerConnected { worker, session, facts, holding, ready } => {
+                self.connected(worker, session, facts, holding, ready);
             }
             Event::WorkerDisconnected { worker, session } => self.disconnected(&worker, session),
             Event::WorkerLeaving { worker } => self.leaving(&worker),
@@ -105,8 +105,8 @@ impl Control {
             Event::RunFailed { worker, run, generation, reason } => {
                 self.run_failed(&worker, &run, generation, &reason);
             }
-            Event::Diverged { worker, run, generation, step, reason } => {
-                self.diverged(&worker, &run, generation, step, &reason);
+            Event::Diverged { worker, run, generation, step, kind, reason } => {
+                self.diverged(&worker, &run, (generation, step), kind, &reason);
             }
             Event::CheckpointCommitted { run, at } => self.checkpoint_committed(&run, at),
             Event::CheckpointLost { run, at } => self.checkpoint_lost(&run, at),

@@ -1,18 +1,25 @@
 //! A run whose state is not to be trusted: back to a checkpoint from before, or the end.
 
 use crate::run::SeatState;
-use crate::{Control, RunRecord};
+use crate::{Control, Divergence, RunRecord};
 use config::OnDivergence;
 use types::{Generation, RunId, Step, WorkerId};
 
 impl Control {
-    pub(crate) fn diverged(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, step: Step, reason: &str) {
+    pub(crate) fn diverged(
+        &mut self,
+        worker: &WorkerId,
+        id: &RunId,
+        (generation, step): (Generation, Step),
+        kind: Divergence,
+        reason: &str,
+    ) {
         if !self.set_state(worker, id, generation, SeatState::Failed(step)) {
             return;
         }
         let run = self.run_mut(id);
         // Also for a person who resumes it later.
-        run.record.trusted = Some(trusted(&run.record, step));
+        run.record.trusted = Some(trusted(&run.record, step, kind));
         let (stops, before) = (run.record.spec.recovery.on_divergence == OnDivergence::Stop, run.record.diverged_at);
         // Durable before any member is told to forget what it saw.
         self.persist(id);
@@ -29,15 +36,17 @@ impl Control {
     }
 }
 
-/// Up to which step the state of a run that diverged at `step` was good: nothing was skipped yet, and if there are
-/// replicas that are compared, they were found to be equal.
-fn trusted(record: &RunRecord, step: Step) -> Step {
+/// Up to which step the state of a run that diverged at `step` was good: nothing was skipped yet, and if the replicas
+/// differ, they were found to be equal.
+fn trusted(record: &RunRecord, step: Step, kind: Divergence) -> Step {
     let recovery = &record.spec.recovery;
+    // Replicas that differ may have been about to say that they skip.
     let unskipped = step.0.saturating_sub(recovery.max_skipped_steps);
-    let compared = match recovery.verify_every {
-        0 => u64::MAX,
-        _ if record.members.len() == 1 => u64::MAX,
-        every => step.0.saturating_sub(1) / every * every,
+    let compared = match (kind, recovery.verify_every) {
+        // All skip the same steps for the same numbers: that says nothing against the equality of their states, and no
+        // checkpoint is saved before it was looked at.
+        (Divergence::Skipped, _) | (Divergence::Replicas, 0) => u64::MAX,
+        (Divergence::Replicas, every) => step.0.saturating_sub(1) / every * every,
     };
     record.step.min(Step(unskipped.min(compared)))
 }

@@ -55,6 +55,15 @@ pub enum Phase {
     Checkpoint,
 }
 
+/// Why the state that the members hold is not to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Divergence {
+    /// Too many steps in a row were skipped: it went wrong before the first of them, on all members alike.
+    Skipped,
+    /// The replicas differ and no majority tells whose is right: since the last comparison.
+    Replicas,
+}
+
 /// Something that happened. Anything that does not fit the present state is ignored; reports of a generation that is
 /// over are counted as refused.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +90,7 @@ pub enum Event {
         /// Of which run.
         run: RunId,
     },
-    /// A worker registered. Its trainer is taken to be up, or about to be.
+    /// A worker registered.
     WorkerConnected {
         /// Its name.
         worker: WorkerId,
@@ -91,6 +100,8 @@ pub enum Event {
         facts: WorkerFacts,
         /// What its trainer has in memory.
         holding: Option<Holding>,
+        /// It has a trainer that answers; else [`Event::TrainerReady`] tells when it has.
+        ready: bool,
     },
     /// A session ended.
     WorkerDisconnected {
@@ -210,8 +221,7 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// The state that the members hold is not to be trusted: too many steps in a row were skipped, or the replicas
-    /// differ and no majority tells whose is right.
+    /// The state that the members hold is not to be trusted.
     Diverged {
         /// Who says so.
         worker: WorkerId,
@@ -221,6 +231,8 @@ pub enum Event {
         generation: Generation,
         /// Steps done.
         step: Step,
+        /// In which way.
+        kind: Divergence,
         /// What was seen.
         reason: String,
     },

@@ -29,7 +29,7 @@ mod worker;
 
 pub use control::Control;
 pub use effect::{Assignment, Directive, Effect};
-pub use event::{Event, Holding, Phase, WorkerFacts};
+pub use event::{Divergence, Event, Holding, Phase, WorkerFacts};
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
 pub use record::{CheckpointAt, Member, Record, RunRecord, RunSpec, RunStatus};

@@ -9,7 +9,14 @@ use crate::{Assignment, Control, Directive, Effect, Holding, Member, RunStatus, 
 use types::{Generation, Rank, RunId, WorkerId};
 
 impl Control {
-    pub(crate) fn connected(&mut self, id: WorkerId, session: u64, facts: WorkerFacts, holding: Option<Holding>) {
+    pub(crate) fn connected(
+        &mut self,
+        id: WorkerId,
+        session: u64,
+        facts: WorkerFacts,
+        holding: Option<Holding>,
+        ready: bool,
+    ) {
         if let Some(known) = self.workers.get(&id).filter(|known| known.session.is_some()) {
             if known.session >= Some(session) {
                 return;
@@ -24,7 +31,7 @@ impl Control {
         let worker = self.workers.entry(id.clone()).or_insert(Worker {
             session: None,
             facts: None,
-            ready: true,
+            ready,
             leaving: false,
             run: None,
             hearing: Hearing::begin(self.now),
@@ -35,7 +42,8 @@ impl Control {
         if !worker.is_same_process(&facts) {
             worker.leaving = false;
         }
-        (worker.session, worker.facts, worker.ready) = (Some(session), Some(facts), true);
+        // A trainer that holds something is there, whatever else is said.
+        (worker.session, worker.facts, worker.ready) = (Some(session), Some(facts), ready || holding.is_some());
         self.settle_seat(&id, holding.as_ref());
         match self.workers[&id].run.clone() {
             Some(run) => self.seated_worker_returned(&run, &id, holding),
@@ -61,9 +69,12 @@ impl Control {
         let present = self.runs[run_id].record.generation;
         let since = self.since(run_id, worker).unwrap_or(present);
         let stage = self.runs[run_id].stage;
+        let ready = self.workers[worker].ready;
         let seat = self.run_mut(run_id).seats.get_mut(worker).expect("its worker points to this run");
         seat.away = None;
-        match Return::judge(holding.as_ref(), run_id, present, since, seat.seen) {
+        // Without a trainer it cannot do what it may have been told, and the others would wait for it in vain.
+        let unheard = ready && since == present && !seat.seen;
+        match Return::judge(holding.as_ref(), run_id, present, since, unheard) {
             Return::Attached => {
                 seat.seen = true;
                 if seat.state == SeatState::Training {
@@ -80,7 +91,8 @@ impl Control {
             }
             Return::MissedAssign => {}
             Return::Empty => {
-                self.note(run_id, format!("{worker} came back without the state it held"));
+                let what = if ready { "without the state it held" } else { "without a trainer" };
+                self.note(run_id, format!("{worker} came back {what}"));
                 self.lose(run_id, worker);
                 if let Some(held) = holding {
                     self.send(worker, Directive::Release { run: Some(held.run) });

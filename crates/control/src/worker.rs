@@ -65,21 +65,22 @@ pub(crate) enum Return {
 }
 
 impl Return {
-    /// Judges a seated worker by what it says it holds. `since` and `seen` are its seat's.
+    /// Judges a seated worker by what it says it holds. `since` is its seat's; `unheard`: it joined in this generation
+    /// and was never heard of.
     pub fn judge(
         holding: Option<&Holding>,
         run: &RunId,
         present: types::Generation,
         since: types::Generation,
-        seen: bool,
+        unheard: bool,
     ) -> Self {
         match holding {
             Some(held) if held.run == *run && held.generation == present => Return::Attached,
             Some(held) if held.run == *run && held.generation >= since && held.generation < present => {
                 Return::MissedAssign
             }
-            // It joined in this generation and was never heard of: it has nothing to lose.
-            _ if since == present && !seen => Return::MissedAssign,
+            // It has nothing to lose.
+            _ if unheard => Return::MissedAssign,
             _ => Return::Empty,
         }
     }

@@ -11,6 +11,8 @@ mod divergence;
 mod growth;
 #[path = "histories/patience.rs"]
 mod patience;
+#[path = "histories/readiness.rs"]
+mod readiness;
 #[path = "histories/watch.rs"]
 mod watch;
 

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use control::{
-    CheckpointAt, Control, Directive, Effect, Event, Holding, Millis, Phase, Record, RunSpec, Settings, WorkerFacts,
+    CheckpointAt, Control, Directive, Divergence, Effect, Event, Holding, Millis, Phase, Record, RunSpec, Settings,
+    WorkerFacts,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,10 +55,11 @@ fn submits() -> impl Strategy<Value = Event> {
 fn connects() -> impl Strategy<Value = Event> {
     let holding =
         (runs(), generations(), steps()).prop_map(|(run, generation, step)| Holding { run, generation, step });
-    (workers(), 0u64..50, 0u32..2, prop::option::of(holding)).prop_map(|(worker, session, pid, holding)| {
+    let facts = (workers(), 0u64..50, 0u32..2, prop::option::of(holding), prop::bool::weighted(0.8));
+    facts.prop_map(|(worker, session, pid, holding, ready)| {
         let (host, device, version, address) = Default::default();
         let facts = WorkerFacts { host, pid, device, threads: 1, version, address };
-        Event::WorkerConnected { worker, session, facts, holding }
+        Event::WorkerConnected { worker, session, facts, holding, ready }
     })
 }
 
@@ -82,7 +84,10 @@ fn reports() -> impl Strategy<Value = Event> {
                 since_progress_ms: 400 << (2 * generation.0),
                 trainer_silent_ms: 300 * step.0,
             },
-            7 => Event::Diverged { worker, run, generation, step, reason: "x".into() },
+            7 => {
+                let kind = [Divergence::Skipped, Divergence::Replicas][usize::from(byte)];
+                Event::Diverged { worker, run, generation, step, kind, reason: "x".into() }
+            }
             _ => Event::RunFailed { worker, run, generation, reason: "x".into() },
         },
     )
@@ -182,7 +187,8 @@ proptest! {
             let worker: WorkerId = format!("fresh{number}").parse().unwrap();
             let (host, device, version, address) = Default::default();
             let facts = WorkerFacts { host, pid: number, device, threads: 1, version, address };
-            control.handle(now, Event::WorkerConnected { worker, session: 1000, facts, holding: None });
+            let (session, holding, ready) = (1000, None, true);
+            control.handle(now, Event::WorkerConnected { worker, session, facts, holding, ready });
         }
         // Nobody answers; the shell finds no checkpoint.
         for _ in 0..50 {

@@ -226,3 +226,41 @@ async fn a_list_of_runs_says_nothing_that_it_has_not_read() {
     }
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_trainer_is_not_up_gets_no_work() {
+    let (_folder, server, run) = small_run(9).await;
+    let mut alpha = FakeWorker::join_starting(&server, "alpha").await;
+    let (_, text, _) = server.command(&["workers", "list", "--json"]).await;
+    let listed: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&listed["name"], &listed["state"]), (&json!("alpha"), &json!("starting")));
+    assert_eq!(server.show(&run).await.status, "queued");
+    alpha.report(Report::TrainerReady(v1::TrainerReady {})).await;
+    assert_eq!(alpha.assigned().await.run, run);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_a_run_goes_back_depends_on_how_it_diverged() {
+    // Older workers do not say.
+    for (kind, step) in
+        [(v1::Divergence::Skipped, Some(2)), (v1::Divergence::Replicas, None), (v1::Divergence::Unspecified, None)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        write_corpus(folder.path());
+        let server = Server::start(&folder.path().join("data")).await;
+        let recovery = "[recovery]\nmax_skipped_steps = 2\nverify_every = 50\n";
+        server.submit(&(config(folder.path(), 9) + recovery)).await;
+        let (mut worker, mut training) = FakeWorker::trains(&server, "alpha", 2).await;
+        assert!(worker.checkpoint(&server, &training).await);
+        for _ in 2..4 {
+            worker.step(&mut training).await;
+        }
+        let v1::Assign { run, generation, .. } = training.assign;
+        let (reason, kind) = ("it went wrong".to_owned(), kind.into());
+        worker.report(Report::Diverged(v1::Diverged { run, generation, step: 4, reason, kind })).await;
+        let again = worker.assigned_at_last().await;
+        assert_eq!((again.attempt, again.restore.map(|at| at.step)), (2, step));
+        server.stop().await;
+    }
+}

@@ -25,6 +25,7 @@ pub struct Corpus {
     labels: Vec<String>,
     /// With `data.limit_rows`: the rows used of each training unit, ascending.
     selected: Option<Vec<Vec<u32>>>,
+    on_progress: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Corpus {
@@ -84,7 +85,18 @@ impl Corpus {
         }
         let selected = config.data.limit_rows.filter(|_| labelled).map(|limit| select(&mut train, limit, seed));
         let plan = Plan::new(train, eval, config.batch.slots, seed);
-        Ok(Self { files, source, columns, plan, labels, selected })
+        Ok(Self { files, source, columns, plan, labels, selected, on_progress: Box::new(|| ()) })
+    }
+
+    /// The same corpus, whose units take long to make perhaps: `hook` is called for every row on the way to samples, by
+    /// whichever thread makes them, so that whoever waits for a unit can tell work from a standstill. It must be quick.
+    pub fn on_progress(self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { on_progress: Box::new(hook), ..self }
+    }
+
+    /// A row of a unit is about to be made into samples.
+    pub(crate) fn progressed(&self) {
+        (self.on_progress)();
     }
 
     /// Which unit a slot works on when.

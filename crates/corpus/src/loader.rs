@@ -28,6 +28,8 @@ pub struct Loader {
     /// Of the whole run.
     steps: u64,
     prefetch: u64,
+    /// It was looked for, and found, that some unit gives a sample.
+    gives_samples: bool,
 }
 
 struct SlotState {
@@ -57,6 +59,7 @@ impl Loader {
             objective: config.objective.clone(),
             steps: config.run.steps,
             prefetch: config.data.prefetch_units as u64,
+            gives_samples: false,
         }
     }
 
@@ -102,7 +105,7 @@ impl Loader {
         outcome
     }
 
-    fn advance(&self, slot: SlotId, step: Step, state: &mut SlotState) -> Result<SlotStep, CorpusError> {
+    fn advance(&mut self, slot: SlotId, step: Step, state: &mut SlotState) -> Result<SlotStep, CorpusError> {
         let wanted = self.batch.micro_batch * self.batch.accumulate_at(step.0, self.steps);
         let mut rows: Vec<(Arc<Samples>, usize)> = Vec::with_capacity(wanted);
         let mut segments = Vec::new();
@@ -135,14 +138,30 @@ impl Loader {
                 state.unit = None;
             }
             empty_units = if total == 0 { empty_units + 1 } else { 0 };
-            if empty_units > self.corpus.plan().units().len() {
-                return Err(self.nothing());
+            if empty_units > self.corpus.plan().units().len() && !self.gives_samples {
+                // The other slots may have been dealt all units that hold something.
+                self.gives_samples = self.any_unit_gives_samples()?;
+                if !self.gives_samples {
+                    return Err(self.nothing());
+                }
             }
         }
         let rate = self.objective.mask_rate_at(step.0, self.steps);
         let row_length = self.batch.row_length_at(step.0, self.steps);
         let form = self.form(rate, row_length, self.batch.rows_at(step.0, self.steps));
         Ok(SlotStep { batches: self.batches(&rows, form), segments, cursor: state.cursor })
+    }
+
+    /// Makes one unit after the other, until there is a sample.
+    fn any_unit_gives_samples(&self) -> Result<bool, CorpusError> {
+        let mut encoder = self.preparer.encoder();
+        for unit in 0..self.corpus.plan().units().len() {
+            let prepared = self.preparer.prepare(Part::Train { epoch: 0, unit }, &mut encoder, &|| false)?;
+            if prepared.is_some_and(|samples| samples.count() > 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Of samples of which each makes so many `rows`.

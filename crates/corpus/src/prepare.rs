@@ -99,7 +99,11 @@ impl Preparer {
             ));
         }
         key.stream("rows", 0).shuffle(&mut order);
-        let work = Work { unit, batch, order, key, encoder, cancelled };
+        let between_rows = || {
+            self.corpus.progressed();
+            cancelled()
+        };
+        let work = Work { unit, batch, order, key, encoder, cancelled: &between_rows };
         match self.objective.kind {
             ObjectiveKind::Mlm | ObjectiveKind::MlmNsp => self.masked(work),
             ObjectiveKind::Classify => self.classes(work),

@@ -13,6 +13,7 @@ use shared::{config, run, text, tokenizer, write_parquet};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use types::{Cursor, Segment, SlotId, Step};
 
 fn corpus_file(folder: &Path, rows: usize) -> String {
@@ -386,7 +387,7 @@ fn null_rows_are_skipped_and_counted() {
     let (mut loader, _, _) = loader(&settings, &path);
     loader.assign(&[(SlotId(0), Cursor::default())]);
     loader.next(SlotId(0), FIRST).unwrap();
-    let nulls = loader.counts().null_rows.load(std::sync::atomic::Ordering::Relaxed);
+    let nulls = loader.counts().null_rows.load(Ordering::Relaxed);
     assert!(nulls >= 10 && nulls % 10 == 0, "ten in each pass over the unit: {nulls}");
 }
 
@@ -403,6 +404,49 @@ fn rows_that_give_nothing_end_the_run_with_a_reason() {
         assert!(error.to_string().contains("gives not one sample"), "{error}");
     }
     assert_eq!(loader.next(SlotId(3), FIRST).unwrap_err().kind, ErrorKind::Internal);
+}
+
+#[test]
+fn a_slot_may_be_dealt_empty_units_for_long() {
+    let folder = tempfile::tempdir().unwrap();
+    // One unit of eight holds something.
+    let texts: StringArray = (0..80).map(|row| Some(if row < 10 { text(row) } else { " ".to_owned() })).collect();
+    let path = write_parquet(&folder.path().join("n.parquet"), &[("text", Arc::new(texts) as ArrayRef)], 80);
+    let mut unlucky = 0;
+    for seed in 0..20 {
+        let (mut loader, corpus, _) = loader(&format!("{MLM} data.eval_fraction=0 run.seed={seed}"), &path);
+        assert_eq!(corpus.plan().units().len(), 8);
+        for slot in (0..4).map(SlotId) {
+            let holds_something = |turn: &u64| corpus.plan().deal(slot, *turn).unit == 0;
+            let turn = (0..).find(holds_something).unwrap();
+            unlucky += usize::from(turn > 8);
+            loader.assign(&[(slot, Cursor::default())]);
+            let step = loader.next(slot, FIRST).unwrap();
+            let used = step.segments.iter().find(|segment| segment.total > 0).unwrap();
+            assert_eq!((used.turn, used.start), (turn, 0), "seed {seed}, slot {slot}");
+        }
+    }
+    assert!(unlucky > 0, "no slot had more empty units in a row than there are");
+}
+
+#[test]
+fn a_unit_under_way_gives_signs_of_life() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = corpus_file(folder.path(), 40);
+    let pairs = MLM.replace("kind=mlm", "kind=mlm_nsp");
+    for settings in [MLM, &pairs] {
+        let config = config(&settings.replace("unit_rows=10", "unit_rows=40 data.eval_fraction=0.25"), &[&path]);
+        let signs = Arc::new(AtomicU64::new(0));
+        let heard = signs.clone();
+        let corpus = Corpus::open(&config).unwrap().on_progress(move || _ = heard.fetch_add(1, Ordering::Relaxed));
+        let mut loader = Loader::new(Arc::new(corpus), Arc::new(tokenizer()), &config);
+        // Thirty rows of the only unit, and ten that are held out.
+        loader.eval_batches(1).unwrap();
+        assert_eq!(signs.load(Ordering::Relaxed), 10);
+        loader.assign(&[(SlotId(0), Cursor::default())]);
+        loader.next(SlotId(0), FIRST).unwrap();
+        assert!(signs.load(Ordering::Relaxed) >= 40, "{signs:?}");
+    }
 }
 
 #[test]

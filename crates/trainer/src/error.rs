@@ -4,6 +4,15 @@ use c10d::GroupError;
 use corpus::{CorpusError, ErrorKind};
 use types::Step;
 
+/// Why a state is not to be trusted on any member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Divergence {
+    /// Too many steps in a row were skipped, by all alike.
+    Skipped,
+    /// The members' states differ, and no majority tells whose is right.
+    Replicas,
+}
+
 /// What a caller branches on: try again in a new generation, or give the run up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrainError {
@@ -20,6 +29,8 @@ pub enum TrainError {
     Diverged {
         /// Steps done.
         step: Step,
+        /// In which way.
+        kind: Divergence,
         /// What was seen.
         reason: String,
     },

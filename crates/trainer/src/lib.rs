@@ -27,6 +27,6 @@ mod trainer;
 mod verify;
 
 pub use capture::{Capture, StateHeader};
-pub use error::TrainError;
+pub use error::{Divergence, TrainError};
 pub use host::{CheckpointFiles, Host, Membership, Outcome, Phase, Requests, StepReport};
 pub use trainer::{Trainer, set_threads, use_deterministic_algorithms};

@@ -2,13 +2,13 @@
 //!
 //! Up to the update nothing of the state changes, so a collective that fails leaves it as it was after the step before.
 
-use crate::TrainError;
 use crate::gradients::{FastReduction, Local, exact, write_gradients};
 use crate::host::{Host, Membership, Phase, StepReport};
 use crate::objective::{Targets, loss_from_fixed};
 use crate::optimizer::{clip, global_norm};
 use crate::state::State;
 use crate::tensors::to_i64;
+use crate::{Divergence, TrainError};
 use c10d::{GroupError, ProcessGroup};
 use config::{CheckedConfig, ObjectiveKind, ReduceMode};
 use corpus::{Loader, SlotStep};
@@ -231,6 +231,7 @@ impl Stepper<'_> {
         if u64::from(skipped) >= self.context.config.recovery.max_skipped_steps {
             return Err(TrainError::Diverged {
                 step: state.header.step,
+                kind: Divergence::Skipped,
                 reason: format!(
                     "the gradients of {skipped} steps in a row, up to step {next}, were not finite or too large: lower \
                      optimizer.learning_rate or reduce.fraction_bits (now {}), raise schedule.warmup, or look for \

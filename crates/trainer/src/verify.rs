@@ -1,10 +1,10 @@
 //! Whether all members still hold the same bits. A flipped one in some worker's memory reaches the others only through
 //! the gradients it computes, so they agree among themselves and outvote it; what it computed until then stays in the run.
 
-use crate::TrainError;
 use crate::capture::StateHeader;
 use crate::host::{Host, Phase};
 use crate::state::State;
+use crate::{Divergence, TrainError};
 use c10d::ProcessGroup;
 use model::safetensors_io;
 use std::collections::BTreeMap;
@@ -33,6 +33,7 @@ pub(crate) fn compare(state: &State, group: &ProcessGroup, host: &dyn Host) -> R
         }),
         None => Err(TrainError::Diverged {
             step,
+            kind: Divergence::Replicas,
             reason: format!("the workers' states differ after step {step}, and no majority tells whose are right"),
         }),
     }

@@ -54,7 +54,7 @@ pub enum Wish {
 pub struct JoinConfig {
     /// The coordinator.
     pub coordinator: Coordinator,
-    /// Who this worker is; `holding` is filled in.
+    /// Who this worker is; how things stand with its trainer is filled in.
     pub register: Register,
     /// How to start the trainer process.
     pub program: Program,
@@ -67,10 +67,9 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
     let JoinConfig { coordinator, register, program, patience } = config;
     let address = coordinator.address().to_owned();
     let worker = register.worker.clone();
-    let (holding, holding_seen) = watch::channel(None);
-    let mut agent = Agent::new(program, holding);
+    let mut agent = Agent::new(program);
     let mut events = None;
-    let mut unopened = Some((coordinator, session::Member { register, holding: holding_seen, patience }));
+    let mut unopened = Some(coordinator);
     let mut heartbeat = tokio::time::interval(Duration::from_secs(1));
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -93,7 +92,7 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
                 FromTrainer::Said(FromWorker::TrainerReady(ready)) => {
                     agent.trainer_ready().await;
                     match unopened.take() {
-                        Some((coordinator, member)) => events = Some(session::open(coordinator, member)),
+                        Some(coordinator) => events = Some(session::open(coordinator, patience)),
                         None => agent.outbox.push(FromWorker::TrainerReady(ready)),
                     }
                 }
@@ -102,9 +101,11 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
                 FromTrainer::Gone => agent.trainer_gone(None).await?,
             },
             event = next_event(&mut events) => match event {
+                // Who asked may have ended.
+                Some(session::Event::Registers { answer }) => _ = answer.send(agent.registers(&register)),
                 Some(session::Event::Up { queue, heartbeat: every }) => {
                     tracing::info!(worker, coordinator = address, "joined");
-                    agent.up(queue);
+                    agent.queue = Some(queue);
                     heartbeat = tokio::time::interval(every);
                     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 }
@@ -189,6 +190,10 @@ struct Release {
 }
 
 impl Trainer {
+    fn is_ready(&self) -> bool {
+        matches!(self, Trainer::Running { ready: true, .. })
+    }
+
     async fn receive(&mut self) -> FromTrainer {
         match self {
             Trainer::Waiting { until } => {
@@ -230,7 +235,7 @@ struct Agent {
     /// Of the present session.
     queue: Option<mpsc::Sender<WorkerMessage>>,
     /// The assignment the trainer works on (or has stopped working on) and its steps done; for Register.
-    holding: watch::Sender<Option<Holding>>,
+    holding: Option<Holding>,
     /// The trainer's last heartbeat and when it came.
     beat: Option<(Heartbeat, Instant)>,
     /// When a trainer last said anything.
@@ -239,7 +244,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(program: Program, holding: watch::Sender<Option<Holding>>) -> Self {
+    fn new(program: Program) -> Self {
         Self {
             program,
             trainer: Trainer::Waiting { until: Instant::now() },
@@ -251,7 +256,7 @@ impl Agent {
             restart_pause: RESTART_PAUSE_MIN,
             outbox: Outbox::default(),
             queue: None,
-            holding,
+            holding: None,
             beat: None,
             trainer_heard: Instant::now(),
             leaving: None,
@@ -266,12 +271,14 @@ impl Agent {
         }
     }
 
-    fn up(&mut self, queue: mpsc::Sender<WorkerMessage>) {
-        self.queue = Some(queue);
+    /// What a session that begins is told of this worker, as things stand. What was reported of its trainer process
+    /// before is said with that; what is reported from now on follows.
+    fn registers(&mut self, who: &Register) -> Register {
         self.outbox.rewind();
         if self.leaving.is_some() {
             self.outbox.push(FromWorker::Leaving(Leaving {}));
         }
+        Register { holding: self.holding.clone(), starting: !self.trainer.is_ready(), ..who.clone() }
     }
 
     fn start_trainer(&mut self) -> Result<(), JoinError> {
@@ -306,7 +313,7 @@ impl Agent {
             *ready = true;
             for order in self.orders.take() {
                 if let FromCoordinator::Assign(assign) = &order {
-                    hold(&self.holding, assign);
+                    hold(&mut self.holding, assign);
                 }
                 self.obedience.ordered(&order);
                 process.send(&CoordinatorMessage { kind: Some(order) }).await;
@@ -320,12 +327,12 @@ impl Agent {
         self.obedience.heard(&kind);
         match &kind {
             FromWorker::Heartbeat(beat) => {
-                moved(&self.holding, &beat.run, beat.step);
+                moved(&mut self.holding, &beat.run, beat.step);
                 self.beat = Some((beat.clone(), Instant::now()));
                 return;
             }
             FromWorker::Progress(report) => {
-                moved(&self.holding, &report.run, report.step);
+                moved(&mut self.holding, &report.run, report.step);
                 self.restart_pause = RESTART_PAUSE_MIN;
             }
             FromWorker::RunFailed(report) => {
@@ -365,9 +372,9 @@ impl Agent {
         let Trainer::Running { process, ready, .. } = self.rest() else { return Ok(()) };
         let Death { cause, last_lines } = process.wait(Duration::from_secs(5)).await;
         let cause = defect.map_or(cause, str::to_owned);
-        let held = self.holding.send_replace(None);
         self.beat = None;
-        let (run, generation) = held.map_or((String::new(), 0), |holding| (holding.run, holding.generation));
+        let (run, generation) =
+            self.holding.take().map_or((String::new(), 0), |holding| (holding.run, holding.generation));
         tracing::error!(run, generation, cause, "the trainer process ended");
         if !ready {
             self.failed_starts += 1;
@@ -382,7 +389,7 @@ impl Agent {
 
     /// Passes a directive on; Some if the worker is free to go.
     async fn obey(&mut self, message: FromCoordinator) -> Option<Release> {
-        let is_ready = matches!(self.trainer, Trainer::Running { ready: true, .. });
+        let is_ready = self.trainer.is_ready();
         let mut release = None;
         match &message {
             FromCoordinator::Assign(assign) => {
@@ -391,7 +398,7 @@ impl Agent {
                 self.outbox.assigned(run);
                 self.saving = None;
                 if is_ready {
-                    hold(&self.holding, assign);
+                    hold(&mut self.holding, assign);
                 }
             }
             FromCoordinator::Request(request) => {
@@ -401,7 +408,7 @@ impl Agent {
             }
             FromCoordinator::Release(released) => {
                 self.outbox.released();
-                self.holding.send_replace(None);
+                self.holding = None;
                 let left_behind = self.saving.take().filter(|run| *run == released.run);
                 release = self.leaving.map(|since| Release { waited: since.elapsed(), left_behind });
             }
@@ -423,7 +430,7 @@ impl Agent {
         let Some(queue) = &self.queue else { return };
         let age = |since: &Instant| u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let trainer_silent_ms = age(&self.trainer_heard);
-        let beat = match (&self.beat, self.holding.borrow().as_ref()) {
+        let beat = match (&self.beat, &self.holding) {
             (Some((beat, at)), Some(holding)) if beat.generation == holding.generation && beat.run == holding.run => {
                 let since_progress_ms = beat.since_progress_ms.saturating_add(age(at));
                 Heartbeat { since_progress_ms, trainer_silent_ms, ..beat.clone() }
@@ -441,7 +448,7 @@ impl Agent {
     /// Whether a leaving worker need not wait for its release, because nobody counts on it.
     fn may_go_unreleased(&self) -> Result<bool, JoinError> {
         let Some(since) = self.leaving else { return Ok(false) };
-        let idle = self.holding.borrow().is_none();
+        let idle = self.holding.is_none();
         if self.queue.is_none() && since.elapsed() > LEAVE_ALONE_PATIENCE {
             return if idle {
                 Ok(true)
@@ -464,7 +471,7 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::v1::Release as Released;
+    use proto::v1::{Assign, Release as Released, TrainerReady};
 
     /// An agent without a session whose trainer is `script`, ready.
     fn with_trainer(script: &str) -> Agent {
@@ -476,7 +483,7 @@ mod tests {
         };
         let process = Box::new(TrainerProcess::start(&program).unwrap());
         let trainer = Trainer::Running { process, ready: true, ready_until: Instant::now() };
-        Agent { trainer, ..Agent::new(program, watch::channel(None).0) }
+        Agent { trainer, ..Agent::new(program) }
     }
 
     #[tokio::test]
@@ -493,6 +500,32 @@ mod tests {
         };
         assert_eq!(exited.cause, "it did not obey");
         assert!(matches!(agent.trainer, Trainer::Waiting { .. }), "another one is started");
+    }
+
+    #[tokio::test]
+    async fn a_session_is_told_how_things_stand_with_the_trainer() {
+        let who = Register { worker: "a".to_owned(), ..Register::default() };
+        let mut agent = with_trainer("exec sleep 600");
+        let assign = Assign { run: "r".to_owned(), generation: 3, ..Assign::default() };
+        agent.obey(FromCoordinator::Assign(assign)).await;
+        let told = agent.registers(&who);
+        assert_eq!((told.worker.as_str(), told.starting), ("a", false));
+        assert_eq!(told.holding.map(|held| held.generation), Some(3));
+        // It ends while there is no session: the next one begins with that, and it is not said once more.
+        let Trainer::Running { process, .. } = &mut agent.trainer else { panic!("it runs") };
+        process.kill();
+        agent.trainer_gone(None).await.unwrap();
+        let told = agent.registers(&who);
+        assert_eq!((told.holding, told.starting), (None, true));
+        assert!(!agent.outbox.has_unsent());
+        // What changes while the session begins is said in it.
+        agent.program.ready_patience = Duration::from_secs(60);
+        agent.start_trainer().unwrap();
+        agent.trainer_ready().await;
+        agent.outbox.push(FromWorker::TrainerReady(TrainerReady {}));
+        let said = agent.outbox.take().unwrap().and_then(|message| message.kind);
+        assert_eq!(said, Some(FromWorker::TrainerReady(TrainerReady {})));
+        assert!(!agent.registers(&who).starting);
     }
 
     #[tokio::test]

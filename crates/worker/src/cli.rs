@@ -61,6 +61,9 @@ enum Command {
 SIGTERM, SIGUSR1 or Ctrl-C: finish the step, hand over, and end. If all workers of a run leave, its last step is saved
 first, and the exit code is 75. A second SIGTERM or Ctrl-C ends at once, with 75.
 
+When all leave, the last of them ends once the step is done and its checkpoint stored: 3.2 s after the signal for three
+workers and a small model (docs/results.md). Who takes machines back should leave more time than that for a large one.
+
 When the coordinator goes away, training goes on, and reports wait in TMPDIR (1 GiB at most; then training waits too).")]
 struct JoinArguments {
     /// The coordinator's address.
@@ -97,6 +100,11 @@ impl Problem {
     /// A failure with exit code 1 and no advice.
     pub(crate) fn failure(text: impl Into<String>) -> Self {
         Self { text: text.into(), help: None, code: 1 }
+    }
+
+    /// The same, with what to do about it.
+    pub(crate) fn with_help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
     }
 
     /// A failure that may pass, with exit code 75, and what to do about it.

@@ -3,6 +3,8 @@
 mod endless;
 
 use e2e::{Cluster, SLOW};
+use nix::sys::signal::Signal;
+use serde_json::Value;
 use std::fs;
 
 /// Checkpoints come soon.
@@ -58,12 +60,8 @@ fn a_damaged_checkpoint_is_found_and_the_one_before_it_is_used() {
         Some(cluster.show(&run)).filter(|shown| shown["status"] == "interrupted")
     });
     let newest = shown["checkpoints"].as_array().unwrap().last().unwrap().clone();
-    let (step, path) = (newest["step"].as_u64().unwrap(), newest["path"].as_str().unwrap());
-    let file = format!("{path}/model.safetensors");
-    let mut bytes = fs::read(&file).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&file, bytes).unwrap();
+    let step = newest["step"].as_u64().unwrap();
+    damage(&newest);
 
     let verified = cluster.coordinator(&["checkpoints", "verify", &format!("{run}@{step}"), "--json"]);
     assert_ne!(verified.code, Some(0), "{verified:?}");
@@ -76,6 +74,54 @@ fn a_damaged_checkpoint_is_found_and_the_one_before_it_is_used() {
     let events = cluster.show(&run)["events"].to_string();
     assert!(events.contains("damaged"), "it says what it passed over: {events}");
     endless::assert_undisturbed(&cluster, &run, &OFTEN);
+}
+
+#[test]
+fn a_checkpoint_damaged_after_it_was_chosen_is_passed_over() {
+    let mut cluster = Cluster::start();
+    cluster.add_workers(1);
+    let run = endless::submit(&cluster, &OFTEN);
+    cluster.until("a checkpoint", |cluster| {
+        let shown = endless::show(cluster, &run);
+        (!shown["checkpoints"].as_array().unwrap().is_empty()).then_some(())
+    });
+    // And one more, of another step.
+    cluster.until_step(&run, endless::show(&cluster, &run)["step"].as_u64().unwrap() + 4);
+    let (stopped, _) = endless::stop(&cluster, &run);
+    let checkpoints = stopped["checkpoints"].as_array().unwrap();
+    let [.., before, newest] = checkpoints.as_slice() else { panic!("{stopped:#}") };
+    // Who is to read it can do nothing until it is damaged.
+    cluster.worker(0).signal_trainer(Signal::SIGSTOP);
+    cluster.coordinator(&["runs", "resume", &run]).expect_code(0);
+    let until_told = |cluster: &Cluster, what: String| {
+        cluster.until(&what, |cluster| says(&endless::show(cluster, &run), &what).then_some(()));
+    };
+    until_told(&cluster, format!("attempt 2 goes on from the checkpoint at step {}", newest["step"]));
+    damage(newest);
+    cluster.worker(0).signal_trainer(Signal::SIGCONT);
+    until_told(&cluster, format!("attempt 3 goes on from the checkpoint at step {}", before["step"]));
+    let shown = endless::show(&cluster, &run);
+    assert!(says(&shown, &format!("the checkpoint at step {} is damaged", newest["step"])), "{shown:#}");
+    let found = cluster.show(&run)["checkpoints"].as_array().unwrap().clone();
+    let found = found.iter().find(|checkpoint| checkpoint["path"] == newest["path"]).unwrap();
+    assert_eq!(found["verified"], false, "{found:#}");
+    endless::until_together(&cluster, &run, 1, 0);
+    assert_eq!(endless::assert_undisturbed(&cluster, &run, &OFTEN), 3);
+}
+
+/// Whether one of the run's events says so.
+fn says(shown: &Value, what: &str) -> bool {
+    let events = shown["events"].as_array().expect("a list of events");
+    events.iter().any(|event| event["text"].as_str().is_some_and(|text| text.contains(what)))
+}
+
+/// One bit of a checkpoint's weights is another one.
+fn damage(checkpoint: &Value) {
+    let file = format!("{}/model.safetensors", checkpoint["path"].as_str().unwrap());
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
 }
 
 /// Without the exact sums nothing is the same bit for bit; all else holds, and the losses are those of the undisturbed

@@ -3,7 +3,7 @@
 use crate::data::State;
 use crate::world::{Item, World};
 use config::OnDivergence;
-use control::{CheckpointAt, Event, Millis};
+use control::{CheckpointAt, Divergence, Event, Millis};
 use rand::Rng;
 use std::collections::BTreeMap;
 use types::{Generation, Rank, RunId, Step, WorkerId};
@@ -166,7 +166,7 @@ impl World {
         let state = self.nodes[&members[0]].state.clone().expect("it has just made a step");
         let Facts { every, total, skips, verify, .. } = self.facts(key);
         if state.bad_since.is_some_and(|since| state.step.0 >= since.0 + skips) {
-            return self.all_diverge(key, &members, state.step, "too many steps were skipped");
+            return self.all_diverge(key, &members, state.step, Divergence::Skipped);
         }
         let captures = checkpoint || state.step == total || state.step.0.is_multiple_of(every);
         if verify > 0 && (captures || state.step.0.is_multiple_of(verify)) && !self.compare(key, &members) {
@@ -209,12 +209,12 @@ impl World {
                     self.trainer_crashes(worker);
                 }
             }
-            None => self.all_diverge(key, members, step, "replicas differ"),
+            None => self.all_diverge(key, members, step, Divergence::Replicas),
         }
         false
     }
 
-    fn all_diverge(&mut self, key: &Key, members: &[WorkerId], step: Step, reason: &str) {
+    fn all_diverge(&mut self, key: &Key, members: &[WorkerId], step: Step, kind: Divergence) {
         self.groups.get_mut(key).expect("known").phase = Phase::Done;
         // What the coordinator finds out now it must not forget.
         if self.rng.random_bool(0.3) {
@@ -224,8 +224,8 @@ impl World {
             self.after(100..6_000, Item::Resume { run: key.0.clone() });
         }
         for worker in members {
-            let ((run, generation), reason) = (key.clone(), reason.to_owned());
-            self.stopped(worker, Event::Diverged { worker: worker.clone(), run, generation, step, reason });
+            let ((run, generation), reason) = (key.clone(), format!("{kind:?}"));
+            self.stopped(worker, Event::Diverged { worker: worker.clone(), run, generation, step, kind, reason });
         }
     }
 

@@ -159,14 +159,12 @@ impl World {
             version: "0".into(),
             address: "127.0.0.1".into(),
         };
-        let hello = Event::WorkerConnected { worker: worker.clone(), session: link, facts, holding: node.holding() };
+        let (holding, ready) = (node.holding(), node.trainer_up);
+        let hello = Event::WorkerConnected { worker: worker.clone(), session: link, facts, holding, ready };
         let status = node.part.as_ref().and_then(|part| part.status.clone());
         let mut messages = vec![hello];
         messages.extend(node.reports.iter().cloned());
         messages.extend(status);
-        if node.trainer_up && node.part.is_none() {
-            messages.push(Event::TrainerReady { worker: worker.clone() });
-        }
         if node.leaving {
             messages.push(Event::WorkerLeaving { worker: worker.clone() });
         }

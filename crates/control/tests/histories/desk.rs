@@ -1,8 +1,8 @@
 //! A core that is told what happens, and what came out of it.
 
 use control::{
-    Assignment, CheckpointAt, Control, Directive, Effect, Event, Holding, Millis, Phase, Record, RunSpec, RunStatus,
-    Settings, WorkerFacts,
+    Assignment, CheckpointAt, Control, Directive, Divergence, Effect, Event, Holding, Millis, Phase, Record, RunSpec,
+    RunStatus, Settings, WorkerFacts,
 };
 use types::{Digest, Generation, RunId, Step, WorkerId};
 
@@ -104,6 +104,15 @@ impl Desk {
     }
 
     pub fn connect_as(&mut self, name: &str, session: u64, pid: u32, holding: Option<Holding>) -> Vec<Effect> {
+        self.register(name, session, pid, holding, true)
+    }
+
+    /// With a trainer that is not up yet.
+    pub fn connect_starting(&mut self, name: &str, session: u64) -> Vec<Effect> {
+        self.register(name, session, 1, None, false)
+    }
+
+    fn register(&mut self, name: &str, session: u64, pid: u32, holding: Option<Holding>, ready: bool) -> Vec<Effect> {
         let facts = WorkerFacts {
             host: "here".into(),
             pid,
@@ -112,7 +121,7 @@ impl Desk {
             version: "0".into(),
             address: "127.0.0.1".into(),
         };
-        self.tell(Event::WorkerConnected { worker: worker(name), session, facts, holding })
+        self.tell(Event::WorkerConnected { worker: worker(name), session, facts, holding, ready })
     }
 
     pub fn disconnect(&mut self, name: &str, session: u64) -> Vec<Effect> {
@@ -165,14 +174,17 @@ impl Desk {
     }
 
     pub fn diverged(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
-        let (run, generation, step) = (run(), Generation(generation), Step(step));
-        self.tell(Event::Diverged {
-            worker: worker(name),
-            run,
-            generation,
-            step,
-            reason: "10 steps were skipped".into(),
-        })
+        self.diverged_by(Divergence::Skipped, "10 steps were skipped", name, generation, step)
+    }
+
+    pub fn replicas_differ(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+        self.diverged_by(Divergence::Replicas, "the states differ", name, generation, step)
+    }
+
+    fn diverged_by(&mut self, kind: Divergence, reason: &str, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+        let (worker, run, reason) = (worker(name), run(), reason.to_owned());
+        let (generation, step) = (Generation(generation), Step(step));
+        self.tell(Event::Diverged { worker, run, generation, step, kind, reason })
     }
 
     pub fn progress_with(&mut self, name: &str, generation: u64, step: u64, samples_digest: Digest) -> Vec<Effect> {

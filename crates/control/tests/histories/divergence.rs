@@ -27,12 +27,18 @@ fn a_run_goes_back_to_a_checkpoint_from_before() {
     assert!(asked(&effects, 50), "{effects:?}");
     assert_eq!(desk.status(), RunStatus::Interrupted);
     assert!(desk.reason().contains("diverged at step 60: 10 steps were skipped (a)"), "{}", desk.reason());
-    let mut desk = Desk::with_long_run(2, 2, 4, 1000);
-    desk.connect("a", 1, None);
-    desk.connect("b", 2, None);
-    (1..=160).for_each(|step| drop(desk.progress("a", 1, step)));
+    let two_at_step_160 = || {
+        let mut desk = Desk::with_long_run(2, 2, 4, 1000);
+        desk.connect("a", 1, None);
+        desk.connect("b", 2, None);
+        (1..=160).for_each(|step| drop(desk.progress("a", 1, step)));
+        desk
+    };
+    // Two that skip the same steps do not differ.
+    assert!(asked(&two_at_step_160().diverged("a", 1, 160), 150));
     // The replicas were compared at step 100, and were equal.
-    assert!(asked(&desk.diverged("a", 1, 160), 100));
+    let mut desk = two_at_step_160();
+    assert!(asked(&desk.replicas_differ("a", 1, 160), 100));
     let effects = desk.found(Some((1, 90)));
     assert_eq!((assigned(&effects).len(), desk.step(), desk.generation()), (2, 90, 3));
     assert_eq!(desk.restore(), Some((1, 90)));

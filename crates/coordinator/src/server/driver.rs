@@ -49,6 +49,8 @@ pub enum Command {
         facts: WorkerFacts,
         /// What its trainer has in memory.
         holding: Option<Holding>,
+        /// It has a trainer.
+        ready: bool,
         /// How to reach it.
         handle: SessionHandle,
     },
@@ -229,9 +231,9 @@ impl Driver {
         batch.commands += 1;
         let now = self.clock.now();
         match command {
-            Command::Connect { worker, session, facts, holding, handle } => {
+            Command::Connect { worker, session, facts, holding, ready, handle } => {
                 self.sessions.offer(session, handle);
-                let event = Event::WorkerConnected { worker: worker.clone(), session, facts, holding };
+                let event = Event::WorkerConnected { worker: worker.clone(), session, facts, holding, ready };
                 self.control.handle(now, event);
                 let refused = self.collect(batch);
                 if !refused.contains(&session) {

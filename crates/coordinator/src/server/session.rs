@@ -2,7 +2,7 @@
 
 use super::driver::{Command, SESSION_QUEUE, SessionHandle};
 use super::request;
-use control::{Event, Holding, Phase, WorkerFacts};
+use control::{Divergence, Event, Holding, Phase, WorkerFacts};
 use proto::v1::worker_message::Kind;
 use proto::{Failure, FailureKind, v1};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,12 +57,13 @@ impl v1::control_server::Control for ControlService {
             return Err(invalid("a session begins with Register").into());
         };
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
-        let (worker, facts, holding) = registration(register)?;
+        let Registration { worker, facts, holding, ready } = registration(register)?;
         tracing::info!(worker = %worker, session, host = facts.host, device = facts.device, "worker registers");
         let (messages, outbound) = mpsc::channel(SESSION_QUEUE);
         let cut = self.shutdown.child_token();
         let handle = SessionHandle { messages, cut: cut.clone() };
-        let connect = Command::Connect { worker: worker.clone(), session, facts, holding, handle: handle.clone() };
+        let connect =
+            Command::Connect { worker: worker.clone(), session, facts, holding, ready, handle: handle.clone() };
         self.commands.send(connect).await.map_err(|_| ending())?;
         let (commands, shutdown) = (self.commands.clone(), self.shutdown.clone());
         tokio::spawn(async move {
@@ -108,8 +109,16 @@ async fn listen(
     }
 }
 
-fn registration(register: v1::Register) -> Result<(WorkerId, WorkerFacts, Option<Holding>), Failure> {
-    let v1::Register { worker, host, pid, device, threads, version, holding, address } = register;
+/// Who registers, and how things stand with its trainer.
+struct Registration {
+    worker: WorkerId,
+    facts: WorkerFacts,
+    holding: Option<Holding>,
+    ready: bool,
+}
+
+fn registration(register: v1::Register) -> Result<Registration, Failure> {
+    let v1::Register { worker, host, pid, device, threads, version, holding, address, starting } = register;
     let holding = match holding {
         Some(v1::Holding { run, generation, step }) => Some(Holding {
             run: request::run_id(&run)?,
@@ -118,7 +127,8 @@ fn registration(register: v1::Register) -> Result<(WorkerId, WorkerFacts, Option
         }),
         None => None,
     };
-    Ok((request::worker_id(&worker)?, WorkerFacts { host, pid, device, threads, version, address }, holding))
+    let facts = WorkerFacts { host, pid, device, threads, version, address };
+    Ok(Registration { worker: request::worker_id(&worker)?, facts, holding, ready: !starting })
 }
 
 fn number(what: &str, value: u64) -> Result<u64, Failure> {
@@ -162,9 +172,10 @@ fn event(worker: &WorkerId, kind: Kind) -> Result<(Event, Vec<v1::Metric>), Fail
             let (run, generation, _) = place(&run, generation, 0)?;
             Event::RunFailed { worker, run, generation, reason }
         }
-        Kind::Diverged(v1::Diverged { run, generation, step, reason }) => {
-            let (run, generation, step) = place(&run, generation, step)?;
-            Event::Diverged { worker, run, generation, step, reason }
+        Kind::Diverged(diverged) => {
+            let (run, generation, step) = place(&diverged.run, diverged.generation, diverged.step)?;
+            let kind = divergence(diverged.kind());
+            Event::Diverged { worker, run, generation, step, kind, reason: diverged.reason }
         }
         Kind::Leaving(v1::Leaving {}) => Event::WorkerLeaving { worker },
         Kind::TrainerReady(v1::TrainerReady {}) => Event::TrainerReady { worker },
@@ -183,6 +194,14 @@ fn phase(phase: v1::Phase) -> Phase {
         v1::Phase::Update => Phase::Update,
         v1::Phase::Evaluate => Phase::Evaluate,
         v1::Phase::Checkpoint => Phase::Checkpoint,
+    }
+}
+
+fn divergence(kind: v1::Divergence) -> Divergence {
+    match kind {
+        v1::Divergence::Skipped => Divergence::Skipped,
+        // Of the two the one that goes back further.
+        v1::Divergence::Replicas | v1::Divergence::Unspecified => Divergence::Replicas,
     }
 }
 

@@ -260,32 +260,52 @@ impl FakeWorker {
     }
 
     pub async fn connect_as(server: &Server, name: &str, pid: u32, holding: Option<v1::Holding>) -> Self {
-        let (reports, queue) = mpsc::channel(256);
-        let register = v1::Register {
+        Self::register(server, v1::Register { pid, holding, ..Self::facts(name) }).await
+    }
+
+    /// Whose trainer is not up yet; and is welcomed.
+    pub async fn join_starting(server: &Server, name: &str) -> Self {
+        let mut worker = Self::register(server, v1::Register { starting: true, ..Self::facts(name) }).await;
+        worker.welcomed().await;
+        worker
+    }
+
+    fn facts(name: &str) -> v1::Register {
+        v1::Register {
             worker: name.to_owned(),
             host: "here".to_owned(),
-            pid,
+            pid: 1,
             device: "cpu".to_owned(),
             threads: 1,
             version: "0".to_owned(),
-            holding,
+            holding: None,
             address: "127.0.0.1".to_owned(),
-        };
+            starting: false,
+        }
+    }
+
+    async fn register(server: &Server, register: v1::Register) -> Self {
+        let name = register.worker.clone();
+        let (reports, queue) = mpsc::channel(256);
         reports.send(v1::WorkerMessage { kind: Some(Report::Register(register)) }).await.unwrap();
         let mut client = v1::control_client::ControlClient::new(server.channel(Some(&server.token)).await);
         let stream = tokio_stream::wrappers::ReceiverStream::new(queue);
         let directives = client.session(stream).await.unwrap().into_inner();
-        Self { name: name.to_owned(), reports, directives }
+        Self { name, reports, directives }
     }
 
     /// And is welcomed.
     pub async fn join(server: &Server, name: &str, holding: Option<v1::Holding>) -> Self {
         let mut worker = Self::connect(server, name, holding).await;
-        match worker.next().await {
+        worker.welcomed().await;
+        worker
+    }
+
+    async fn welcomed(&mut self) {
+        match self.next().await {
             Some(Directive::Welcome(welcome)) => assert!(welcome.heartbeat_ms > 0),
             other => panic!("no welcome but {other:?}"),
         }
-        worker
     }
 
     /// And has done the first `steps` steps of the run that it is assigned.

@@ -11,7 +11,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use trainer::{Capture, CheckpointFiles, Host, Membership, Outcome, Phase, Requests, StepReport, TrainError, Trainer};
+use trainer::{
+    Capture, CheckpointFiles, Divergence, Host, Membership, Outcome, Phase, Requests, StepReport, TrainError, Trainer,
+};
 use types::{Attempt, Generation, Rank, SlotId, Step, WorldSize};
 
 pub const FOLDER: &str = "TRIREME_TEST_FOLDER";
@@ -54,7 +56,7 @@ pub enum Verdict {
     Paused(u64),
     Finished { step: u64, weights_digest: String },
     Collective { step: Option<u64>, message: String },
-    Diverged { step: u64, reason: String },
+    Diverged { step: u64, skipped: bool, reason: String },
     Corrupted(String),
     Local(String),
     Fatal(String),
@@ -233,7 +235,9 @@ fn take_part(trainer: &mut Trainer, folder: &Path, worker: usize, assignment: &A
         Err(TrainError::Collective { step, message }) => {
             Verdict::Collective { step: step.map(|Step(step)| step), message }
         }
-        Err(TrainError::Diverged { step, reason }) => Verdict::Diverged { step: step.0, reason },
+        Err(TrainError::Diverged { step, kind, reason }) => {
+            Verdict::Diverged { step: step.0, skipped: kind == Divergence::Skipped, reason }
+        }
         Err(TrainError::Corrupted { message }) => Verdict::Corrupted(message),
         Err(TrainError::Local { message }) => Verdict::Local(message),
         Err(TrainError::Fatal { message }) => Verdict::Fatal(message),

@@ -216,6 +216,6 @@ fn two_that_differ_do_not_know_who_is_right() {
     cluster.assign(&[0, 1], &Plan { flips_a_bit: Some(1), ..Plan::default() });
     for worker in [0, 1] {
         let verdict = cluster.verdict(worker);
-        assert!(matches!(&verdict, Verdict::Diverged { step: 5, .. }), "{verdict:?}");
+        assert!(matches!(&verdict, Verdict::Diverged { step: 5, skipped: false, .. }), "{verdict:?}");
     }
 }

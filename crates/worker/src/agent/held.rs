@@ -2,7 +2,6 @@
 
 use proto::v1::coordinator_message::Kind;
 use proto::v1::{Assign, Holding, Request};
-use tokio::sync::watch;
 
 /// The last assignment and what was asked of it.
 #[derive(Default)]
@@ -40,26 +39,20 @@ impl HeldOrders {
 }
 
 /// The trainer is given an assignment.
-pub fn hold(holding: &watch::Sender<Option<Holding>>, assign: &Assign) {
-    holding.send_modify(|holding| {
-        let step = match holding {
-            Some(before) if before.run == assign.run => before.step,
-            _ => 0,
-        };
-        *holding = Some(Holding { run: assign.run.clone(), generation: assign.generation, step });
-    });
+pub fn hold(holding: &mut Option<Holding>, assign: &Assign) {
+    let step = match holding {
+        Some(before) if before.run == assign.run => before.step,
+        _ => 0,
+    };
+    *holding = Some(Holding { run: assign.run.clone(), generation: assign.generation, step });
 }
 
 /// The trainer has done so many steps of `run`. It may still be speaking of the run before the one that was assigned,
 /// whose steps must not be taken for steps of this one.
-pub fn moved(holding: &watch::Sender<Option<Holding>>, run: &str, step: u64) {
-    holding.send_if_modified(|holding| match holding {
-        Some(holding) if holding.run == run && holding.step != step => {
-            holding.step = step;
-            true
-        }
-        _ => false,
-    });
+pub fn moved(holding: &mut Option<Holding>, run: &str, step: u64) {
+    if let Some(holding) = holding.as_mut().filter(|holding| holding.run == run) {
+        holding.step = step;
+    }
 }
 
 #[cfg(test)]
@@ -95,21 +88,21 @@ mod tests {
 
     #[test]
     fn steps_of_another_run_are_not_held() {
-        let (holding, _) = watch::channel(None);
-        let held = |holding: &watch::Sender<Option<Holding>>| {
-            holding.borrow().as_ref().map(|holding| (holding.run.clone(), holding.generation, holding.step))
+        let mut holding = None;
+        let held = |holding: &Option<Holding>| {
+            holding.as_ref().map(|holding| (holding.run.clone(), holding.generation, holding.step))
         };
         let assign = |run: &str, generation| Assign { run: run.to_owned(), generation, ..Assign::default() };
-        moved(&holding, "a", 1);
+        moved(&mut holding, "a", 1);
         assert_eq!(held(&holding), None);
-        hold(&holding, &assign("a", 1));
-        moved(&holding, "a", 500);
-        hold(&holding, &assign("a", 2));
+        hold(&mut holding, &assign("a", 1));
+        moved(&mut holding, "a", 500);
+        hold(&mut holding, &assign("a", 2));
         assert_eq!(held(&holding), Some(("a".to_owned(), 2, 500)));
-        hold(&holding, &assign("b", 1));
-        moved(&holding, "a", 500);
+        hold(&mut holding, &assign("b", 1));
+        moved(&mut holding, "a", 500);
         assert_eq!(held(&holding), Some(("b".to_owned(), 1, 0)));
-        moved(&holding, "b", 1);
+        moved(&mut holding, "b", 1);
         assert_eq!(held(&holding), Some(("b".to_owned(), 1, 1)));
     }
 }

@@ -119,7 +119,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// A new session: everything that tells of steps is sent again.
+    /// A new session is about to begin: everything that tells of steps is sent again.
     pub fn rewind(&mut self) {
         self.kept.retain(is_of_a_step);
         (self.sent, self.queued, self.network_bytes) = (0, 0, 0);

@@ -7,9 +7,9 @@ use crate::agent::JoinError;
 use crate::connect::Coordinator;
 use proto::v1::coordinator_message::Kind as FromCoordinator;
 use proto::v1::worker_message::Kind as FromWorker;
-use proto::v1::{CoordinatorMessage, Holding, Register, WorkerMessage};
+use proto::v1::{CoordinatorMessage, Register, WorkerMessage};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
@@ -28,6 +28,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What happens to the session.
 pub enum Event {
+    /// A session is about to begin, with what is answered here.
+    Registers {
+        /// Takes how things stand now; all that changes later has to be reported.
+        answer: oneshot::Sender<Register>,
+    },
     /// Registered. Whatever is put into `queue` is sent in order.
     Up {
         /// Takes the messages.
@@ -43,21 +48,11 @@ pub enum Event {
     Over(JoinError),
 }
 
-/// Who registers, and how patiently.
-pub struct Member {
-    /// Everything but what is held.
-    pub register: Register,
-    /// What the trainer holds at the moment.
-    pub holding: watch::Receiver<Option<Holding>>,
-    /// How long to try before the first session.
-    pub patience: Duration,
-}
-
-/// Keeps a session open until the receiver is dropped.
-pub fn open(coordinator: Coordinator, member: Member) -> mpsc::Receiver<Event> {
+/// Keeps a session open until the receiver is dropped. The first one is tried for as long as `patience`.
+pub fn open(coordinator: Coordinator, patience: Duration) -> mpsc::Receiver<Event> {
     let (events, receiver) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
-        if let Err(error) = keep(&coordinator, &member, &events).await {
+        if let Err(error) = keep(&coordinator, patience, &events).await {
             let _ = events.send(Event::Over(error)).await;
         }
     });
@@ -74,14 +69,14 @@ enum Break {
     Closed,
 }
 
-async fn keep(coordinator: &Coordinator, member: &Member, events: &mpsc::Sender<Event>) -> Result<(), JoinError> {
+async fn keep(coordinator: &Coordinator, patience: Duration, events: &mpsc::Sender<Event>) -> Result<(), JoinError> {
     let mut joined = false;
     let mut down_since = Instant::now();
     let mut pause = PAUSE_MIN;
     let mut told = false;
     loop {
         let mut up = false;
-        let broken = once(coordinator, member, events, &mut up).await;
+        let broken = once(coordinator, events, &mut up).await;
         if up {
             (joined, down_since, pause, told) = (true, Instant::now(), PAUSE_MIN, false);
             if events.send(Event::Down).await.is_err() {
@@ -95,10 +90,10 @@ async fn keep(coordinator: &Coordinator, member: &Member, events: &mpsc::Sender<
                 reason
             }
             Break::Refused(error) => return Err(error),
-            Break::Lost(reason) if !joined && down_for >= member.patience => {
+            Break::Lost(reason) if !joined && down_for >= patience => {
                 return Err(JoinError::NoCoordinator {
                     address: coordinator.address().to_owned(),
-                    waited_seconds: member.patience.as_secs(),
+                    waited_seconds: patience.as_secs(),
                     reason,
                 });
             }
@@ -108,7 +103,7 @@ async fn keep(coordinator: &Coordinator, member: &Member, events: &mpsc::Sender<
             tracing::debug!(coordinator = coordinator.address(), reason, "still no session");
         } else {
             told = true;
-            let patience_seconds = (!joined).then_some(member.patience.as_secs());
+            let patience_seconds = (!joined).then_some(patience.as_secs());
             tracing::warn!(coordinator = coordinator.address(), reason, patience_seconds, "no session; trying again");
         }
         tokio::select! {
@@ -125,9 +120,13 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 /// One session from Register to its end.
-async fn once(coordinator: &Coordinator, member: &Member, events: &mpsc::Sender<Event>, up: &mut bool) -> Break {
+async fn once(coordinator: &Coordinator, events: &mpsc::Sender<Event>, up: &mut bool) -> Break {
     let (queue, outgoing) = mpsc::channel(QUEUE);
-    let register = Register { holding: member.holding.borrow().clone(), ..member.register.clone() };
+    let (answer, register) = oneshot::channel();
+    if events.send(Event::Registers { answer }).await.is_err() {
+        return Break::Closed;
+    }
+    let Ok(register) = register.await else { return Break::Closed };
     let first = WorkerMessage { kind: Some(FromWorker::Register(register)) };
     if queue.try_send(first).is_err() {
         return Break::Lost("the queue is closed".to_owned());

@@ -55,6 +55,7 @@ async fn configure(arguments: JoinArguments) -> Result<JoinConfig, Problem> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         holding: None,
         address: address.clone(),
+        starting: true,
     };
     // This very program, also after the file on disk was replaced: an agent and a trainer of two versions do not mix.
     let path = PathBuf::from("/proc/self/exe");

@@ -8,6 +8,10 @@ use model::{Head, Input, Missing, Model, hugging_face};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
+/// For a folder that is none, or not a model's.
+const NO_MODEL_HELP: &str = "name a folder that `coordinator checkpoints export --format hf` or `save_pretrained` \
+                             wrote, or a run of the coordinator with `--checkpoint RUN`";
+
 /// What was made of one text.
 pub enum Prediction {
     /// The probability of each class, in the order of the labels.
@@ -29,7 +33,10 @@ impl Predictor {
     /// From a folder with config.json, model.safetensors and tokenizer.json or vocab.txt.
     pub fn open(folder: &Path, length: Option<usize>, device: Device) -> Result<Self, Problem> {
         let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
-        let read = hugging_face::read_folder(folder).map_err(|error| Problem::failure(error.to_string()))?;
+        let read = hugging_face::read_folder(folder).map_err(|error| {
+            let problem = Problem::failure(error.to_string());
+            if folder.join("config.json").exists() { problem } else { problem.with_help(NO_MODEL_HELP) }
+        })?;
         let labels = match read.head.labels() {
             Some(labels) => labels.to_vec(),
             None => {
@@ -174,6 +181,15 @@ mod tests {
 
     fn text(first: &str, second: Option<&str>) -> Text {
         Text { first: first.into(), second: second.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_comes_with_what_to_do() {
+        let (message, help) =
+            Predictor::open(Path::new("/nope"), None, Device::Cpu).err().unwrap().into_text_and_help();
+        assert!(message.contains("/nope/config.json"), "{message}");
+        let help = help.unwrap();
+        assert!(help.contains("checkpoints export") && help.contains("--checkpoint RUN"), "{help}");
     }
 
     #[test]

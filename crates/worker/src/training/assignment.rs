@@ -15,7 +15,7 @@ use proto::v1::worker_message::Kind;
 use std::sync::Arc;
 use std::time::Duration;
 use tch::Device;
-use trainer::{Membership, Outcome, TrainError, Trainer};
+use trainer::{Divergence, Membership, Outcome, TrainError, Trainer};
 use types::{Attempt, Generation, Rank, RunId, SlotId, WorldSize};
 
 /// A backstop only: a peer that dies or hangs is found by the coordinator, whose Abort ends a collective at once. It is
@@ -58,7 +58,7 @@ enum Failed {
     /// Others may go on, and so may we in a new generation.
     Step { step: u64, error: String },
     /// The state is not to be trusted, on any member.
-    Diverged { step: u64, reason: String },
+    Diverged { step: u64, kind: Divergence, reason: String },
     /// Something of this worker: only a new process, or nobody here, can mend it.
     Local(String),
     /// The run cannot go on.
@@ -122,7 +122,13 @@ impl Workplace {
         self.reporter.send(match failed {
             Failed::Local(message) => Self::end_process(&run, &message),
             Failed::Step { step, error } => Kind::StepFailed(v1::StepFailed { run, generation, step, error }),
-            Failed::Diverged { step, reason } => Kind::Diverged(v1::Diverged { run, generation, step, reason }),
+            Failed::Diverged { step, kind, reason } => {
+                let kind = match kind {
+                    Divergence::Skipped => v1::Divergence::Skipped,
+                    Divergence::Replicas => v1::Divergence::Replicas,
+                };
+                Kind::Diverged(v1::Diverged { run, generation, step, reason, kind: kind.into() })
+            }
             Failed::Run(reason) => Kind::RunFailed(v1::RunFailed { run, generation, reason }),
         });
     }
@@ -166,7 +172,7 @@ impl Workplace {
             Err(TrainError::Fatal { message } | TrainError::Local { message }) if host.over.is_cancelled() => {
                 Err(Failed::Step { step: held.trainer.step().map_or(0, |step| step.0), error: message })
             }
-            Err(TrainError::Diverged { step, reason }) => Err(Failed::Diverged { step: step.0, reason }),
+            Err(TrainError::Diverged { step, kind, reason }) => Err(Failed::Diverged { step: step.0, kind, reason }),
             // A new process takes the state from the others.
             Err(TrainError::Corrupted { message } | TrainError::Local { message }) => Err(Failed::Local(message)),
             Err(TrainError::Fatal { message }) => Err(Failed::Run(message)),

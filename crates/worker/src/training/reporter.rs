@@ -73,8 +73,8 @@ impl Reporter {
         self.position().since = Instant::now();
     }
 
-    /// A piece of data came or went. Threads in the background do that too, so it says nothing of a computation or a
-    /// collective.
+    /// A piece of data came or went, or was made ready. Threads in the background do that too, so it says nothing of a
+    /// computation or a collective.
     pub fn transferred(&self) {
         let mut position = self.position();
         if !matches!(position.phase, Phase::Compute | Phase::Reduce | Phase::Update) {
@@ -121,12 +121,13 @@ fn beat(reporter: &Weak<Reporter>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::training::units::with_signs_of_life;
 
     /// What it says after an hour in `phase` and one sign of progress.
-    fn quiet_ms(phase: Phase, sign: fn(&Reporter)) -> u64 {
+    fn quiet_ms(phase: Phase, sign: impl Fn(&Arc<Reporter>)) -> u64 {
         let (stream, _other_end) = UnixStream::pair().unwrap();
         let position = Position { key: None, step: 0, phase, collectives: Arc::default(), since: Instant::now() };
-        let reporter = Reporter { stream: Mutex::new(stream), position: Mutex::new(position) };
+        let reporter = Arc::new(Reporter { stream: Mutex::new(stream), position: Mutex::new(position) });
         reporter.position().since -= Duration::from_secs(3600);
         sign(&reporter);
         reporter.heartbeat().since_progress_ms
@@ -149,14 +150,36 @@ mod tests {
     fn what_gets_on_does_not_look_stuck_however_long_it_takes() {
         assert!(quiet_ms(Phase::Compute, |_| ()) >= 3_600_000);
         for phase in [Phase::Compute, Phase::Evaluate] {
-            assert!(quiet_ms(phase, Reporter::moved) < 3_600_000);
+            assert!(quiet_ms(phase, |reporter| reporter.moved()) < 3_600_000);
         }
         for phase in [Phase::Restore, Phase::Data, Phase::Checkpoint] {
-            assert!(quiet_ms(phase, Reporter::transferred) < 3_600_000);
+            assert!(quiet_ms(phase, |reporter| reporter.transferred()) < 3_600_000);
         }
         // An upload in the background does not hide a device that hangs.
         for phase in [Phase::Compute, Phase::Reduce] {
-            assert!(quiet_ms(phase, Reporter::transferred) >= 3_600_000);
+            assert!(quiet_ms(phase, |reporter| reporter.transferred()) >= 3_600_000);
         }
+    }
+
+    #[test]
+    fn a_unit_that_is_tokenised_gets_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("texts.jsonl");
+        std::fs::write(&path, "{\"text\": \"a ship\"}\n".repeat(20)).unwrap();
+        let text = format!(
+            "[run]\nname = \"t\"\nkind = \"pretrain\"\nsteps = 1\n[data]\npaths = [\"{}\"]\n\
+             [tokenizer]\npath = \"vocab.txt\"\n[objective]\nkind = \"mlm\"\n\
+             [batch]\nslots = 1\nmicro_batch = 1\nsequence_length = 8\n",
+            path.display()
+        );
+        let config = config::parse("test", &text).unwrap().check("test").unwrap();
+        let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nship\n";
+        let tokenizer = Arc::new(corpus::Tokenizer::from_bytes("vocab.txt", vocabulary.as_bytes(), true).unwrap());
+        let made = |reporter: &Arc<Reporter>| {
+            let corpus = with_signs_of_life(corpus::Corpus::open(&config).unwrap(), reporter);
+            let counter = corpus::UnitCounter::new(Arc::new(corpus), tokenizer.clone(), &config);
+            assert!(counter.count(corpus::Dealt { epoch: 0, unit: 0 }).unwrap() > 0);
+        };
+        assert!(quiet_ms(Phase::Data, made) < 3_600_000);
     }
 }

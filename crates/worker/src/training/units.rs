@@ -52,7 +52,13 @@ pub fn open(
             Corpus::with_source(config, files, Arc::new(source)).map_err(failure)?
         }
     };
-    Ok((Arc::new(corpus), Arc::new(tokenizer)))
+    Ok((Arc::new(with_signs_of_life(corpus, reporter)), Arc::new(tokenizer)))
+}
+
+/// A unit may take minutes to tokenise, and the trainer waits for it meanwhile: every row is a sign of life.
+pub fn with_signs_of_life(corpus: Corpus, reporter: &Arc<Reporter>) -> Corpus {
+    let reporter = reporter.clone();
+    corpus.on_progress(move || reporter.transferred())
 }
 
 /// The corpus, if the config's paths lead to these very files; else why not.

@@ -105,6 +105,7 @@ pub fn register(worker: usize) -> Bytes {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         holding: None,
         address: "127.0.0.1".to_owned(),
+        starting: false,
     }))
 }
 
