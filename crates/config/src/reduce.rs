@@ -59,6 +59,11 @@ pub struct ReduceConfig {
 
 impl Default for ReduceConfig {
     fn default() -> Self {
-        Self { mode: ReduceMode::Exact, fraction_bits: 44, compression: Compression::None, backend: ReduceBackend::Auto }
+        Self {
+            mode: ReduceMode::Exact,
+            fraction_bits: 44,
+            compression: Compression::None,
+            backend: ReduceBackend::Auto,
+        }
     }
 }

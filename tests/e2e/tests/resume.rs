@@ -1,5 +1,7 @@
 //! A run that was stopped and goes on is the run that was never stopped.
 
+#![allow(clippy::unwrap_used)] // also in the helpers beside the tests
+
 mod endless;
 
 use e2e::{Cluster, SLOW};

@@ -32,9 +32,8 @@ fn run(architecture: Architecture, device: Device, bfloat16: bool) -> (f64, Vec<
 
 /// ‖found − expected‖ / ‖expected‖ over all gradients together.
 fn far(found: &[Tensor], expected: &[Tensor]) -> f64 {
-    let norm = |tensors: Vec<Tensor>| {
-        tensors.iter().map(|tensor| tensor.norm().double_value(&[]).powi(2)).sum::<f64>().sqrt()
-    };
+    let norm =
+        |tensors: Vec<Tensor>| tensors.iter().map(|tensor| tensor.norm().double_value(&[]).powi(2)).sum::<f64>().sqrt();
     let expected_norm = norm(expected.iter().map(Tensor::shallow_clone).collect());
     norm(found.iter().zip(expected).map(|(found, expected)| found - expected).collect()) / expected_norm
 }

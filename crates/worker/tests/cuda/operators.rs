@@ -1,8 +1,8 @@
 //! The operators.
 
+use crate::GPU;
 use kernels::fixed_point::{self, Turn};
 use kernels::{deterministic_algorithms, dropout, masked_loss, with_bfloat16};
-use crate::GPU;
 use tch::{Device, Kind, Tensor};
 
 fn random(size: &[i64]) -> Tensor {
