@@ -16,6 +16,7 @@ use crate::connect::{Coordinator, TOKEN_VARIABLE, Token};
 use crate::link;
 use assignment::Workplace;
 use current::{Current, Key};
+use nix::sys::signal::{SigSet, Signal};
 use proto::v1::coordinator_message::Kind as FromCoordinator;
 use proto::v1::worker_message::Kind as FromWorker;
 use proto::v1::{Assign, CoordinatorMessage, TrainerReady};
@@ -26,7 +27,6 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use tokio::signal::unix::{SignalKind, signal};
 use trainer::Requests;
 use uploads::Uploads;
 
@@ -66,9 +66,11 @@ enum Job {
 
 /// Runs the trainer process until its agent closes the socket.
 pub fn run(arguments: TrainerArguments) -> anyhow::Result<()> {
+    // Before there is another thread.
+    leave_signals_to_the_agent()?;
     report_panics();
     // The agent may die in a way that lets it do nothing more.
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     // `top` would call it `exe`, after the link that the agent starts it by.
     nix::sys::prctl::set_name(c"worker-trainer")?;
     let stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
@@ -83,7 +85,6 @@ pub fn run(arguments: TrainerArguments) -> anyhow::Result<()> {
     let token = std::env::var(TOKEN_VARIABLE).ok().map(|text| Token::new(&text, TOKEN_VARIABLE)).transpose()?;
     let coordinator = {
         let _within = runtime.enter();
-        leave_signals_to_the_agent()?;
         Coordinator::new(&arguments.coordinator, token.as_ref())?
     };
     let remote = Remote { coordinator, runtime: runtime.handle().clone() };
@@ -117,13 +118,12 @@ pub fn run(arguments: TrainerArguments) -> anyhow::Result<()> {
 }
 
 /// Ctrl-C, a service manager and a batch system signal every process of the worker. What that means is for the agent to
-/// decide; here the default, to die in the middle of a step, is replaced by nothing.
-fn leave_signals_to_the_agent() -> std::io::Result<()> {
-    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::user_defined1()] {
-        // The handler stays when the stream is dropped.
-        drop(signal(kind)?);
-    }
-    Ok(())
+/// decide, so here they are blocked, in this thread and in all that it starts.
+///
+/// A handler that does nothing would not do: MKL has kernels that take the stack pointer for a pointer into their buffers,
+/// and what the system writes there before it calls a handler would destroy what lies beside the buffer in the heap.
+fn leave_signals_to_the_agent() -> nix::Result<()> {
+    SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1]).thread_block()
 }
 
 /// Hears the agent until it closes the socket.

@@ -5,6 +5,7 @@ mod endless;
 use e2e::{Cluster, Output, SLOW};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::time::Duration;
 
 #[test]
 fn a_worker_joins_in_the_middle_and_another_drains() {
@@ -68,9 +69,13 @@ fn a_signal_to_every_process_of_a_worker_is_the_agents_to_answer() {
     cluster.add_workers(1);
     let run = cluster.submit(&SLOW);
     cluster.until_step(&run, 2);
-    let trainer = cluster.worker(0).trainer_pid();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1] {
-        kill(Pid::from_raw(trainer as i32), signal).unwrap();
+    let trainer = Pid::from_raw(cluster.worker(0).trainer_pid() as i32);
+    // Many: a handler would be called in the middle of all that a step computes, and some of it does not bear that.
+    for _ in 0..100 {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1] {
+            kill(trainer, signal).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
     cluster.until_completed(&run);
     assert_eq!(cluster.generations(&run), [1], "{}", cluster.worker_log(0));
