@@ -11,6 +11,8 @@ mod divergence;
 mod growth;
 #[path = "histories/patience.rs"]
 mod patience;
+#[path = "histories/reports.rs"]
+mod reports;
 #[path = "histories/watch.rs"]
 mod watch;
 

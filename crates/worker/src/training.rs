@@ -157,9 +157,14 @@ fn hear(mut stream: UnixStream, current: &Current, jobs: &SyncSender<Job>) {
                 current.released();
                 Job::Release
             }
-            Some(FromCoordinator::Welcome(_) | FromCoordinator::Goodbye(_) | FromCoordinator::Drain(_)) | None => {
-                continue;
-            }
+            // The agent's own business.
+            Some(
+                FromCoordinator::Welcome(_)
+                | FromCoordinator::Goodbye(_)
+                | FromCoordinator::Drain(_)
+                | FromCoordinator::Committed(_),
+            )
+            | None => continue,
         };
         match jobs.try_send(job) {
             Ok(()) => {}
