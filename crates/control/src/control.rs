@@ -1,4 +1,8 @@
 //! The state machine's surface: what comes in, what goes out, and the order in which things are looked at.
+//!
+//! With thousands of members most of what comes in changes nothing that anything follows from: a heartbeat, the report
+//! of a step that is committed, one of many that say where they stopped. Such an event costs a few look-ups. The others
+//! have only those runs looked at that were touched or have something due.
 
 use crate::planted::PlantedBug;
 use crate::run::{Report, Run, Stage};
@@ -17,9 +21,15 @@ pub struct Control {
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) next_place: u64,
     pub(crate) refused: u64,
-    /// When something is due without anything happening; heartbeats only put it off, and are so many that they do not
-    /// change it.
+    /// When something is due without anything happening, or earlier: what nothing follows from may put it off, and
+    /// comes too often to change it.
     due: Option<Millis>,
+    /// Nothing was concluded yet from what a former process left.
+    unsettled: bool,
+    /// No worker's rest ends before.
+    rested: Option<Millis>,
+    /// See [`Control::verify_shortcuts`].
+    distrusts: bool,
     effects: VecDeque<Effect>,
     #[cfg(feature = "planted-bugs")]
     pub(crate) planted: Option<PlantedBug>,
@@ -36,6 +46,9 @@ impl Control {
             next_place: 0,
             refused: 0,
             due: None,
+            unsettled: false,
+            rested: None,
+            distrusts: false,
             effects: VecDeque::new(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
@@ -61,6 +74,7 @@ impl Control {
             }
         }
         self.due = self.next_due();
+        self.unsettled = true;
     }
 
     /// Something happened at `now`. Time that goes back is taken to stand still.
@@ -69,35 +83,40 @@ impl Control {
         if let Some((worker, ago)) = event.speaker() {
             self.hear(worker, ago);
         }
+        if self.take(event) || self.unsettled || self.due.is_some_and(|due| due <= self.now) {
+            self.settle();
+        } else if self.distrusts {
+            self.verify();
+        }
+    }
+
+    /// Notes what happened. False: nothing more can follow from it now, and what is due was put off at most.
+    fn take(&mut self, event: Event) -> bool {
         match event {
             Event::Submit { run, spec } => self.submit(run, spec),
             Event::Cancel { run } => self.cancel(&run),
             Event::Resume { run } => self.resume(&run),
             Event::CheckpointWanted { run } => self.checkpoint_wanted(&run),
             Event::WorkerConnected { worker, session, facts, holding, ready } => {
-                self.connected(worker, session, facts, holding, ready);
+                return self.connected(worker, session, facts, holding, ready);
             }
-            Event::WorkerDisconnected { worker, session } => self.disconnected(&worker, session),
+            Event::WorkerDisconnected { worker, session } => return self.disconnected(&worker, session),
             Event::WorkerLeaving { worker } => self.leaving(&worker),
             Event::TrainerReady { worker } => self.trainer_ready(&worker),
             Event::Heartbeat { worker, run, generation, step, phase, collective, since_progress_ms, .. } => {
                 let beat = Beat { step, phase, collective, quiet: Millis(since_progress_ms), at: self.now };
-                // There are many of them: nothing else is looked at unless it matters.
-                let acts = self.heartbeat(&worker, &run, generation, beat);
-                if !acts && self.due.is_none_or(|due| due > self.now) {
-                    return;
-                }
+                return self.heartbeat(&worker, &run, generation, beat);
             }
             Event::Progress { worker, run, generation, step, segments, samples_digest, tokens, seconds } => {
                 let report = Report { generation, segments, samples_digest, computed_ms: 1000.0 * seconds };
-                self.progress(&worker, &run, generation, step, report, tokens);
+                return self.progress(&worker, &run, generation, step, report, tokens);
             }
             Event::StepFailed { worker, run, generation, step, error } => {
-                self.step_failed(&worker, &run, generation, step, &error);
+                return self.step_failed(&worker, &run, generation, step, &error);
             }
-            Event::Paused { worker, run, generation, step } => self.paused(&worker, &run, generation, step),
+            Event::Paused { worker, run, generation, step } => return self.paused(&worker, &run, generation, step),
             Event::Finished { worker, run, generation, step, weights_digest } => {
-                self.finished(&worker, &run, generation, step, weights_digest);
+                return self.finished(&worker, &run, generation, step, weights_digest);
             }
             Event::TrainerExited { worker, run, generation, cause, last_lines } => {
                 self.trainer_exited(&worker, run.as_ref(), generation, &cause, &last_lines);
@@ -112,7 +131,25 @@ impl Control {
             Event::CheckpointLost { run, at } => self.checkpoint_lost(&run, at),
             Event::RestoreFound { run, at } => self.restore_found(&run, at),
         }
+        true
+    }
+
+    /// From now on it makes sure, at the price of looking at everything each time, that what it passes over has no
+    /// consequences. For tests.
+    pub fn verify_shortcuts(&mut self) {
+        self.distrusts = true;
+    }
+
+    /// # Panics
+    /// Something would follow from the present state and time.
+    fn verify(&mut self) {
+        let (known, due) = (self.effects.len(), self.due);
+        self.touch_all();
         self.settle();
+        let decided: Vec<_> = self.effects.range(known..).collect();
+        assert!(decided.is_empty(), "it was passed over that {decided:?} follows");
+        let is_early = self.due.is_some_and(|at| due.is_none_or(|due| at < due));
+        assert!(!is_early, "something is due at {:?}, before {due:?}", self.due);
     }
 
     /// Nothing happened, but [`Control::poll_timeout`] is due.
@@ -126,11 +163,28 @@ impl Control {
         self.due
     }
 
-    fn next_due(&self) -> Option<Millis> {
-        let looks = self.runs.keys().filter_map(|id| self.look_due(id));
-        let rests = self.workers.values().filter_map(|worker| worker.rests_until).filter(|until| *until > self.now);
-        let ends = self.runs.keys().filter_map(|id| self.end_due(id));
-        self.runs.values().filter_map(Run::deadline).chain(looks).chain(rests).chain(ends).min()
+    fn next_due(&mut self) -> Option<Millis> {
+        let stale = self.runs.iter().filter(|(_, run)| run.due_is_stale).map(|(id, _)| id.clone());
+        for id in stale.collect::<Vec<_>>() {
+            let due = self.runs[&id].deadline().into_iter().chain(self.look_due(&id)).chain(self.end_due(&id)).min();
+            let run = self.runs.get_mut(&id).expect("runs are never forgotten");
+            (run.due, run.due_is_stale) = (due, false);
+        }
+        if self.rested.is_some_and(|until| until <= self.now) {
+            let rests = self.workers.values().filter_map(|worker| worker.rests_until);
+            self.rested = rests.filter(|until| *until > self.now).min();
+        }
+        self.runs.values().filter_map(|run| run.due).chain(self.rested).min()
+    }
+
+    /// Something is due then, too.
+    pub(crate) fn due_by(&mut self, at: Millis) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// A worker rests until then.
+    pub(crate) fn rested_by(&mut self, until: Millis) {
+        self.rested = Some(self.rested.map_or(until, |rested| rested.min(until)));
     }
 
     /// The next thing to do.
@@ -165,8 +219,12 @@ impl Control {
 
     /// Everything that follows from the present state and time.
     fn settle(&mut self) {
-        let under_way = self.runs.iter().filter(|(_, run)| run.stage != Stage::Ended);
-        for id in under_way.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+        self.unsettled = false;
+        let is_due = |run: &Run| run.due.is_some_and(|due| due <= self.now);
+        let concerned = self.runs.iter().filter(|(_, run)| run.stage != Stage::Ended && (run.touched || is_due(run)));
+        for id in concerned.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            let run = self.runs.get_mut(&id).expect("runs are never forgotten");
+            (run.touched, run.due_is_stale) = (false, true);
             self.expire(&id);
             self.look(&id);
             self.conclude(&id);
@@ -176,8 +234,16 @@ impl Control {
         self.due = self.next_due();
     }
 
+    /// A run that is about to change.
     pub(crate) fn run_mut(&mut self, id: &RunId) -> &mut Run {
-        self.runs.get_mut(id).expect("runs are never forgotten")
+        let run = self.runs.get_mut(id).expect("runs are never forgotten");
+        run.touch();
+        run
+    }
+
+    /// What changed may concern every run.
+    pub(crate) fn touch_all(&mut self) {
+        self.runs.values_mut().for_each(Run::touch);
     }
 
     pub(crate) fn send(&mut self, worker: &WorkerId, directive: Directive) {

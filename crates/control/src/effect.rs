@@ -15,6 +15,14 @@ pub enum Effect {
         /// What.
         directive: Directive,
     },
+    /// Send it to all members of the run's present generation that have a session. What they were sent of this kind
+    /// before, and have not taken yet, may be dropped for it.
+    SendMembers {
+        /// Whose members.
+        run: RunId,
+        /// What.
+        directive: Directive,
+    },
     /// End this session and say why.
     Refuse {
         /// The name it wanted.
@@ -56,6 +64,15 @@ pub enum Directive {
         checkpoint: bool,
         /// Stop and report it.
         pause: bool,
+    },
+    /// This step is durable, and so are all before it: nobody need say any more what its samples were.
+    Committed {
+        /// Of which run.
+        run: RunId,
+        /// In which attempt.
+        attempt: Attempt,
+        /// The last step.
+        step: Step,
     },
     /// Give up and forget. A worker that said it is leaving may go now.
     Release {

@@ -30,10 +30,12 @@ impl Control {
         self.note(id, "cancelling: stops at the next step".to_owned());
     }
 
-    pub(crate) fn paused(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, step: Step) {
-        if self.set_state(worker, id, generation, SeatState::Paused(step)) {
-            self.claim(id, step);
+    pub(crate) fn paused(&mut self, worker: &WorkerId, id: &RunId, generation: Generation, step: Step) -> bool {
+        if !self.set_state(worker, id, generation, SeatState::Paused(step)) {
+            return true;
         }
+        self.claim(id, step);
+        !self.others_are_awaited(id)
     }
 
     pub(crate) fn finished(
@@ -43,14 +45,15 @@ impl Control {
         generation: Generation,
         step: Step,
         weights_digest: Digest,
-    ) {
+    ) -> bool {
         if !self.set_state(worker, id, generation, SeatState::Finished) {
-            return;
+            return true;
         }
         let run = self.run_mut(id);
         let total = run.record.spec.total_steps;
         if step != total {
-            return self.fail(id, format!("{worker} finished after step {step} of {total}"));
+            self.fail(id, format!("{worker} finished after step {step} of {total}"));
+            return true;
         }
         self.claim(id, step);
         let run = self.run_mut(id);
@@ -63,10 +66,12 @@ impl Control {
             }
             Some(_) => {}
         }
+        !self.others_are_awaited(id)
     }
 
     pub(crate) fn checkpoint_wanted(&mut self, id: &RunId) {
         if let Some(run) = self.runs.get_mut(id).filter(|run| run.stage == Stage::Training) {
+            run.touch();
             run.asked.checkpoint = true;
             self.request(id);
         }
@@ -74,6 +79,7 @@ impl Control {
 
     pub(crate) fn checkpoint_committed(&mut self, id: &RunId, at: CheckpointAt) {
         let Some(run) = self.runs.get_mut(id) else { return };
+        run.touch();
         if at.generation < run.lineage || run.record.restore.is_some_and(|known| known >= at) {
             return;
         }
@@ -93,6 +99,7 @@ impl Control {
 
     pub(crate) fn checkpoint_lost(&mut self, id: &RunId, at: CheckpointAt) {
         let Some(run) = self.runs.get_mut(id) else { return };
+        run.touch();
         run.early_checkpoint.take_if(|early| *early == at);
         // Members that have finished still hold the state: they save it once more.
         run.saves_again |= at.step == run.record.spec.total_steps;
@@ -239,8 +246,10 @@ impl Control {
     pub(crate) fn rest(&mut self, worker: &WorkerId) {
         let (now, Millis(rest)) = (self.now, self.settings.rest);
         let known = self.workers.get_mut(worker).expect("members are known");
-        known.rests_until = Some(now + Millis(rest << known.suspected.min(6)));
+        let until = now + Millis(rest << known.suspected.min(6));
+        known.rests_until = Some(until);
         known.suspected += 1;
+        self.rested_by(until);
     }
 
     /// Nothing more is done for the run.

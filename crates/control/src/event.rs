@@ -151,8 +151,9 @@ pub enum Event {
         generation: Generation,
         /// Steps done, with this one.
         step: Step,
-        /// The samples of all slots, in slot order.
-        segments: Vec<Segment>,
+        /// The samples of all slots, in slot order. None: the member leaves them to others as long as it may; it says
+        /// only that it has done the step, and with which digest.
+        segments: Option<Vec<Segment>>,
         /// The chain up to and with this step.
         samples_digest: Digest,
         /// Tokens that this member alone computed; 0 if it does not say.

@@ -12,9 +12,9 @@ impl Control {
         generation: Generation,
         step: Step,
         error: &str,
-    ) {
+    ) -> bool {
         if !self.set_state(worker, id, generation, SeatState::Failed(step)) {
-            return;
+            return true;
         }
         self.claim(id, step);
         // What the others say then only follows from that.
@@ -22,7 +22,15 @@ impl Control {
             self.run_mut(id).last_error = format!("{worker}: {error}");
             self.note(id, format!("generation {generation}: {worker}: {error}"));
             self.stop(id, false, false);
+            return true;
         }
+        !self.others_are_awaited(id)
+    }
+
+    /// A member has said that it stopped, and nothing follows from that: another one has yet to say so.
+    pub(crate) fn others_are_awaited(&mut self, id: &RunId) -> bool {
+        let run = self.runs.get_mut(id).expect("runs are never forgotten");
+        matches!(run.stage, Stage::Training | Stage::Stopping { .. }) && run.somebody_trains()
     }
 
     /// Notes what a member of the present generation says of itself. False: it is none.
@@ -44,6 +52,7 @@ impl Control {
             return false;
         };
         (seat.state, seat.seen) = (state, true);
+        run.touch();
         true
     }
 
@@ -158,6 +167,7 @@ impl Control {
         (run.ahead, run.early_checkpoint) = (Ahead::default(), None);
         run.record.generation = run.record.generation.next();
         run.record.members.clear();
+        run.find_places();
         self.interrupt(id, reason);
     }
 

@@ -52,7 +52,10 @@ impl Control {
     fn grows(&mut self, id: &RunId) -> bool {
         let count = self.may_join(id).len();
         let (now, settle, interval) = (self.now, self.settings.join_settle, self.settings.join_interval);
-        let growth = &mut self.run_mut(id).growth;
+        let run = self.runs.get_mut(id).expect("runs are never forgotten");
+        // Also the end of this wait is something that is due.
+        run.due_is_stale |= count != run.growth.count;
+        let growth = &mut run.growth;
         if count == 0 {
             (growth.count, growth.due) = (0, None);
             return false;

@@ -9,6 +9,7 @@ use crate::{Assignment, Control, Directive, Effect, Holding, Member, RunStatus, 
 use types::{Generation, Rank, RunId, WorkerId};
 
 impl Control {
+    /// False: nothing follows from it.
     pub(crate) fn connected(
         &mut self,
         id: WorkerId,
@@ -16,16 +17,17 @@ impl Control {
         facts: WorkerFacts,
         holding: Option<Holding>,
         ready: bool,
-    ) {
+    ) -> bool {
         if let Some(known) = self.workers.get(&id).filter(|known| known.session.is_some()) {
             if known.session >= Some(session) {
-                return;
+                return false;
             }
             if !known.is_same_process(&facts) {
                 let reason = format!(
                     "a worker named {id} is connected already (another process); start this one with another --name"
                 );
-                return self.emit(Effect::Refuse { worker: id, session, reason });
+                self.emit(Effect::Refuse { worker: id, session, reason });
+                return false;
             }
         }
         let worker = self.workers.entry(id.clone()).or_insert(Worker {
@@ -39,39 +41,46 @@ impl Control {
             suspected: 0,
             strikes: 0,
         });
-        if !worker.is_same_process(&facts) {
-            worker.leaving = false;
-        }
+        let stays = worker.leaving && !worker.is_same_process(&facts);
+        worker.leaving &= !stays;
         // A trainer that holds something is there, whatever else is said.
-        (worker.session, worker.facts, worker.ready) = (Some(session), Some(facts), ready || holding.is_some());
-        self.settle_seat(&id, holding.as_ref());
+        let ready = ready || holding.is_some();
+        let changed = worker.ready != ready;
+        (worker.session, worker.facts, worker.ready) = (Some(session), Some(facts), ready);
+        let moved = self.settle_seat(&id, holding.as_ref());
         match self.workers[&id].run.clone() {
-            Some(run) => self.seated_worker_returned(&run, &id, holding),
-            None => self.free_worker_came(&id, holding),
+            Some(run) => self.seated_worker_returned(&run, &id, holding) || stays || changed || moved,
+            None => {
+                self.free_worker_came(&id, holding);
+                true
+            }
         }
     }
 
     /// A former process may have written of two runs that this worker is a member: it was lost to one and joined the
-    /// other, and the first had no new generation yet. What it holds tells where it belongs.
-    fn settle_seat(&mut self, worker: &WorkerId, holding: Option<&Holding>) {
+    /// other, and the first had no new generation yet. What it holds tells where it belongs. True if that was so.
+    fn settle_seat(&mut self, worker: &WorkerId, holding: Option<&Holding>) -> bool {
         let seated = self.runs.iter().filter(|(_, run)| run.seats.contains_key(worker));
         let seated: Vec<RunId> = seated.map(|(id, _)| id.clone()).collect();
-        let Some(first) = seated.first().filter(|_| seated.len() > 1) else { return };
+        let Some(first) = seated.first().filter(|_| seated.len() > 1) else { return false };
         let held = seated.iter().find(|id| holding.is_some_and(|held| held.run == **id));
         let home = held.unwrap_or(first).clone();
         for other in seated.iter().filter(|id| **id != home) {
             self.lose(other, worker);
         }
         self.workers.get_mut(worker).expect("just connected").run = Some(home);
+        true
     }
 
-    fn seated_worker_returned(&mut self, run_id: &RunId, worker: &WorkerId, holding: Option<Holding>) {
+    /// False: nothing follows from it. When a coordinator was away all its members return at the same time.
+    fn seated_worker_returned(&mut self, run_id: &RunId, worker: &WorkerId, holding: Option<Holding>) -> bool {
         let present = self.runs[run_id].record.generation;
         let since = self.since(run_id, worker).unwrap_or(present);
         let stage = self.runs[run_id].stage;
         let ready = self.workers[worker].ready;
         let seat = self.run_mut(run_id).seats.get_mut(worker).expect("its worker points to this run");
         seat.away = None;
+        let trains = stage == Stage::Training && seat.state == SeatState::Training;
         // Without a trainer it cannot do what it may have been told, and the others would wait for it in vain.
         let unheard = ready && since == present && !seat.seen;
         match Return::judge(holding.as_ref(), run_id, present, since, unheard) {
@@ -97,8 +106,14 @@ impl Control {
                 if let Some(held) = holding {
                     self.send(worker, Directive::Release { run: Some(held.run) });
                 }
+                return true;
             }
         }
+        if trains {
+            let silent = self.silent_at(worker);
+            self.due_by(silent);
+        }
+        !trains
     }
 
     /// What was sent on the lost session may not have arrived.
@@ -138,24 +153,30 @@ impl Control {
         in_need && run.record.generation == held.generation && self.since(&held.run, worker).is_some()
     }
 
-    pub(crate) fn disconnected(&mut self, id: &WorkerId, session: u64) {
-        let Some(worker) = self.workers.get_mut(id).filter(|worker| worker.session == Some(session)) else { return };
+    /// False: nothing follows from it before the member's time to come back is over.
+    pub(crate) fn disconnected(&mut self, id: &WorkerId, session: u64) -> bool {
+        let Some(worker) = self.workers.get_mut(id).filter(|worker| worker.session == Some(session)) else {
+            return false;
+        };
         worker.session = None;
         let Some(run_id) = worker.run.clone() else {
             self.workers.remove(id);
-            return;
+            return true;
         };
         let until = self.now + self.settings.grace;
         let run = self.run_mut(&run_id);
-        match run.stage {
+        let stage = run.stage;
+        match stage {
             Stage::Training | Stage::Saving { .. } => {
                 run.seats.get_mut(id).expect("its worker points to this run").away = Some(until);
+                self.due_by(until);
             }
             // The others wait already; if it comes back in time it is taken in again.
             Stage::Stopping { .. } | Stage::Resting { .. } | Stage::Waiting | Stage::Restoring | Stage::Ended => {
                 self.lose(&run_id, id);
             }
         }
+        stage != Stage::Training
     }
 
     pub(crate) fn leaving(&mut self, id: &WorkerId) {
@@ -164,6 +185,7 @@ impl Control {
         let Some(run) = worker.run.clone() else {
             return self.send(id, Directive::Release { run: None });
         };
+        self.touch_all();
         if self.runs[&run].is_waiting() {
             self.release_seat(&run, id);
         }
@@ -230,14 +252,14 @@ impl Control {
 
     /// Since when a member of the present generation has held the run's state.
     pub(crate) fn since(&self, run: &RunId, worker: &WorkerId) -> Option<Generation> {
-        let members = &self.runs.get(run)?.record.members;
-        members.iter().find(|member| member.worker == *worker).map(|member| member.since)
+        self.runs.get(run)?.member(worker).map(|(_, member)| member.since)
     }
 
     /// A new generation of those who sit in the run, in their old order, and the joiners.
     pub(crate) fn form(&mut self, id: &RunId, joiners: &[WorkerId]) {
         self.stop_trainers(id);
         let run = self.runs.get_mut(id).expect("runs are never forgotten");
+        run.touch();
         let generation = run.record.generation.next();
         let stayed = run.record.members.iter().filter(|member| run.seats.contains_key(&member.worker));
         let workers: Vec<(WorkerId, Generation)> = stayed
@@ -257,6 +279,7 @@ impl Control {
         record.members = members.map(|((worker, since), slots)| Member { worker, slots, since }).collect();
         (record.generation, record.status, record.reason) = (generation, RunStatus::Running, None);
         let names: Vec<WorkerId> = record.members.iter().map(|member| member.worker.clone()).collect();
+        run.find_places();
         run.seats = names.iter().map(|worker| (worker.clone(), Seat::assigned())).collect();
         (run.stage, run.asked, run.finished) = (Stage::Training, Asked::default(), None);
         if grows {
@@ -291,15 +314,15 @@ impl Control {
     }
 
     fn assign(&mut self, id: &RunId, worker: &WorkerId) {
+        let (place, member) = self.runs[id].member(worker).expect("it is a member");
         let record = &self.runs[id].record;
-        let place = record.members.iter().position(|member| member.worker == *worker).expect("it is a member");
         let assignment = Assignment {
             run: id.clone(),
             generation: record.generation,
             attempt: record.attempt,
             rank: Rank(u32::try_from(place).expect("at most as many as slots")),
             world: record.world_size(),
-            slots: record.members[place].slots.clone(),
+            slots: member.slots.clone(),
             restore: record.restore,
         };
         self.send(worker, Directive::Assign(assignment));

@@ -82,6 +82,7 @@ impl Control {
     /// The shell found a checkpoint for the run at the head of the queue, or that there is none.
     pub(crate) fn restore_found(&mut self, id: &RunId, at: Option<CheckpointAt>) {
         let Some(run) = self.runs.get_mut(id).filter(|run| run.stage == Stage::Restoring) else { return };
+        run.touch();
         run.stage = Stage::Waiting;
         if at.is_some_and(|at| at.step > run.restorable()) {
             return self
@@ -95,6 +96,7 @@ impl Control {
         let from_step = at.map_or(Step(0), |at| at.step);
         let attempt = run.record.attempt.next();
         run.record.begin_attempt(attempt, from_step);
+        run.find_places();
         run.record.restore = at;
         run.digests.clear();
         run.ahead = Ahead::default();
@@ -183,6 +185,7 @@ impl Control {
     pub(crate) fn expect_members(&mut self, id: &RunId) {
         let until = self.now + self.settings.restart_grace;
         let run = self.runs.get_mut(id).expect("just inserted");
+        run.touch();
         run.stage = Stage::Training;
         // Whether its last checkpoint was lost is not remembered: members that have finished save it again if it is
         // not there.

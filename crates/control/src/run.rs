@@ -4,7 +4,7 @@
 use crate::balance::Balance;
 use crate::growth::Growth;
 use crate::watch::{Beat, Pace};
-use crate::{CheckpointAt, Millis, RunRecord};
+use crate::{CheckpointAt, Member, Millis, RunRecord};
 use std::collections::BTreeMap;
 use types::{Attempt, Digest, Generation, Segment, Step, WorkerId};
 
@@ -15,7 +15,16 @@ const DIGESTS_KEPT: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Run {
     pub record: RunRecord,
+    /// Each member's place in the record's list.
+    places: BTreeMap<WorkerId, usize>,
     pub stage: Stage,
+    /// It changed since it was last looked at.
+    pub touched: bool,
+    /// When something is due without anything happening, or earlier; as long as it is not stale.
+    pub due: Option<Millis>,
+    pub due_is_stale: bool,
+    /// A member that had not stopped when it was last asked for one.
+    trains: Option<WorkerId>,
     /// The members of the present generation that are still counted on.
     pub seats: BTreeMap<WorkerId, Seat>,
     /// What the members of this generation were asked to do at the next boundary.
@@ -122,7 +131,8 @@ pub(crate) struct Ahead {
 pub(crate) struct Report {
     /// Which generation did it.
     pub generation: Generation,
-    pub segments: Vec<Segment>,
+    /// None: it leaves them to others.
+    pub segments: Option<Vec<Segment>>,
     pub samples_digest: Digest,
     /// How long the worker computed.
     pub computed_ms: f64,
@@ -137,9 +147,14 @@ impl Run {
             _ => record.members.iter().map(|member| member.since).min().unwrap_or(record.generation.next()),
         };
         let digests = record.samples_digest.map(|digest| (record.step, digest)).into_iter().collect();
-        Self {
+        let mut run = Self {
             record,
+            places: BTreeMap::new(),
             stage: Stage::Waiting,
+            touched: true,
+            due: None,
+            due_is_stale: true,
+            trains: None,
             seats: BTreeMap::new(),
             asked: Asked::default(),
             digests,
@@ -158,7 +173,43 @@ impl Run {
             fruitless: 0,
             last_error: String::new(),
             finished: None,
-        }
+        };
+        run.find_places();
+        run
+    }
+
+    /// It has to be looked at.
+    pub fn touch(&mut self) {
+        (self.touched, self.due_is_stale) = (true, true);
+    }
+
+    /// After every change of the record's members.
+    pub fn find_places(&mut self) {
+        let members = self.record.members.iter().enumerate();
+        self.places = members.map(|(place, member)| (member.worker.clone(), place)).collect();
+    }
+
+    /// A member of the present generation, or of the last one where none is at work, and its place.
+    pub fn member(&self, worker: &WorkerId) -> Option<(usize, &Member)> {
+        let place = *self.places.get(worker)?;
+        let member = &self.record.members[place];
+        assert!(member.worker == *worker, "the places of run {} are not those of its members", self.record.id);
+        Some((place, member))
+    }
+
+    /// Whether a member has yet to say that it stopped. The one that was found last is asked first and those after it
+    /// next: so when all stop, one after the other in whatever order, each is asked about twice at most.
+    pub fn somebody_trains(&mut self) -> bool {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let trains = |seat: &Seat| seat.state == SeatState::Training;
+        let next = match &self.trains {
+            Some(known) if self.seats.get(known).is_some_and(trains) => return true,
+            Some(known) => self.seats.range((Excluded(known), Unbounded)).find(|(_, seat)| trains(seat)),
+            None => None,
+        };
+        let next = next.or_else(|| self.seats.iter().find(|(_, seat)| trains(seat)));
+        self.trains = next.map(|(worker, _)| worker.clone());
+        self.trains.is_some()
     }
 
     /// Waits for workers.

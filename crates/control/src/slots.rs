@@ -1,5 +1,7 @@
 //! Dealing V slots to W workers.
 
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 use types::SlotId;
 
 /// Contiguous stretches of these lengths, in rank order.
@@ -24,14 +26,43 @@ pub(crate) fn even(slots: u32, workers: usize) -> Vec<u32> {
 /// The shares with the shortest step: one for each, then each further slot to whom it makes the least late. Of two
 /// such, the lower rank. Needs `1 <= speeds.len() <= slots` and positive speeds.
 pub(crate) fn by_speed(slots: u32, speeds: &[f64]) -> Vec<u32> {
-    let mut shares = vec![1; speeds.len()];
+    let mut shares = vec![1_u32; speeds.len()];
+    let late = |rank: usize, share: u32| Reverse(Late { time: f64::from(share + 1) / speeds[rank], rank });
+    let mut next: BinaryHeap<_> = (0..speeds.len()).map(|rank| late(rank, 1)).collect();
     for _ in speeds.len()..slots as usize {
-        let late = |rank: &usize| f64::from(shares[*rank] + 1) / speeds[*rank];
-        let next = (0..speeds.len()).min_by(|a, b| late(a).total_cmp(&late(b))).expect("there are workers");
-        shares[next] += 1;
+        let Some(Reverse(Late { rank, .. })) = next.pop() else { break };
+        shares[rank] += 1;
+        next.push(late(rank, shares[rank]));
     }
     shares
 }
+
+/// When a worker would be done with one slot more.
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    time: f64,
+    rank: usize,
+}
+
+impl Ord for Late {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.time.total_cmp(&other.time).then(self.rank.cmp(&other.rank))
+    }
+}
+
+impl PartialOrd for Late {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Late {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Late {}
 
 /// How long a step takes, as a number to compare: that of the member that takes the longest.
 pub(crate) fn step_time(shares: &[u32], speeds: &[f64]) -> f64 {

@@ -169,9 +169,25 @@ impl Control {
     /// A worker's trainer said something so long ago.
     pub(crate) fn hear(&mut self, worker: &WorkerId, ago: Millis) {
         let least = self.least_silence(self.workers.get(worker).and_then(|known| known.run.as_ref()));
-        if let Some(known) = self.workers.get_mut(worker) {
-            known.hearing.heard(self.now - ago, least);
+        let Some(known) = self.workers.get_mut(worker) else { return };
+        let before = known.hearing.patience(least);
+        known.hearing.heard(self.now - ago, least);
+        let patience = known.hearing.patience(least);
+        // Its patience is shorter than it was when this was last looked at: a silence that begins now may be one
+        // earlier.
+        let shorter = (patience < before).then(|| (known.run.clone(), known.hearing.last + patience));
+        if let Some((run, silent)) = shorter {
+            if let Some(run) = run.and_then(|id| self.runs.get_mut(&id)) {
+                run.due = run.due.map(|due| due.min(silent));
+            }
+            self.due_by(silent);
         }
+    }
+
+    /// When a member's silence begins to mean something, unless it is heard or a step is done.
+    pub(crate) fn silent_at(&self, worker: &WorkerId) -> Millis {
+        let known = &self.workers[worker];
+        known.hearing.last + known.hearing.patience(self.least_silence(known.run.as_ref()))
     }
 
     /// No shorter silence means anything in this run.

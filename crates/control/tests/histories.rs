@@ -13,6 +13,8 @@ mod growth;
 mod patience;
 #[path = "histories/readiness.rs"]
 mod readiness;
+#[path = "histories/reports.rs"]
+mod reports;
 #[path = "histories/watch.rs"]
 mod watch;
 

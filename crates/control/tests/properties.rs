@@ -67,7 +67,8 @@ fn reports() -> impl Strategy<Value = Event> {
     (0u32..9, workers(), runs(), generations(), steps(), 0u8..2).prop_map(
         |(kind, worker, run, generation, step, byte)| match kind {
             0..=2 => {
-                let (segments, samples_digest) = (Vec::new(), digest(step.0 as u8));
+                let segments = (byte == 0).then(Vec::new);
+                let samples_digest = digest(step.0 as u8);
                 let (tokens, seconds) = (100 + 900 * u64::from(byte), 0.05);
                 Event::Progress { worker, run, generation, step, segments, samples_digest, tokens, seconds }
             }
@@ -155,6 +156,7 @@ proptest! {
         history in prop::collection::vec((events(), 0u64..3000, 0u32..20), 1..150)
     ) {
         let mut control = Control::new(Settings::default());
+        control.verify_shortcuts();
         let mut watch = Watch::default();
         let mut now = Millis(0);
         for (event, wait, fate) in history {
@@ -169,6 +171,7 @@ proptest! {
             if fate == 0 {
                 let records = control.runs().cloned().collect();
                 control = Control::new(Settings::default());
+                control.verify_shortcuts();
                 control.restore(now, records);
             }
         }
@@ -178,6 +181,7 @@ proptest! {
     #[test]
     fn no_run_is_stuck(history in prop::collection::vec((events(), 0u64..3000), 1..100)) {
         let mut control = Control::new(Settings::default());
+        control.verify_shortcuts();
         let mut now = Millis(0);
         for (event, wait) in history {
             now = now + Millis(wait);

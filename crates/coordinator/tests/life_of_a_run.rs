@@ -364,3 +364,33 @@ async fn a_store_that_cannot_be_read_is_not_an_empty_one() {
     assert_eq!((assign.attempt, assign.restore.as_ref().map(|at| at.step)), (2, Some(3)));
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_member_says_what_the_slots_used_and_all_hear_when_it_is_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let server = Server::start(&folder.path().join("data")).await;
+    let pair = config(folder.path(), 6).replace("[run]", "[run]\nmin_workers = 2");
+    let run = server.submit(&pair).await;
+    let mut alpha = FakeWorker::join(&server, "alpha", None).await;
+    let mut beta = FakeWorker::join(&server, "beta", None).await;
+    let (mut training, assigned) = (FakeTraining::new(alpha.assigned().await), beta.assigned().await);
+    let segments = training.compute();
+    let whole = progress(&training, segments);
+    let evaluation = v1::Metric { key: "eval/loss".to_owned(), ..whole.metrics[0].clone() };
+    let first = v1::Progress { segments: Vec::new(), metrics: vec![evaluation], ..whole.clone() };
+    assert_eq!(first.generation, assigned.generation);
+    beta.report(Report::Progress(first)).await;
+    alpha.report(Report::Progress(whole)).await;
+    for worker in [&mut alpha, &mut beta] {
+        match worker.news().await {
+            Some(Directive::Committed(told)) => assert_eq!((told.run, told.attempt, told.step), (run.clone(), 1, 1)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(server.show(&run).await.step, 1, "durable before anybody was told");
+    let mut keys: Vec<String> = server.metrics(&run, false).await.into_iter().map(|row| row.key).collect();
+    keys.sort();
+    assert!(keys.contains(&"eval/loss".to_owned()) && keys.len() >= 2, "both members' metrics count: {keys:?}");
+    server.stop().await;
+}

@@ -110,6 +110,7 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
                     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 }
                 Some(session::Event::Message(FromCoordinator::Drain(_))) => agent.leave(),
+                Some(session::Event::Message(FromCoordinator::Committed(steps))) => agent.outbox.committed(&steps),
                 Some(session::Event::Message(message)) => {
                     if let Some(release) = agent.obey(message).await {
                         let seconds = release.waited.as_secs_f64();
@@ -128,9 +129,9 @@ pub async fn run(config: JoinConfig, mut wish: watch::Receiver<Wish>) -> Result<
                 }
                 None => return Err(JoinError::Internal { what: "the session's task ended".to_owned() }),
             },
-            permit = reserve(agent.queue.as_ref()), if agent.outbox.has_unsent() => match permit {
+            permit = reserve(agent.queue.as_ref(), agent.outbox.ready_at(Instant::now())) => match permit {
                 Some(permit) => {
-                    match agent.outbox.take() {
+                    match agent.outbox.take(Instant::now()) {
                         Ok(Some(message)) => _ = permit.send(message),
                         Ok(None) => {}
                         Err(error) => return Err(JoinError::Spool { error }),
@@ -158,10 +159,17 @@ async fn next_event(events: &mut Option<mpsc::Receiver<session::Event>>) -> Opti
     }
 }
 
-async fn reserve(queue: Option<&mpsc::Sender<WorkerMessage>>) -> Option<mpsc::OwnedPermit<WorkerMessage>> {
-    match queue {
-        Some(queue) => queue.clone().reserve_owned().await.ok(),
-        None => std::future::pending().await,
+/// A place in the queue, once there is something to put there.
+async fn reserve(
+    queue: Option<&mpsc::Sender<WorkerMessage>>,
+    at: Option<Instant>,
+) -> Option<mpsc::OwnedPermit<WorkerMessage>> {
+    match (queue, at) {
+        (Some(queue), Some(at)) => {
+            tokio::time::sleep_until(at).await;
+            queue.clone().reserve_owned().await.ok()
+        }
+        _ => std::future::pending().await,
     }
 }
 
@@ -274,7 +282,7 @@ impl Agent {
     /// What a session that begins is told of this worker, as things stand. What was reported of its trainer process
     /// before is said with that; what is reported from now on follows.
     fn registers(&mut self, who: &Register) -> Register {
-        self.outbox.rewind();
+        self.outbox.rewind(Instant::now());
         if self.leaving.is_some() {
             self.outbox.push(FromWorker::Leaving(Leaving {}));
         }
@@ -395,7 +403,7 @@ impl Agent {
             FromCoordinator::Assign(assign) => {
                 let (run, generation) = (&assign.run, assign.generation);
                 tracing::info!(run, generation, rank = assign.rank, world = assign.world, "assigned");
-                self.outbox.assigned(run);
+                self.outbox.assigned(assign, Instant::now());
                 self.saving = None;
                 if is_ready {
                     hold(&mut self.holding, assign);
@@ -413,7 +421,10 @@ impl Agent {
                 release = self.leaving.map(|since| Release { waited: since.elapsed(), left_behind });
             }
             FromCoordinator::Abort(_) => {}
-            FromCoordinator::Welcome(_) | FromCoordinator::Goodbye(_) | FromCoordinator::Drain(_) => return None,
+            FromCoordinator::Welcome(_)
+            | FromCoordinator::Goodbye(_)
+            | FromCoordinator::Drain(_)
+            | FromCoordinator::Committed(_) => return None,
         }
         match &mut self.trainer {
             Trainer::Running { process, ready: true, .. } => {
@@ -490,12 +501,14 @@ mod tests {
     async fn a_trainer_that_ignores_its_release_is_ended() {
         let mut agent = with_trainer("exec sleep 600");
         agent.end_a_deaf_trainer(Duration::ZERO).await.unwrap();
-        assert!(!agent.outbox.has_unsent(), "nothing was ordered");
+        assert!(agent.outbox.ready_at(Instant::now()).is_none(), "nothing was ordered");
         agent.obey(FromCoordinator::Release(Released::default())).await;
         agent.end_a_deaf_trainer(Duration::from_secs(60)).await.unwrap();
-        assert!(!agent.outbox.has_unsent(), "it has time");
+        assert!(agent.outbox.ready_at(Instant::now()).is_none(), "it has time");
         agent.end_a_deaf_trainer(Duration::ZERO).await.unwrap();
-        let Some(FromWorker::TrainerExited(exited)) = agent.outbox.take().unwrap().and_then(|said| said.kind) else {
+        let Some(FromWorker::TrainerExited(exited)) =
+            agent.outbox.take(Instant::now()).unwrap().and_then(|said| said.kind)
+        else {
             panic!("nothing was said of its end")
         };
         assert_eq!(exited.cause, "it did not obey");

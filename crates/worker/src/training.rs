@@ -16,6 +16,7 @@ use crate::connect::{Coordinator, TOKEN_VARIABLE, Token};
 use crate::link;
 use assignment::Workplace;
 use current::{Current, Key};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use proto::v1::coordinator_message::Kind as FromCoordinator;
 use proto::v1::worker_message::Kind as FromWorker;
@@ -73,6 +74,10 @@ pub fn run(arguments: TrainerArguments) -> anyhow::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     // `top` would call it `exe`, after the link that the agent starts it by.
     nix::sys::prctl::set_name(c"worker-trainer")?;
+    // Each other member of a run is a connection. Where it cannot be raised, a large group says what it lacks.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
     let stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let device = arguments.device.decide().open()?;
     if device.is_cuda() {
@@ -155,9 +160,14 @@ fn hear(mut stream: UnixStream, current: &Current, jobs: &SyncSender<Job>) {
                 current.released();
                 Job::Release
             }
-            Some(FromCoordinator::Welcome(_) | FromCoordinator::Goodbye(_) | FromCoordinator::Drain(_)) | None => {
-                continue;
-            }
+            // The agent's own business.
+            Some(
+                FromCoordinator::Welcome(_)
+                | FromCoordinator::Goodbye(_)
+                | FromCoordinator::Drain(_)
+                | FromCoordinator::Committed(_),
+            )
+            | None => continue,
         };
         match jobs.try_send(job) {
             Ok(()) => {}

@@ -115,7 +115,7 @@ fn runs_of(workers: usize) -> Vec<usize> {
 
 /// How steps went.
 struct Pace {
-    /// Of one report.
+    /// Of a whole report.
     bytes: usize,
     /// From step to step.
     seconds: f64,
@@ -191,7 +191,7 @@ impl Scene {
         }
         let cost = ((steps.used - idle * steps.seconds) / plan.steps as f64).max(0.0);
         let line = Line::figure("coordinator", name("bookkeeping of one step of all"), 1e3 * cost, "ms of processor");
-        say(line.note(format!("each report has {bytes} bytes")));
+        say(line.note(format!("the report of a run's rank 0 has {bytes} bytes")));
 
         let mut changes = Vec::new();
         for _ in 0..plan.deaths {

@@ -238,7 +238,7 @@ impl World {
         let node = self.nodes.get_mut(worker).expect("known");
         let state = node.state.as_ref().expect("members share a state before the first step");
         let (segments, next) = self.disk.data[&key.0].step(state);
-        let (step, samples_digest) = (next.step, next.digest);
+        let (step, samples_digest, segments) = (next.step, next.digest, Some(segments));
         node.state = Some(next);
         let (tokens, seconds) = (100 * node.slots(), node.computes_for() as f64 / 1000.0);
         let (worker, (run, generation)) = (worker.clone(), key.clone());

@@ -6,7 +6,7 @@ use crate::world::{Item, World};
 use control::{Assignment, Directive, Event, Holding, Millis, Phase, WorkerFacts};
 use rand::Rng;
 use std::collections::VecDeque;
-use types::{Generation, RunId, Step, WorkerId};
+use types::{Attempt, Generation, RunId, Step, WorkerId};
 
 /// So many reports are sent again after a new session. More than a coordinator that is away lets pile up.
 const REPORTS_KEPT: usize = 400;
@@ -44,6 +44,10 @@ pub struct Node {
     /// Of `part`'s run.
     pub state: Option<State>,
     pub reports: VecDeque<Event>,
+    /// What was left out of the reports of these steps, and when it is to be said.
+    pub spares: VecDeque<(Millis, Event)>,
+    /// The last step of this attempt that it was told is durable.
+    pub durable: (Attempt, Step),
 }
 
 /// The trainer's part in a generation.
@@ -84,6 +88,8 @@ impl Node {
             part: None,
             state: None,
             reports: VecDeque::new(),
+            spares: VecDeque::new(),
+            durable: Default::default(),
         }
     }
 
@@ -102,10 +108,26 @@ impl Node {
         self.slots() * self.slot_ms
     }
 
+    /// How long it waits for others to say what the slots used.
+    fn turn(&self) -> Millis {
+        let rank = self.part.as_ref().map_or(0, |part| part.assignment.rank.0);
+        // It grows by more than a half with each doubling.
+        let turn =
+            |doublings| [300, 480, 768, 1229, 1966, 3146, 5033].get(doublings as usize).copied().unwrap_or(8_000);
+        Millis(rank.checked_ilog2().map_or(0, turn))
+    }
+
     fn holding(&self) -> Option<Holding> {
         let part = self.part.as_ref()?;
         let step = self.state.as_ref().map(|state| state.step).unwrap_or_default();
         Some(Holding { run: part.assignment.run.clone(), generation: part.assignment.generation, step })
+    }
+}
+
+fn step_of(report: &Event) -> Step {
+    match report {
+        Event::Progress { step, .. } => *step,
+        other => unreachable!("{other:?} is no report of a step"),
     }
 }
 
@@ -171,6 +193,7 @@ impl World {
         for message in messages {
             self.tell_coordinator(worker, message);
         }
+        self.spares_wait_anew(worker);
     }
 
     pub fn trainer_up(&mut self, worker: &WorkerId, process: u32) {
@@ -193,6 +216,7 @@ impl World {
         }
         self.log(|| format!("{worker}'s trainer crashes"));
         self.leave_group(worker);
+        self.say_spares(worker, Millis(u64::MAX));
         let node = self.nodes.get_mut(worker).expect("known");
         let part = node.part.take().map(|part| part.key());
         let generation = part.as_ref().map_or(Generation(0), |(_, generation)| *generation);
@@ -297,7 +321,40 @@ impl World {
                     (part.checkpoint, part.pause) = (checkpoint, pause);
                 }
             }
+            Directive::Committed { run, attempt, step } => {
+                let node = self.nodes.get_mut(worker).expect("known");
+                let ours = |part: &Part| part.assignment.run == run && part.assignment.attempt == attempt;
+                if node.part.as_ref().is_some_and(ours) {
+                    node.durable = node.durable.max((attempt, step));
+                    node.spares.retain(|(_, spare)| step_of(spare) > step);
+                }
+            }
             Directive::Release { run } => self.release(worker, run.as_ref()),
+        }
+    }
+
+    /// In another session or at another place it begins to wait again.
+    fn spares_wait_anew(&mut self, worker: &WorkerId) {
+        let until = self.now + self.nodes[worker].turn();
+        let node = self.nodes.get_mut(worker).expect("known");
+        node.spares.iter_mut().for_each(|(due, _)| *due = until);
+        let process = node.process;
+        self.at(until, Item::Spare { worker: worker.clone(), process });
+    }
+
+    /// What was left out of reports is perhaps to be said.
+    pub fn spare_due(&mut self, worker: &WorkerId, process: u32) {
+        let node = &self.nodes[worker];
+        if node.up && node.process == process {
+            self.say_spares(worker, self.now);
+        }
+    }
+
+    fn say_spares(&mut self, worker: &WorkerId, until: Millis) {
+        let spares = &mut self.nodes.get_mut(worker).expect("known").spares;
+        let ready = spares.iter().take_while(|(due, _)| *due <= until).count();
+        for (_, spare) in spares.drain(..ready).collect::<Vec<_>>() {
+            self.say_report(worker, spare);
         }
     }
 
@@ -311,9 +368,14 @@ impl World {
         if !same_run {
             node.state = None;
             node.reports.clear();
+            node.spares.clear();
+        }
+        if !same_run || node.durable.0 != assignment.attempt {
+            node.durable = (assignment.attempt, Step(0));
         }
         node.part = Some(Part { assignment, checkpoint: false, pause: false, beat, status: None });
         let process = node.process;
+        self.spares_wait_anew(worker);
         self.after(1..20, Item::Join { worker: worker.clone(), process });
     }
 
@@ -370,6 +432,7 @@ impl World {
             let part = node.part.take().expect("it has one");
             node.state = None;
             node.reports.clear();
+            node.spares.clear();
             let unsaid = part.status.is_none().then(|| part.key());
             match node.stuck {
                 Some(since) => {
@@ -411,11 +474,32 @@ impl World {
         let node = self.nodes.get_mut(worker).expect("known");
         let part = node.part.as_mut().expect("it stops in its part");
         part.status = Some(event.clone());
+        // So that nothing is missing of the steps that the next generation goes on from.
+        self.say_spares(worker, Millis(u64::MAX));
         self.tell_coordinator(worker, event);
     }
 
-    /// Reports a step, now and again after every new session.
+    /// Reports a step. What the slots used is left out at first, unless this is rank 0: one who says it is enough.
     pub fn report(&mut self, worker: &WorkerId, event: Event) {
+        let node = self.nodes.get_mut(worker).expect("known");
+        if node.part.as_ref().is_some_and(|part| part.assignment.rank.0 == 0) {
+            return self.say_report(worker, event);
+        }
+        let mut first = event.clone();
+        if let Event::Progress { segments, .. } = &mut first {
+            *segments = None;
+        }
+        let is_durable = step_of(&event) <= node.durable.1;
+        let (due, process) = (self.now + node.turn(), node.process);
+        if !is_durable {
+            node.spares.push_back((due, event));
+            self.at(due, Item::Spare { worker: worker.clone(), process });
+        }
+        self.say_report(worker, first);
+    }
+
+    /// Now and again after every new session.
+    fn say_report(&mut self, worker: &WorkerId, event: Event) {
         let node = self.nodes.get_mut(worker).expect("known");
         node.reports.push_back(event.clone());
         if node.reports.len() > REPORTS_KEPT {

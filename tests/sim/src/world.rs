@@ -67,6 +67,7 @@ pub(crate) enum Item {
     Fault,
     Mend { worker: WorkerId, what: Trouble },
     Deaf { worker: WorkerId, since: Millis },
+    Spare { worker: WorkerId, process: u32 },
     Resume { run: RunId },
     Unblock,
 }
@@ -239,6 +240,7 @@ impl World {
             Item::Mend { worker, what } => self.mend(&worker, what),
             Item::Resume { run } => self.tell(Event::Resume { run }),
             Item::Deaf { worker, since } => self.deaf(&worker, since),
+            Item::Spare { worker, process } => self.spare_due(&worker, process),
             Item::Unblock => self.unblock(),
         }
     }
@@ -256,6 +258,10 @@ impl World {
             Some(Planted::GenerationRestarts) => control.plant(PlantedBug::GenerationRestarts),
             Some(Planted::OldCommit) => control.plant(PlantedBug::OldCommit),
             Some(Planted::UnitDealtTwice) | None => {}
+        }
+        // With thousands of workers that would take too long.
+        if self.nodes.len() < 100 {
+            control.verify_shortcuts();
         }
         control.restore(self.now, self.disk.records());
         self.control = Some(control);
@@ -325,6 +331,15 @@ impl World {
                     }
                 }
                 Effect::Send { worker, directive } => self.direct(&worker, directive),
+                Effect::SendMembers { run, directive } => {
+                    let members = self.disk.runs[&run].record.members.clone();
+                    for member in members {
+                        // Some have too much to read already.
+                        if self.rng.random_bool(0.9) {
+                            self.direct(&member.worker, directive.clone());
+                        }
+                    }
+                }
                 Effect::Refuse { worker: _, session, reason: _ } => {
                     self.send_down(session, None);
                 }
@@ -377,6 +392,7 @@ impl World {
         | Item::Beat { worker, .. }
         | Item::Join { worker, .. }
         | Item::MemberFails { worker, .. }
+        | Item::Spare { worker, .. }
         | Item::Upload { worker, .. }) = item
         else {
             return false;

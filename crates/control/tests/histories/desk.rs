@@ -28,12 +28,9 @@ pub fn digest(step: u64) -> Digest {
 
 impl Desk {
     pub fn new() -> Self {
-        Self {
-            control: Control::new(Settings::default()),
-            now: Millis(0),
-            effects: Vec::new(),
-            recovery: Default::default(),
-        }
+        let mut control = Control::new(Settings::default());
+        control.verify_shortcuts();
+        Self { control, now: Millis(0), effects: Vec::new(), recovery: Default::default() }
     }
 
     /// Submits `run` with 4 slots and 5 steps.
@@ -139,10 +136,24 @@ impl Desk {
             run: run(),
             generation: Generation(generation),
             step: Step(step),
-            segments: Vec::new(),
+            segments: Some(Vec::new()),
             samples_digest: digest(step),
             tokens,
             seconds,
+        })
+    }
+
+    /// A member has done a step and leaves it to others to say what the slots used.
+    pub fn stepped(&mut self, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+        self.tell(Event::Progress {
+            worker: worker(name),
+            run: run(),
+            generation: Generation(generation),
+            step: Step(step),
+            segments: None,
+            samples_digest: digest(step),
+            tokens: 0,
+            seconds: 0.0,
         })
     }
 
@@ -193,7 +204,7 @@ impl Desk {
             run: run(),
             generation: Generation(generation),
             step: Step(step),
-            segments: Vec::new(),
+            segments: Some(Vec::new()),
             samples_digest,
             tokens: 0,
             seconds: 0.0,

@@ -346,13 +346,12 @@ impl Driver {
             return;
         }
         let kept = self.early_metrics.entry((run, step)).or_default();
-        // Of two reports of a step the first counts, but only the second may have its evaluation.
-        let first = kept.is_empty();
-        let new: Vec<v1::Metric> = metrics
-            .into_iter()
-            .filter(|metric| first || (is_of_evaluation(metric) && kept.iter().all(|known| known.key != metric.key)))
-            .collect();
-        kept.extend(new);
+        // Of two reports of a step the first counts, but only one of them may have its evaluation, or only that.
+        for metric in metrics {
+            if kept.iter().all(|known| known.key != metric.key) {
+                kept.push(metric);
+            }
+        }
     }
 
     /// Takes over what control decided. Answers the sessions that it refused.
@@ -387,7 +386,9 @@ impl Driver {
                     refused.push(session);
                     batch.effects.push(effect);
                 }
-                Effect::Send { .. } | Effect::FindRestore { .. } => batch.effects.push(effect),
+                Effect::Send { .. } | Effect::SendMembers { .. } | Effect::FindRestore { .. } => {
+                    batch.effects.push(effect);
+                }
             }
         }
         refused
@@ -415,8 +416,11 @@ impl Driver {
                 }
             }
         }
+        // Many steps may be in one batch; of each run the last says it all.
+        let mut news = BTreeMap::new();
         for effect in batch.effects {
             match effect {
+                Effect::SendMembers { run, directive } => _ = news.insert(run, directive),
                 Effect::Send { worker, directive } => {
                     if let Some(message) = self.message(directive) {
                         self.sessions.send(&worker, message);
@@ -427,11 +431,22 @@ impl Driver {
                 Effect::Persist(_) => unreachable!("collected as changes"),
             }
         }
+        for (run, directive) in news {
+            self.send_members(&run, directive);
+        }
         for answer in answers {
             answer();
         }
         self.changed.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    fn send_members(&mut self, run: &RunId, directive: Directive) {
+        let Some(message) = self.message(directive) else { return };
+        let members = self.control.run(run).map_or(&[][..], |record| &record.members);
+        for member in members {
+            self.sessions.mention(&member.worker, message.clone());
+        }
     }
 
     async fn write(&self, changes: Vec<Change>, shutdown: &CancellationToken) -> Result<(), DatabaseError> {
@@ -480,6 +495,9 @@ impl Driver {
             }
             Directive::Request { run, generation, checkpoint, pause } => {
                 Kind::Request(v1::Request { run: run.into(), generation: generation.0, checkpoint, pause })
+            }
+            Directive::Committed { run, attempt, step } => {
+                Kind::Committed(v1::Committed { run: run.into(), attempt: attempt.0, step: step.0 })
             }
             Directive::Release { run } => Kind::Release(v1::Release { run: run.map(String::from).unwrap_or_default() }),
         };

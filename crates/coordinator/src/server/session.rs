@@ -226,6 +226,8 @@ fn progress(worker: WorkerId, progress: v1::Progress) -> Result<(Event, Vec<v1::
             return Err(invalid(format!("step {step}: `{}` is no metric's name", metric.key)));
         }
     }
+    // A step uses samples of every slot: who names none leaves them to others.
+    let segments = (!segments.is_empty()).then_some(segments);
     let samples_digest = digest("samples_digest", &samples_digest)?;
     Ok((Event::Progress { worker, run, generation, step, segments, samples_digest, tokens, seconds }, metrics))
 }

@@ -327,8 +327,18 @@ impl FakeWorker {
         self.reports.send(v1::WorkerMessage { kind: Some(report) }).await.is_ok()
     }
 
-    /// None when the session has ended.
+    /// The next order; None when the session has ended.
     pub async fn next(&mut self) -> Option<Directive> {
+        loop {
+            match self.news().await {
+                Some(Directive::Committed(_)) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// The next thing that it is told, an order or not; None when the session has ended.
+    pub async fn news(&mut self) -> Option<Directive> {
         let message = tokio::time::timeout(PATIENCE, self.directives.message()).await.expect("a directive");
         message.ok().flatten().and_then(|message| message.kind)
     }

@@ -27,7 +27,7 @@ impl HeldOrders {
                 self.0.take_if(|(assign, _)| is_over(assign));
             }
             Kind::Release(_) => self.0 = None,
-            Kind::Welcome(_) | Kind::Goodbye(_) | Kind::Drain(_) => {}
+            Kind::Welcome(_) | Kind::Goodbye(_) | Kind::Drain(_) | Kind::Committed(_) => {}
         }
     }
 

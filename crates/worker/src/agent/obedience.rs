@@ -28,7 +28,7 @@ impl Obedience {
         let assigned = match order {
             Order::Assign(assign) => Some((assign.run.clone(), assign.generation)),
             Order::Abort(_) | Order::Release(_) => None,
-            Order::Request(_) | Order::Welcome(_) | Order::Goodbye(_) | Order::Drain(_) => return,
+            Order::Request(_) | Order::Welcome(_) | Order::Goodbye(_) | Order::Drain(_) | Order::Committed(_) => return,
         };
         let waited = self.order.take().map_or(Duration::ZERO, |order| order.waited);
         self.order = Some(Unanswered { assigned, waited });

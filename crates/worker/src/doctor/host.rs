@@ -1,10 +1,14 @@
 //! Processor, memory, disk and loader path: what the operating system says.
 
 use super::Check;
+use nix::sys::resource::{Resource, getrlimit};
+
+/// With fewer open files than these a large run does not fit.
+const FEW_FILES: u64 = 4096;
 
 /// In the order in which they are shown.
 pub(super) fn checks() -> Vec<Check> {
-    vec![cores(), instructions(), memory(), shared_libraries()]
+    vec![cores(), instructions(), memory(), open_files(), shared_libraries()]
 }
 
 fn cores() -> Check {
@@ -68,6 +72,26 @@ fn memory() -> Check {
     }
 }
 
+/// A worker's connections to the other members of its run take the most, a coordinator's those to its workers.
+fn open_files() -> Check {
+    const NAME: &str = "open files";
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return Check::note(NAME, "unknown: the limit cannot be read", "raise it with `ulimit -n` if workers are many");
+    };
+    open_files_check(NAME, soft, hard)
+}
+
+fn open_files_check(name: &'static str, soft: u64, hard: u64) -> Check {
+    let found = format!("at most {hard} (`ulimit -Hn`), {soft} unless a program asks for more, as this one does");
+    if hard >= FEW_FILES {
+        Check::ok(name, found)
+    } else {
+        let help = "runs of many hundred workers need a connection for each: raise `nofile` in \
+                    /etc/security/limits.conf, LimitNOFILE= of the service, or --ulimit of the container";
+        Check::note(name, found, help)
+    }
+}
+
 /// Another torch on the loader's path would be loaded instead of the one this program was built with.
 fn shared_libraries() -> Check {
     const NAME: &str = "loader path";
@@ -81,5 +105,19 @@ fn shared_libraries() -> Check {
     } else {
         let found = format!("LD_LIBRARY_PATH names another libtorch: {}", others.join(", "));
         Check::note(NAME, found, "unset LD_LIBRARY_PATH: this program finds its own libtorch")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Outcome;
+
+    #[test]
+    fn a_low_limit_on_open_files_is_named_with_what_to_do() {
+        let check = open_files_check("open files", 1024, 2048);
+        assert_eq!(check.outcome, Outcome::Note);
+        assert!(check.found.contains("2048") && check.help.unwrap().contains("LimitNOFILE"));
+        assert_eq!(open_files_check("open files", 1024, 1 << 20).outcome, Outcome::Ok);
     }
 }

@@ -1,12 +1,12 @@
 //! Thousands of workers in one process: each has a real session, registers, beats once a second, and reports the steps
 //! of the run that it is assigned. It computes nothing.
 
-use super::wire::{self, Coordinator};
+use super::wire::{self, Coordinator, Report};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use futures::StreamExt;
 use proto::v1::coordinator_message::Kind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +17,9 @@ use tonic::transport::Channel;
 use types::Digest;
 
 const BEAT: Duration = Duration::from_secs(1);
+/// As in `worker`: how long rank 1 waits for others to say what the slots used, by what that grows with each doubling of
+/// the rank, and the longest wait.
+const TURN: (f64, f64, f64) = (0.3, 1.6, 8.0);
 /// Connections that are opened at the same time.
 const CONNECTING: usize = 100;
 /// Nothing takes as long.
@@ -54,8 +57,7 @@ enum Order {
     Nothing,
     Report {
         generation: u64,
-        step: u64,
-        report: Bytes,
+        report: Report,
     },
     /// The collective of these ranks failed: a peer's connection is gone.
     Fail {
@@ -188,13 +190,16 @@ impl Fleet {
                         queue.send(place.beat()).await?;
                     }
                 }
-                order = next_order(&mut place) => {
-                    let Some(place) = &mut place else { continue };
-                    if let Some(answer) = place.follow(order) {
-                        queue.send(answer).await?;
-                        place.run.reported.fetch_add(1, Ordering::Release);
+                next = next(&mut place) => match next {
+                    Next::Add(rest) => queue.send(rest).await?,
+                    Next::Follow(order) => {
+                        let Some(place) = &mut place else { continue };
+                        if let Some(answer) = place.follow(order) {
+                            queue.send(answer).await?;
+                            place.run.reported.fetch_add(1, Ordering::Release);
+                        }
                     }
-                }
+                },
             }
         }
     }
@@ -209,7 +214,8 @@ impl Fleet {
                 // Before we are known to have heard of it: an order may come at once.
                 let orders = run.order.subscribe();
                 run.assigned.send_modify(|assigned| assigned.hear(generation, rank, world, worker, at));
-                *place = Some(Place { run, generation, rank, step, orders, moved: at, stopped: false });
+                let (rests, durable) = (VecDeque::new(), step);
+                *place = Some(Place { run, generation, rank, step, orders, rests, durable, moved: at, stopped: false });
             }
             Kind::Abort(abort) => {
                 let concerned = place.as_mut().filter(|place| place.generation <= abort.generation && !place.stopped);
@@ -218,6 +224,12 @@ impl Fleet {
             Kind::Request(request) if request.pause => {
                 let concerned = place.as_mut().filter(|place| place.generation == request.generation && !place.stopped);
                 return Ok(concerned.map(Place::pause));
+            }
+            Kind::Committed(committed) => {
+                if let Some(place) = place.as_mut().filter(|place| place.run.id == committed.run) {
+                    place.durable = committed.step;
+                    place.rests.retain(|(_, report)| report.step > committed.step);
+                }
             }
             Kind::Release(_) => *place = None,
             Kind::Goodbye(goodbye) => bail!("sent away: {}", goodbye.reason),
@@ -234,18 +246,38 @@ struct Place {
     rank: u32,
     step: u64,
     orders: watch::Receiver<Order>,
+    /// What is still to be said of steps that are not known to be durable, and when.
+    rests: VecDeque<(Instant, Report)>,
+    /// The last step that is known to be.
+    durable: u64,
     moved: Instant,
     /// It waits for the next assignment.
     stopped: bool,
 }
 
-async fn next_order(place: &mut Option<Place>) -> Order {
-    if let Some(place) = place
-        && place.orders.changed().await.is_ok()
-    {
-        return place.orders.borrow_and_update().clone();
+/// What a member does next of itself.
+enum Next {
+    Follow(Order),
+    /// It says the rest of a report, since nobody else did.
+    Add(Bytes),
+}
+
+async fn next(place: &mut Option<Place>) -> Next {
+    let Some(Place { orders, rests, .. }) = place else { return std::future::pending().await };
+    let due = rests.front().map(|(due, _)| tokio::time::Instant::from_std(*due));
+    let rest = async {
+        match due {
+            Some(due) => tokio::time::sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = rest => Next::Add(rests.pop_front().map(|(_, report)| report.rest).unwrap_or_default()),
+        changed = orders.changed() => match changed {
+            Ok(()) => Next::Follow(orders.borrow_and_update().clone()),
+            Err(_) => std::future::pending().await,
+        },
     }
-    std::future::pending().await
 }
 
 impl Place {
@@ -266,9 +298,16 @@ impl Place {
 
     fn follow(&mut self, order: Order) -> Option<Bytes> {
         match order {
-            Order::Report { generation, step, report } if generation == self.generation && !self.stopped => {
-                (self.step, self.moved) = (step, Instant::now());
-                Some(report)
+            Order::Report { generation, report } if generation == self.generation && !self.stopped => {
+                (self.step, self.moved) = (report.step, Instant::now());
+                let Some(turn) = self.rank.checked_ilog2() else { return Some(report.whole) };
+                let first = report.first.clone();
+                if report.step > self.durable {
+                    let (first, growth, longest) = TURN;
+                    let wait = (first * growth.powf(f64::from(turn))).min(longest);
+                    self.rests.push_back((self.moved + Duration::from_secs_f64(wait), report));
+                }
+                Some(first)
             }
             Order::Fail { generation, ranks } if generation == self.generation && ranks.contains(&self.rank) => {
                 (!self.stopped).then(|| self.fail("connection closed by peer"))
@@ -305,10 +344,10 @@ impl Run {
         let mut position = *lock(&self.position);
         position.step += 1;
         let report = wire::progress(&self.id, generation, position.step, slots, &mut position.chain);
-        let bytes = report.len();
+        let bytes = report.whole.len();
         *lock(&self.position) = position;
         self.reported.store(0, Ordering::Release);
-        self.order.send_replace(Order::Report { generation, step: position.step, report });
+        self.order.send_replace(Order::Report { generation, report });
         let all = async {
             while self.reported.load(Ordering::Acquire) < holders.len() {
                 ensure!(self.assigned.borrow().generation == generation, "run {}: a member was lost", self.id);
@@ -352,11 +391,23 @@ mod tests {
     async fn a_member_reports_for_its_own_generation_and_fails_once() {
         let run = Run::new("run");
         let (orders, moved) = (run.order.subscribe(), Instant::now());
-        let mut place = Place { run, generation: 2, rank: 1, step: 4, orders, moved, stopped: false };
-        let report = |generation| Order::Report { generation, step: 5, report: Bytes::from_static(b"said") };
+        let (rests, durable) = (VecDeque::new(), 4);
+        let mut place = Place { run, generation: 2, rank: 1, step: 4, orders, rests, durable, moved, stopped: false };
+        let [whole, first, rest] = [&b"whole"[..], b"first", b"rest"].map(Bytes::from_static);
+        let report = |generation| {
+            let report = Report { step: 5, whole: whole.clone(), first: first.clone(), rest: rest.clone() };
+            Order::Report { generation, report }
+        };
         assert!(place.follow(report(1)).is_none());
-        assert_eq!(place.follow(report(2)).as_deref(), Some(&b"said"[..]));
-        assert_eq!(place.step, 5);
+        assert_eq!(place.follow(report(2)), Some(first.clone()));
+        assert_eq!((place.step, place.rests.len()), (5, 1));
+        place.rank = 0;
+        assert_eq!(place.follow(report(2)), Some(whole.clone()));
+        assert_eq!(place.rests.len(), 1);
+        let mut place = Some(place);
+        assert!(matches!(next(&mut place).await, Next::Add(said) if said == rest));
+        let mut place = place.unwrap();
+        place.rank = 1;
         assert!(place.follow(Order::Fail { generation: 2, ranks: [0, 2] }).is_none(), "no neighbour of it");
         assert!(place.follow(Order::Fail { generation: 2, ranks: [0, 1] }).is_some());
         assert!(place.follow(Order::Fail { generation: 2, ranks: [0, 1] }).is_none(), "it has said so");

@@ -129,16 +129,27 @@ pub fn paused(run: &str, generation: u64, step: u64) -> Bytes {
     encoded(Kind::Paused(v1::Paused { run: run.to_owned(), generation, step }))
 }
 
-/// The report of a step of a run with so many slots, the same from every member, as `worker` makes it: the segments of
-/// all slots, the chain of samples and the metrics. Moves the chain on.
-pub fn progress(run: &str, generation: u64, step: u64, slots: u32, chain: &mut Digest) -> Bytes {
+/// What members say of a step, as `worker` does.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub step: u64,
+    /// The segments of all slots, the chain of samples and the metrics: what rank 0 says.
+    pub whole: Bytes,
+    /// What the others say at first.
+    pub first: Bytes,
+    /// And what they add unless they hear that the step is durable.
+    pub rest: Bytes,
+}
+
+/// The report of a step of a run with so many slots, the same from every member. Moves the chain on.
+pub fn progress(run: &str, generation: u64, step: u64, slots: u32, chain: &mut Digest) -> Report {
     let (turn, start) = ((step - 1) / UNIT_SAMPLES, (step - 1) % UNIT_SAMPLES);
     let segment = |slot| Segment { slot: SlotId(slot), turn, start, end: start + 1, total: UNIT_SAMPLES };
     let segments: Vec<Segment> = (0..slots).map(segment).collect();
     *chain = chain.chain_samples(Step(step), &segments);
     let names = ["loss", "mlm_accuracy", "mlm_loss", "nsp_accuracy", "nsp_loss", "learning_rate", "gradient_norm"];
     let metric = |name: &str| v1::Metric { attempt: 0, step, key: format!("train/{name}"), value: 1.0, time_ms: 0 };
-    encoded(Kind::Progress(v1::Progress {
+    let whole = v1::Progress {
         run: run.to_owned(),
         generation,
         step,
@@ -147,7 +158,11 @@ pub fn progress(run: &str, generation: u64, step: u64, slots: u32, chain: &mut D
         metrics: names.into_iter().chain(["tokens_per_second"]).map(metric).collect(),
         tokens: 128,
         seconds: 1.0,
-    }))
+    };
+    let first = v1::Progress { segments: Vec::new(), metrics: Vec::new(), ..whole.clone() };
+    let rest = v1::Progress { tokens: 0, seconds: 0.0, ..whole.clone() };
+    let [whole, first, rest] = [whole, first, rest].map(|progress| encoded(Kind::Progress(progress)));
+    Report { step, whole, first, rest }
 }
 
 #[cfg(test)]
@@ -157,8 +172,9 @@ mod tests {
     #[test]
     fn a_progress_has_all_slots_once_and_moves_the_chain() {
         let mut chain = Digest::default();
-        let bytes = progress("run", 2, 101, 3, &mut chain);
-        let Some(Kind::Progress(said)) = v1::WorkerMessage::decode(bytes).unwrap().kind else { panic!("no progress") };
+        let Report { whole, first, .. } = progress("run", 2, 101, 3, &mut chain);
+        assert!(first.len() < whole.len() / 2);
+        let Some(Kind::Progress(said)) = v1::WorkerMessage::decode(whole).unwrap().kind else { panic!("no progress") };
         let of_slots: Vec<(u32, u64, u64)> =
             said.segments.iter().map(|segment| (segment.slot, segment.turn, segment.start)).collect();
         assert_eq!(of_slots, [(0, 1, 0), (1, 1, 0), (2, 1, 0)], "the second unit begins");

@@ -23,8 +23,15 @@ pub struct SessionHandle {
 /// All sessions, and which one is each worker's present one.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    handles: BTreeMap<u64, SessionHandle>,
+    open: BTreeMap<u64, Session>,
     present: BTreeMap<WorkerId, u64>,
+}
+
+#[derive(Debug)]
+struct Session {
+    handle: SessionHandle,
+    /// It is its worker's present one.
+    is_present: bool,
 }
 
 /// How often a worker says that it lives.
@@ -33,7 +40,7 @@ const HEARTBEAT_MS: u32 = 250;
 impl Sessions {
     /// A session that control has yet to judge.
     pub fn offer(&mut self, session: u64, handle: SessionHandle) {
-        self.handles.insert(session, handle);
+        self.open.insert(session, Session { handle, is_present: false });
     }
 
     /// Control took it: it is welcomed, and an older one of the same worker ends.
@@ -44,8 +51,11 @@ impl Sessions {
             present => (present.copied(), session),
         };
         self.present.insert(worker.clone(), new);
-        if let Some(handle) = old.and_then(|old| self.handles.remove(&old)) {
-            handle.cut.cancel();
+        if let Some(old) = old.filter(|old| *old != new).and_then(|old| self.open.remove(&old)) {
+            old.handle.cut.cancel();
+        }
+        if let Some(new) = self.open.get_mut(&new) {
+            new.is_present = true;
         }
         if new != session {
             return;
@@ -56,12 +66,12 @@ impl Sessions {
 
     /// Whether this session is its worker's present one.
     pub fn is_present(&self, session: u64) -> bool {
-        self.present.values().any(|present| *present == session)
+        self.open.get(&session).is_some_and(|open| open.is_present)
     }
 
     /// The session has ended.
     pub fn remove(&mut self, worker: &WorkerId, session: u64) {
-        self.handles.remove(&session);
+        self.open.remove(&session);
         if self.present.get(worker) == Some(&session) {
             self.present.remove(worker);
         }
@@ -69,21 +79,30 @@ impl Sessions {
 
     /// To the worker's present session, if there is one.
     pub fn send(&mut self, worker: &WorkerId, message: v1::CoordinatorMessage) {
-        let Some(handle) = self.present.get(worker).and_then(|session| self.handles.get(session)) else {
-            return;
-        };
+        let Some(handle) = self.handle(worker) else { return };
         if handle.messages.try_send(Ok(message)).is_err() {
             tracing::warn!(worker = %worker, queue = QUEUE, "the worker does not take its messages; its session ends");
             handle.cut.cancel();
         }
     }
 
+    /// To the worker's present session, unless much waits for it already: then it does without.
+    pub fn mention(&self, worker: &WorkerId, message: v1::CoordinatorMessage) {
+        let Some(handle) = self.handle(worker) else { return };
+        if handle.messages.capacity() > handle.messages.max_capacity() / 2 {
+            // One whose session has just ended does without, too.
+            let _ = handle.messages.try_send(Ok(message));
+        }
+    }
+
+    fn handle(&self, worker: &WorkerId) -> Option<&SessionHandle> {
+        Some(&self.open.get(self.present.get(worker)?)?.handle)
+    }
+
     /// Says why, and ends the session.
     pub fn refuse(&mut self, worker: &WorkerId, session: u64, reason: &str) {
         tracing::warn!(worker = %worker, session, reason, "session refused");
-        let Some(handle) = self.handles.remove(&session) else {
-            return;
-        };
+        let Some(Session { handle, .. }) = self.open.remove(&session) else { return };
         if self.present.get(worker) == Some(&session) {
             self.present.remove(worker);
         }
@@ -115,6 +134,36 @@ mod tests {
         assert!(!cut.is_cancelled());
         sessions.send(&worker, v1::CoordinatorMessage::default());
         assert!(cut.is_cancelled());
+    }
+
+    #[test]
+    fn what_is_only_mentioned_ends_no_session() {
+        let worker: WorkerId = "w".parse().unwrap();
+        let mut sessions = Sessions::default();
+        let (session, mut receiver) = handle(4);
+        let cut = session.cut.clone();
+        sessions.offer(1, session);
+        sessions.accept(&worker, 1);
+        for _ in 0..10 {
+            sessions.mention(&worker, v1::CoordinatorMessage::default());
+        }
+        assert!(!cut.is_cancelled());
+        let received = std::iter::from_fn(|| receiver.try_recv().ok()).count();
+        assert_eq!(received, 2, "half of the queue is left to what must arrive");
+    }
+
+    #[test]
+    fn of_two_that_came_in_the_wrong_order_the_later_one_stays() {
+        let worker: WorkerId = "w".parse().unwrap();
+        let mut sessions = Sessions::default();
+        let ((old, _old_receiver), (new, _receiver)) = (handle(2), handle(2));
+        let cuts = [old.cut.clone(), new.cut.clone()];
+        sessions.offer(2, new);
+        sessions.accept(&worker, 2);
+        sessions.offer(1, old);
+        sessions.accept(&worker, 1);
+        assert_eq!(cuts.map(|cut| cut.is_cancelled()), [true, false]);
+        assert!(sessions.is_present(2) && !sessions.is_present(1));
     }
 
     #[test]
