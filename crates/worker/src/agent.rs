@@ -530,13 +530,13 @@ mod tests {
         agent.trainer_gone(None).await.unwrap();
         let told = agent.registers(&who);
         assert_eq!((told.holding, told.starting), (None, true));
-        assert!(!agent.outbox.has_unsent());
+        assert!(agent.outbox.ready_at(Instant::now()).is_none());
         // What changes while the session begins is said in it.
         agent.program.ready_patience = Duration::from_secs(60);
         agent.start_trainer().unwrap();
         agent.trainer_ready().await;
         agent.outbox.push(FromWorker::TrainerReady(TrainerReady {}));
-        let said = agent.outbox.take().unwrap().and_then(|message| message.kind);
+        let said = agent.outbox.take(Instant::now()).unwrap().and_then(|message| message.kind);
         assert_eq!(said, Some(FromWorker::TrainerReady(TrainerReady {})));
         assert!(!agent.registers(&who).starting);
     }

@@ -46,7 +46,7 @@ fn training_goes_on_while_the_coordinator_is_dead() {
     endless::until_together(&cluster, &run, 2, 0);
     let before = endless::show(&cluster, &run);
     cluster.kill_coordinator();
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     cluster.restart_coordinator();
     let after = cluster.until_step(&run, before["step"].as_u64().unwrap() + 1);
     assert_eq!(after["generation"], before["generation"], "the generation outlived the coordinator: {after:#}");
