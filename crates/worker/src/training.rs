@@ -125,8 +125,9 @@ pub fn run(arguments: TrainerArguments) -> anyhow::Result<()> {
 /// Ctrl-C, a service manager and a batch system signal every process of the worker. What that means is for the agent to
 /// decide, so here they are blocked, in this thread and in all that it starts.
 ///
-/// A handler that does nothing would not do: MKL has kernels that take the stack pointer for a pointer into their buffers,
-/// and what the system writes there before it calls a handler would destroy what lies beside the buffer in the heap.
+/// A handler that does nothing would not do: matrix products run in code that is generated at run time (oneDNN's), and some
+/// of it takes the stack pointer for a pointer into its buffers. What the system writes there before it calls a handler
+/// would destroy what lies beside the buffer in the heap.
 fn leave_signals_to_the_agent() -> nix::Result<()> {
     SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1]).thread_block()
 }
