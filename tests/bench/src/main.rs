@@ -125,7 +125,9 @@ impl Arguments {
         let flags =
             [(self.device == step::Place::Cuda, " --device cuda"), (self.quick, " --quick"), (self.json, " --json")];
         let flags: String = flags.into_iter().filter_map(|(given, flag)| given.then_some(flag)).collect();
-        format!("cargo xtask bench --suite {}{flags}", self.suite.name())
+        // `cargo xtask` builds for the CPU.
+        let program = if self.device == step::Place::Cuda { "bench" } else { "cargo xtask bench" };
+        format!("{program} --suite {}{flags}", self.suite.name())
     }
 
     fn python(&self) -> Result<&Path> {
@@ -181,5 +183,7 @@ mod tests {
         let arguments = Arguments::parse_from(["bench", "--suite", "data", "--quick", "--json", "--corpus", "/c"]);
         assert_eq!(arguments.command(), "cargo xtask bench --suite data --quick --json");
         assert!(arguments.python().is_err());
+        let on_a_gpu = Arguments::parse_from(["bench", "--device", "cuda", "--json"]);
+        assert_eq!(on_a_gpu.command(), "bench --suite step --device cuda --json", "xtask builds for the CPU");
     }
 }
