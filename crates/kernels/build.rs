@@ -35,9 +35,18 @@ fn main() {
         .include("native")
         .include(&include_dir)
         .include(include_dir.join("torch/csrc/api/include"));
-    for file in
-        ["adamw.cpp", "dropout.cpp", "fixed_point.cpp", "linear.cpp", "masked_loss.cpp", "modes.cpp", "shim.cpp"]
-    {
+    let files = [
+        "adamw.cpp",
+        "dropout.cpp",
+        "fixed_point.cpp",
+        "linear.cpp",
+        "masked_loss.cpp",
+        "modes.cpp",
+        "norms.cpp",
+        "shim.cpp",
+        "trace.cpp",
+    ];
+    for file in files {
         build.file(Path::new("native").join(file));
     }
     println!("cargo:rerun-if-changed=native");

@@ -4,6 +4,9 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 #include <torch/types.h>
@@ -17,6 +20,7 @@
 namespace {
 
 constexpr int64_t kGrain = 1 << 15;
+constexpr int64_t kPiece = 1 << 25; // elements of a device's gradients that are converted at once
 constexpr double kLimit = 2251799813685248.0; // 2^51
 constexpr double kMagic = 6755399441055744.0; // 1.5 * 2^52: adding it leaves the nearest integer in the low bits
 
@@ -181,6 +185,53 @@ class Hooks {
   const std::vector<at::Tensor>& leaves_;
 };
 
+void backward_by_leaf(
+    const at::Tensor& loss,
+    const std::vector<at::Tensor>& leaves,
+    const int64_t* offsets,
+    Sum& sum) {
+  std::vector<char> done(leaves.size(), 0);
+  {
+    const Hooks hooks(leaves, offsets, sum, done);
+    loss.backward();
+  }
+  at::NoGradGuard no_grad;
+  for (size_t index = 0; index < leaves.size(); ++index) {
+    if (done[index] == 0) { // it took no part
+      sum.add({}, offsets[index], leaves[index].numel());
+    }
+  }
+}
+
+// On a device it is launching that costs: neighbours' gradients are laid end to end and converted together.
+void backward_by_piece(
+    const at::Tensor& loss,
+    const std::vector<at::Tensor>& leaves,
+    const int64_t* offsets,
+    Sum& sum) {
+  auto gradients = torch::autograd::grad(
+      {loss}, leaves, /*grad_outputs=*/{}, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
+  at::NoGradGuard no_grad;
+  for (size_t begin = 0; begin < leaves.size();) {
+    std::vector<at::Tensor> piece;
+    int64_t length = 0;
+    size_t end = begin;
+    for (; end < leaves.size() && offsets[end] == offsets[begin] + length; ++end) {
+      const int64_t count = leaves[end].numel();
+      if (length > 0 && length + count > kPiece) {
+        break;
+      }
+      piece.push_back(
+          gradients[end].defined() ? gradients[end].reshape({-1}).to(at::kFloat)
+                                   : at::zeros({count}, leaves[end].options().dtype(at::kFloat)));
+      gradients[end].reset();
+      length += count;
+    }
+    sum.add(piece.size() == 1 ? piece.front() : at::cat(piece), offsets[begin], length);
+    begin = end;
+  }
+}
+
 } // namespace
 
 extern "C" {
@@ -213,16 +264,10 @@ char* tr_fixed_point_backward(
   return trireme::guarded([&] {
     const std::vector<at::Tensor> all = trireme::collect(leaves, count);
     Sum sum{*accumulator, fraction_bits, first != 0, {}};
-    std::vector<char> done(count, 0);
-    {
-      const Hooks hooks(all, offsets, sum, done);
-      loss->backward();
-    }
-    at::NoGradGuard no_grad;
-    for (size_t index = 0; index < count; ++index) {
-      if (done[index] == 0) { // it took no part
-        sum.add({}, offsets[index], all[index].numel());
-      }
+    if (accumulator->is_cpu()) {
+      backward_by_leaf(*loss, all, offsets, sum);
+    } else {
+      backward_by_piece(*loss, all, offsets, sum);
     }
     *bad = sum.bad.count();
   });

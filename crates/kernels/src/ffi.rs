@@ -45,6 +45,9 @@ unsafe extern "C" {
         gradient: *mut C_tensor,
         fraction_bits: c_int,
     ) -> *mut c_char;
+    pub(crate) fn tr_norms(tensors: *const *mut C_tensor, count: usize, result: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn tr_trace_begin(cuda: c_int) -> *mut c_char;
+    pub(crate) fn tr_trace_end(path: *const c_char) -> *mut c_char;
     pub(crate) fn tr_deterministic_algorithms() -> *mut c_char;
     pub(crate) fn tr_autocast_begin(cuda: c_int) -> *mut c_char;
     pub(crate) fn tr_autocast_end(cuda: c_int) -> *mut c_char;

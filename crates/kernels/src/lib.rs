@@ -3,8 +3,8 @@
 //! - [`linear`], [`masked_loss`] and [`dropout`] are differentiable and do what libtorch's own operators do, faster on
 //!   the CPU; on other devices and kinds they are libtorch's.
 //! - [`fixed_point`] turns gradients into integers and back: what exact reduction is made of.
-//! - [`fused_adamw`] is torch's fused optimizer step.
-//! - [`with_bfloat16`] and [`deterministic_algorithms`] are modes of libtorch.
+//! - [`fused_adamw`] is torch's fused optimizer step, [`norms`] its norms of many tensors at once.
+//! - [`with_bfloat16`] and [`deterministic_algorithms`] are modes of libtorch; [`traced`] is its profiler.
 //!
 //! The crate knows no models and no workers. All of the project's `unsafe` and C++ is here and in `c10d`.
 
@@ -16,8 +16,10 @@ pub mod fixed_point;
 mod modes;
 pub mod native;
 mod operators;
+mod trace;
 
 pub use adamw::{AdamW, fused_adamw};
 pub use modes::{deterministic_algorithms, with_bfloat16};
 pub use native::NativeError;
-pub use operators::{dropout, linear, masked_loss};
+pub use operators::{dropout, linear, masked_loss, norms};
+pub use trace::traced;

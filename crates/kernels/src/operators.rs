@@ -6,7 +6,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::ffi;
 use crate::modes::takes_bfloat16;
-use crate::native::{made, pointer};
+use crate::native::{made, pointer, pointers};
 
 /// `input · weightᵀ + bias`: `[…, in]`, `[out, in]` and `[out]` give `[…, out]`.
 ///
@@ -58,6 +58,18 @@ pub fn dropout(input: &Tensor, probability: f64) -> Tensor {
     }
     // SAFETY: the tensor is live for the length of the call.
     let [result] = unsafe { made("dropout", |[result]| ffi::tr_dropout(pointer(input), probability, result)) };
+    result
+}
+
+/// The Euclidean norm of each tensor, `[tensors]`; not differentiable. On a device a few launches for all of them.
+///
+/// # Panics
+/// If there are none, or they are not all on one device.
+#[track_caller]
+pub fn norms(tensors: &[Tensor]) -> Tensor {
+    // SAFETY: the tensors are live for the length of the call.
+    let [result] =
+        unsafe { made("norms", |[result]| ffi::tr_norms(pointers(tensors).as_ptr(), tensors.len(), result)) };
     result
 }
 

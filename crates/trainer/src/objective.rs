@@ -1,5 +1,6 @@
 //! From a micro-batch to what is learned from it: sums over tokens or samples, never means.
 
+use crate::tensors::sent;
 use config::{CheckedConfig, ObjectiveKind, Precision};
 use corpus::{Batch, IGNORED, Labels};
 use model::{Head, Input, Model};
@@ -54,18 +55,18 @@ pub(crate) fn forward(model: &Model, batch: &Batch, precision: Precision, device
 fn sums(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
     let shape = [batch.samples as i64, batch.sequence_length as i64];
     let input = Input {
-        ids: Tensor::from_slice(&batch.ids).view(shape).to_device(device),
-        segments: batch.segment_ids.as_ref().map(|ids| Tensor::from_slice(ids).view(shape).to_device(device)),
-        mask: batch.mask.as_ref().map(|mask| Tensor::from_slice(mask).view(shape).to_device(device)),
+        ids: sent(&batch.ids, device).view(shape),
+        segments: batch.segment_ids.as_ref().map(|ids| sent(ids, device).view(shape)),
+        mask: batch.mask.as_ref().map(|mask| sent(mask, device).view(shape)),
     };
     let hidden = model.encode(&input, train);
     match &batch.labels {
         Labels::Masked { positions, ids, next_sentence } => {
-            let positions = Tensor::from_slice(positions).to_device(device);
-            let ids = Tensor::from_slice(ids).to_device(device);
+            let positions = sent(positions, device);
+            let ids = sent(ids, device);
             let (main, main_correct) = model.mlm_loss_sum(&hidden, &positions, &ids);
             let next_sentence = next_sentence.as_ref().map(|labels| {
-                let labels = Tensor::from_slice(labels).to_device(device);
+                let labels = sent(labels, device);
                 let logits = model.nsp_logits(&hidden);
                 let (loss, correct, _) = cross_entropy(&logits, &labels);
                 (loss, correct)
@@ -73,11 +74,11 @@ fn sums(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
             Sums { main, main_correct, next_sentence, answers: None }
         }
         Labels::Class(labels) => {
-            let labels = Tensor::from_slice(labels).to_device(device);
+            let labels = sent(labels, device);
             answered(&model.class_logits(&hidden, input.mask.as_ref(), train), labels)
         }
         Labels::Tags(labels) => {
-            let labels = Tensor::from_slice(labels).to_device(device);
+            let labels = sent(labels, device);
             let logits = model.token_logits(&hidden, train);
             answered(&logits.reshape([labels.size()[0], -1]), labels)
         }

@@ -145,6 +145,14 @@ impl Buffers {
         }
         flat.shallow_clone()
     }
+
+    /// Multiplies the reduced gradients.
+    pub fn scale_gradients(&mut self, factor: f64) {
+        let parts = self.flat.as_mut().map_or(self.gradients.as_mut_slice(), std::slice::from_mut);
+        for part in parts {
+            let _ = part.g_mul_scalar_(factor);
+        }
+    }
 }
 
 fn elements(parameters: &[Parameter]) -> i64 {

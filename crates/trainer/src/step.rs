@@ -5,7 +5,7 @@
 use crate::gradients::{FastReduction, Local, exact, write_gradients};
 use crate::host::{Host, Membership, Phase, StepReport};
 use crate::objective::{Targets, loss_from_fixed};
-use crate::optimizer::{clip, global_norm};
+use crate::optimizer::{clip_factor, global_norm};
 use crate::state::State;
 use crate::tensors::to_i64;
 use crate::{Divergence, TrainError};
@@ -213,7 +213,9 @@ impl Stepper<'_> {
             metrics.push(("train/gradient_norm".into(), norm));
             state.header.updates += 1;
             state.header.skipped_in_a_row = 0;
-            clip(&mut state.buffers.gradients, norm, self.context.config.optimizer.clip_norm);
+            if let Some(factor) = clip_factor(norm, self.context.config.optimizer.clip_norm) {
+                state.buffers.scale_gradients(factor);
+            }
             let updates = state.header.updates;
             state
                 .optimizer

@@ -53,6 +53,9 @@ struct Arguments {
     /// Suite `step`: where both sides' tensors live, `cpu` or `cuda`.
     #[arg(long, default_value = "cpu")]
     device: step::Place,
+    /// Suite `step`: measure nothing, but write a Chrome trace of one step of each of our cases into this folder.
+    #[arg(long, value_name = "FOLDER")]
+    trace: Option<PathBuf>,
     /// Fewer repetitions.
     #[arg(long)]
     quick: bool,
@@ -142,7 +145,10 @@ impl Arguments {
         let quick = self.quick;
         match suite {
             Suite::All => unreachable!("it was taken apart"),
-            Suite::Step => step::measure(self.python()?, self.device, quick, |line| self.show(line)),
+            Suite::Step => match &self.trace {
+                Some(folder) => step::trace(self.device, folder),
+                None => step::measure(self.python()?, self.device, quick, |line| self.show(line)),
+            },
             Suite::Pipeline => pipeline::measure(self.python()?, self.corpus()?, quick, |line| self.show(line)),
             Suite::Scaling => scaling::measure(self.python()?, quick, |line| self.show(line)),
             Suite::Reduce => reduce::measure(quick, |line| self.show(line)),

@@ -277,6 +277,22 @@ pub fn measure(python: &Path, place: Place, quick: bool, mut show: impl FnMut(&L
     Ok(())
 }
 
+/// A Chrome trace of one warm step of each case.
+pub fn trace(place: Place, traces: &Path) -> Result<()> {
+    std::fs::create_dir_all(traces)?;
+    for (index, case) in CASES.iter().enumerate().filter(|(_, case)| case.place == place) {
+        let folder = tempfile::tempdir()?;
+        case.write_samples(folder.path())?;
+        let config = case.config(folder.path())?;
+        let tokenizer = Arc::new(Tokenizer::open(&config.tokenizer)?);
+        let mut ours = Ours::new(config, tokenizer, case.threads, place.device())?;
+        ours.block(1)?;
+        // A block has a step before those that count.
+        kernels::traced(&traces.join(format!("step-{index}.json")), place.device(), || ours.block(1))??;
+    }
+    Ok(())
+}
+
 /// One of those that take turns with us.
 struct Turn<'a> {
     rival: &'a Rival,
