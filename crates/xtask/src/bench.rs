@@ -7,8 +7,7 @@ mod report;
 mod results;
 
 use crate::building::{binary, workspace};
-use crate::quickstart::corpora;
-use crate::{cache, libtorch, python};
+use crate::{cache, corpora, libtorch, python};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::Command;
