@@ -136,7 +136,10 @@ impl Arguments {
         let flags: String = flags.into_iter().filter_map(|(given, flag)| given.then_some(flag)).collect();
         // `cargo xtask` builds for the CPU.
         let program = if self.device == step::Place::Cuda { "bench" } else { "cargo xtask bench" };
-        format!("{program} --suite {}{flags}", self.suite.name())
+        let separator = if self.device == step::Place::Cuda { "" } else { " --" };
+        let more = format!("{separator}{}", self.recipes.command());
+        let more = if self.suite == Suite::Recipes { more } else { String::new() };
+        format!("{program} --suite {}{flags}{more}", self.suite.name())
     }
 
     fn python(&self) -> Result<&Path> {
@@ -199,5 +202,8 @@ mod tests {
         assert!(arguments.python().is_err());
         let on_a_gpu = Arguments::parse_from(["bench", "--device", "cuda", "--json"]);
         assert_eq!(on_a_gpu.command(), "bench --suite step --device cuda --json", "xtask builds for the CPU");
+        let recipes = Arguments::parse_from(["bench", "--suite", "recipes", "--size", "mini", "--only", "wsd,adamw"]);
+        let more = "--size mini --minutes 4 --seeds 2 --threads 2 --only wsd,adamw";
+        assert_eq!(recipes.command(), format!("cargo xtask bench --suite recipes -- {more}"));
     }
 }

@@ -149,6 +149,13 @@ impl Options {
     pub fn is_part(&self) -> bool {
         self.phase == Some(Phase::Single)
     }
+
+    /// What decides about the results, as it is typed after that of all suites.
+    pub fn command(&self) -> String {
+        let Self { size, minutes, seeds, threads, only, .. } = self;
+        let only = if only.is_empty() { String::new() } else { format!(" --only {}", only.join(",")) };
+        format!(" --size {} --minutes {minutes} --seeds {seeds} --threads {threads}{only}", size.name())
+    }
 }
 
 /// `cpu` is the name of the processor.
@@ -190,9 +197,9 @@ pub fn measure(
 
 fn rates(options: &Options, material: &material::Material, variants: &[variants::Variant], cpu: &str) -> Result<()> {
     // Those of other variants stay.
-    let known = read_rates(options).ok().filter(|known| {
-        (known.size, known.threads, known.cpu.as_str()) == (options.size, options.threads, cpu)
-    });
+    let known = read_rates(options)
+        .ok()
+        .filter(|known| (known.size, known.threads, known.cpu.as_str()) == (options.size, options.threads, cpu));
     let mut rates = known.map_or_else(BTreeMap::new, |known| known.rates);
     let setting = Setting { threads: options.threads, device: tch::Device::Cpu, slots: None };
     for variant in variants {
@@ -220,7 +227,9 @@ fn read_rates(options: &Options) -> Result<Rates> {
 fn read_results(file: &Path) -> Result<Vec<Ended>> {
     let Ok(text) = std::fs::read_to_string(file) else { return Ok(Vec::new()) };
     let lines = text.lines().enumerate().filter(|(_, line)| line.starts_with('{'));
-    let parsed = lines.map(|(number, line)| {
+    // Only a line that was cut off in the middle of being written has no end.
+    let whole = lines.filter(|(_, line)| line.ends_with('}'));
+    let parsed = whole.map(|(number, line)| {
         serde_json::from_str(line).with_context(|| format!("{}, line {}: no run", file.display(), number + 1))
     });
     parsed.collect()
@@ -346,8 +355,7 @@ fn single(options: &Options, place: Place) -> Result<()> {
     let variant = variants::Variant::of_name(name)?;
     let setting = Setting { threads: options.threads, device: place.device(), slots: options.slots };
     let material = material::Material::open(folder);
-    let trained =
-        single::run(&material, options.size.of_model(), &variant, setting, (options.steps, options.seed))?;
+    let trained = single::run(&material, options.size.of_model(), &variant, setting, (options.steps, options.seed))?;
     println!("{}", serde_json::to_string(&trained)?);
     Ok(())
 }

@@ -30,7 +30,6 @@ impl Rate {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trained {
-    pub steps: u64,
     pub tokens: u64,
     /// Of training here, by the clock.
     pub seconds: f64,
@@ -67,7 +66,13 @@ pub fn rate(material: &Material, size: ModelSize, variant: &Variant, setting: Se
 }
 
 /// Trains a variant for so many steps and measures it.
-pub fn run(material: &Material, size: ModelSize, variant: &Variant, setting: Setting, run: (u64, u64)) -> Result<Trained> {
+pub fn run(
+    material: &Material,
+    size: ModelSize,
+    variant: &Variant,
+    setting: Setting,
+    run: (u64, u64),
+) -> Result<Trained> {
     let (steps, seed) = run;
     let recipe = recipe(size)?;
     let mut config = material.config(variant.applied(recipe.clone()), variant.vocabulary);
@@ -82,7 +87,6 @@ pub fn run(material: &Material, size: ModelSize, variant: &Variant, setting: Set
     let measured = material.measure(variant.vocabulary, recipe)?.of_weights(&shape, weights, setting.device)?;
     let last = &recorded.losses[recorded.losses.len() - recorded.losses.len().div_ceil(10)..];
     Ok(Trained {
-        steps,
         tokens: recorded.ended.iter().map(|(_, tokens)| tokens).sum(),
         seconds,
         loss: measured.loss,

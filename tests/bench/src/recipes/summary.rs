@@ -55,19 +55,22 @@ struct Group {
 impl Group {
     fn of(ended: &[Ended], name: &str) -> Option<Self> {
         // One that was done again counts once: the last.
+        let mut steps = 0;
         let mut runs: Vec<(u64, &Trained)> = Vec::new();
         for run in ended.iter().filter(|run| run.variant == name) {
             if let Outcome::Trained(trained) = &run.outcome {
                 runs.retain(|(seed, _)| *seed != run.seed);
                 runs.push((run.seed, trained));
+                steps = run.steps;
             }
         }
         runs.sort_by_key(|(seed, _)| *seed);
         let mean = |value: fn(&Trained) -> f64| {
             runs.iter().map(|(_, trained)| value(trained)).sum::<f64>() / runs.len() as f64
         };
+        runs.first()?;
         Some(Self {
-            steps: runs.first()?.1.steps,
+            steps,
             losses: runs.iter().map(|(_, trained)| trained.loss).collect(),
             loss: mean(|trained| trained.loss),
             accuracy: mean(|trained| trained.accuracy),
@@ -84,9 +87,9 @@ mod tests {
 
     fn run(variant: &str, seed: u64, loss: Option<f64>) -> Ended {
         let outcome = loss.map_or(Outcome::Failed { error: "killed".into() }, |loss| {
-            let (steps, tokens, seconds, accuracy) = (100, 2_000_000, 3.0, 0.25);
+            let (tokens, seconds, accuracy) = (2_000_000, 3.0, 0.25);
             let (loss_of_byte, predicted, train_loss) = (loss / 4.0, 1000, loss);
-            Outcome::Trained(Trained { steps, tokens, seconds, loss, accuracy, loss_of_byte, predicted, train_loss })
+            Outcome::Trained(Trained { tokens, seconds, loss, accuracy, loss_of_byte, predicted, train_loss })
         });
         let (variant, device) = (variant.to_owned(), "cpu".to_owned());
         Ended { size: Size::Tiny, variant, seed, minutes: 4.0, steps: 100, device, outcome }

@@ -23,7 +23,7 @@ const fn variant(name: &'static str, change: fn(&mut RunConfig)) -> Variant {
 
 /// All of them, the recipe itself first. Learned positions that were never trained are of no use, so that BERT has blocks
 /// as long as those it is measured on: its like is `block-128`.
-const VARIANTS: [Variant; 38] = [
+const VARIANTS: [Variant; 43] = [
     variant(BASE, |_| {}),
     variant("bert-as-published", |config| {
         bert(config);
@@ -56,6 +56,7 @@ const VARIANTS: [Variant; 38] = [
         config.optimizer.learning_rate /= 2.0;
     }),
     variant("rate-half", |config| config.optimizer.learning_rate /= 2.0),
+    variant("rate-quarter", |config| config.optimizer.learning_rate /= 4.0),
     variant("rate-double", |config| config.optimizer.learning_rate *= 2.0),
     variant("muon-rate-half", |config| config.optimizer.muon_learning_rate /= 2.0),
     variant("muon-rate-double", |config| config.optimizer.muon_learning_rate *= 2.0),
@@ -73,9 +74,20 @@ const VARIANTS: [Variant; 38] = [
     variant("cosine", |config| (config.schedule.decay, config.schedule.hold) = (Decay::Cosine, None)),
     variant("wsd", |config| (config.schedule.decay, config.schedule.hold) = (Decay::Sqrt, Some(0.8))),
     variant("warm-up-2", |config| config.schedule.warmup = 0.02),
+    variant("warm-up-10", |config| config.schedule.warmup = 0.1),
+    variant("twice-deeper", |config| shaped(config, (4, 1), (1, 2))),
+    variant("deeper-mask-30-to-15", |config| {
+        shaped(config, (2, 1), (3, 4));
+        (config.objective.mask_rate, config.objective.final_mask_rate) = (0.3, Some(0.15));
+    }),
+    variant("deeper-rate-half", |config| {
+        shaped(config, (2, 1), (3, 4));
+        config.optimizer.learning_rate /= 2.0;
+    }),
     variant("deeper", |config| shaped(config, (2, 1), (3, 4))),
     variant("wider", |config| shaped(config, (1, 2), (3, 2))),
     variant("batch-half", |config| batch(&mut config.batch, 1, 2)),
+    variant("batch-quarter", |config| batch(&mut config.batch, 1, 4)),
     variant("batch-double", |config| batch(&mut config.batch, 2, 1)),
     variant("batch-ramp", |config| {
         let batch = &mut config.batch;
@@ -83,7 +95,6 @@ const VARIANTS: [Variant; 38] = [
         (batch.accumulate, batch.ramp_from, batch.ramp_share) = (4, Some(1), Some(0.5));
     }),
     variant("ema-0.999", |config| config.optimizer.ema_decay = Some(0.999)),
-    variant("ema-0.99", |config| config.optimizer.ema_decay = Some(0.99)),
     variant("weight-decay-0.1", |config| config.optimizer.weight_decay = 0.1),
     Variant { name: "vocabulary-4096", vocabulary: 4_096, change: |_| {} },
     Variant { name: "vocabulary-16384", vocabulary: 16_384, change: |_| {} },
@@ -94,7 +105,11 @@ const VARIANTS: [Variant; 38] = [
 pub fn chosen(size: ModelSize, names: &[String]) -> Result<Vec<Variant>> {
     for name in names {
         let known = || VARIANTS.map(|variant| variant.name).join(", ");
-        ensure!(VARIANTS.iter().any(|variant| variant.name == name), "there is no variant `{name}`; there are {}", known());
+        ensure!(
+            VARIANTS.iter().any(|variant| variant.name == name),
+            "there is no variant `{name}`; there are {}",
+            known()
+        );
     }
     let base = recipe(size)?;
     let differs = |variant: &Variant| {
@@ -106,7 +121,10 @@ pub fn chosen(size: ModelSize, names: &[String]) -> Result<Vec<Variant>> {
 
 impl Variant {
     pub fn of_name(name: &str) -> Result<Self> {
-        VARIANTS.into_iter().find(|variant| variant.name == name).with_context(|| format!("there is no variant `{name}`"))
+        VARIANTS
+            .into_iter()
+            .find(|variant| variant.name == name)
+            .with_context(|| format!("there is no variant `{name}`"))
     }
 
     pub fn applied(&self, mut config: RunConfig) -> RunConfig {
@@ -169,7 +187,12 @@ mod tests {
             for variant in chosen(size, &[]).unwrap() {
                 let config = variant.applied(base.clone());
                 let same = tokens(&config) == tokens(&base);
-                assert_eq!(same, !matches!(variant.name, "batch-half" | "batch-double"), "{size:?}, {}", variant.name);
+                assert_eq!(
+                    same,
+                    !matches!(variant.name, "batch-quarter" | "batch-half" | "batch-double"),
+                    "{size:?}, {}",
+                    variant.name
+                );
                 config.check(variant.name).unwrap();
             }
         }
