@@ -52,7 +52,15 @@ pub enum Place {
 }
 
 impl Place {
-    fn device(self) -> Device {
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+
+    pub fn device(self) -> Device {
         match self {
             Self::Cpu => Device::Cpu,
             Self::Cuda => Device::Cuda(0),
