@@ -35,9 +35,17 @@ fn main() {
         .include("native")
         .include(&include_dir)
         .include(include_dir.join("torch/csrc/api/include"));
-    for file in
-        ["adamw.cpp", "dropout.cpp", "fixed_point.cpp", "linear.cpp", "masked_loss.cpp", "modes.cpp", "shim.cpp"]
-    {
+    for file in [
+        "adamw.cpp",
+        "checkpoint.cpp",
+        "dropout.cpp",
+        "fixed_point.cpp",
+        "linear.cpp",
+        "masked_loss.cpp",
+        "modes.cpp",
+        "row_attention.cpp",
+        "shim.cpp",
+    ] {
         build.file(Path::new("native").join(file));
     }
     println!("cargo:rerun-if-changed=native");
