@@ -390,7 +390,7 @@ extern "C" char* tr_row_attention(
     std::vector<int64_t> starts{0};
     int64_t longest = 0;
     for (size_t row = 0; row < rows; ++row) {
-      TORCH_CHECK(lengths[row] >= 0 && lengths[row] < (int64_t{1} << 16), "a row of ", lengths[row], " tokens");
+      TORCH_CHECK(lengths[row] >= 0 && lengths[row] <= (int64_t{1} << 16), "a row of ", lengths[row], " tokens");
       starts.push_back(starts.back() + lengths[row]);
       longest = std::max(longest, lengths[row]);
     }
