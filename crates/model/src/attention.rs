@@ -56,7 +56,18 @@ pub(crate) fn attend_rows(
         let context = kernels::row_attention(&query, &key, &value, &rows.lengths, reach, dropout_probability);
         return context.to_kind(kind).view([1, size[1], -1]);
     }
-    let padded = [query, key, value].map(|part| rows.with_padding(part).transpose(1, 2));
+    attend_with_padding([query, key, value], rows, reach, dropout_probability, train)
+}
+
+/// What [`attend_rows`] does where there is no kernel for it.
+fn attend_with_padding(
+    parts: [&Tensor; 3],
+    rows: &Rows,
+    reach: Option<i64>,
+    dropout_probability: f64,
+    train: bool,
+) -> Tensor {
+    let padded = parts.map(|part| rows.with_padding(part).transpose(1, 2));
     let [query, key, value] = &padded;
     let length = query.size()[2];
     let Sight::Padded(bias) = Sight::new(rows.mask().as_ref(), None, reach, length, query.device()) else {
@@ -115,5 +126,40 @@ pub(crate) fn activate(input: &Tensor, activation: Activation) -> Tensor {
         Activation::Gelu => input.gelu("none"),
         Activation::GeluNew => input.gelu("tanh"),
         Activation::Relu => input.relu(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Input;
+
+    #[test]
+    fn padding_attention_alone_is_the_kernel() {
+        tch::manual_seed(1);
+        let lengths = [5i64, 12, 1, 9];
+        let at = Tensor::arange(12, (Kind::Int64, Device::Cpu)).unsqueeze(0);
+        let mask = at.lt_tensor(&Tensor::from_slice(&lengths).unsqueeze(1));
+        for mask in [Some(mask), None] {
+            let rows =
+                Rows::of(&Input { ids: Tensor::zeros([4, 12], (Kind::Int64, Device::Cpu)), segments: None, mask });
+            let tokens = rows.positions.size()[0];
+            let leaf = Tensor::randn([1, tokens, 3, 2, 8], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+            for reach in [None, Some(2)] {
+                let parts = leaf.unbind(2);
+                let parts = [&parts[0], &parts[1], &parts[2]];
+                let results =
+                    [attend_rows(parts, &rows, reach, 0.0, true), attend_with_padding(parts, &rows, reach, 0.0, true)];
+                let gradients = [0, 1].map(|index: usize| {
+                    let loss = results[index].square().sum(Kind::Float);
+                    Tensor::run_backward(&[loss], &[&leaf], true, false).remove(0)
+                });
+                for [found, expected] in [&results, &gradients] {
+                    assert_eq!(found.size(), expected.size());
+                    let off = (found - expected).abs().max().double_value(&[]);
+                    assert!(off < 1e-5, "{reach:?}: {off:e}");
+                }
+            }
+        }
     }
 }

@@ -29,8 +29,7 @@ impl Rows {
         };
         let positions: Vec<i64> = lengths.iter().flat_map(|&length| 0..length).collect();
         let padded = lengths.iter().any(|&real| real < length);
-        let real: Vec<i64> =
-            (0..).zip(&lengths).flat_map(|(row, &real)| row * length..row * length + real).collect();
+        let real: Vec<i64> = (0..).zip(&lengths).flat_map(|(row, &real)| row * length..row * length + real).collect();
         let on_device = |values: &[i64]| Tensor::from_slice(values).to_device(device);
         Self { positions: on_device(&positions), real: padded.then(|| on_device(&real)), lengths, size }
     }

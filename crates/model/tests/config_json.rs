@@ -103,12 +103,8 @@ fn what_would_compute_something_else_is_refused() {
 fn local_attention_survives() {
     for (layers, global_every) in [(4, 2), (22, 3), (2, 3), (3, 3)] {
         let local = LocalAttention { global_every, window: 64, rope_theta: 9000.0 };
-        let shape = ModelShape {
-            layers,
-            rope_theta: 80_000.0,
-            local_attention: Some(local),
-            ..shape(Architecture::Modern)
-        };
+        let shape =
+            ModelShape { layers, rope_theta: 80_000.0, local_attention: Some(local), ..shape(Architecture::Modern) };
         let text = config_json(&shape, &Head::MaskedLm);
         assert_eq!(from_config_json(&text).unwrap(), (shape.clone(), Head::MaskedLm));
         let mut config: Value = serde_json::from_str(&text).unwrap();

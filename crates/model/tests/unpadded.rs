@@ -116,8 +116,7 @@ fn every_head_s_loss_and_gradients_are_those_with_padding() {
         for head in heads(shape.architecture) {
             for with_segments in [false, true] {
                 let what = format!("{:?}, {:?}, {head:?}", shape.architecture, shape.local_attention);
-                let (padded, unpadded) =
-                    (model(&shape, &head, Execution::default()), model(&shape, &head, UNPADDED));
+                let (padded, unpadded) = (model(&shape, &head, Execution::default()), model(&shape, &head, UNPADDED));
                 let input = input(&LENGTHS, with_segments);
                 let (expected, found) = (run(&padded, &input), run(&unpadded, &input));
                 assert_close(&format!("{what}: hidden"), &found.0, &expected.0, 1e-5);

@@ -41,8 +41,9 @@ pub fn measure(quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
         let spread = stats::widest(&[&seconds[0], &seconds[1]]);
         let [unpadded, padded] = seconds.map(|seconds| batch / median(seconds));
         let (low, high) = (lengths.start(), lengths.end());
-        let name =
-            format!("classifier of 6 × 384, texts of {low} to {high} tokens ({share} % padding), unpadded beside padded");
+        let name = format!(
+            "classifier of 6 × 384, texts of {low} to {high} tokens ({share} % padding), unpadded beside padded"
+        );
         // A row costs what its tokens cost.
         let goal = 1.0 / (1.0 - f64::from(share) / 100.0);
         show(&Line::new("finetune", name, unpadded, padded, "texts/s", goal).spread(spread));

@@ -194,9 +194,8 @@ fn local_attention(keys: &Keys, layers: i64) -> Result<Option<LocalAttention>, M
                    then every layer at the same distance attends globally";
         let list = types.as_array().filter(|list| list.len() as i64 == layers);
         let list = list.ok_or_else(|| refuse("layer_types", types, why))?;
-        let is_pattern = |every: i64| {
-            (0..).zip(list).all(|(layer, kind)| kind == if layer % every == 0 { GLOBAL } else { LOCAL })
-        };
+        let is_pattern =
+            |every: i64| (0..).zip(list).all(|(layer, kind)| kind == if layer % every == 0 { GLOBAL } else { LOCAL });
         // What the list says if it says something else than the number, which may be left over.
         let found = std::iter::once(said).chain(1..=layers).find(|every| is_pattern(*every));
         global_every = found.ok_or_else(|| refuse("layer_types", types, why))?;

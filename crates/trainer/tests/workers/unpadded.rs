@@ -86,3 +86,21 @@ fn labelled_samples_need_no_padding() {
         assert!(accuracy > 0.9, "{objective}: {accuracy}");
     }
 }
+
+/// All of configs/long-sequences.toml on rows of 512 tokens: windows of 64 in layers that are run again, accumulated.
+#[test]
+fn rows_of_512_tokens_go_through_local_layers_alike_for_any_number_of_workers() {
+    let long = unpadded(&checkpointed(&short(&modern())))
+        .replace("sequence_length = 32", "sequence_length = 512")
+        .replace("max_positions = 64", "max_positions = 512")
+        .replace("local_attention = 8", "local_attention = 64")
+        .replace("unit_rows = 8", "unit_rows = 20")
+        .replace("eval_fraction = 0.1", "eval_fraction = 0.2")
+        .replace("steps = 8", "steps = 3");
+    let (one, alone) = undisturbed(&long, 1);
+    assert_eq!(undisturbed(&long, 2).0, one);
+    let loss = alone.metric(0, "eval/loss").unwrap();
+    assert!(loss.is_finite() && loss < 66_f64.ln() + 0.5, "{loss}");
+    // The network is one that sees less than all.
+    assert_ne!(undisturbed(&long.replace("local_attention = 64", "local_attention = 16"), 1).0, one);
+}
