@@ -35,20 +35,11 @@ fn main() {
         .include("native")
         .include(&include_dir)
         .include(include_dir.join("torch/csrc/api/include"));
-    let files = [
-        "adamw.cpp",
-        "dropout.cpp",
-        "fixed_point.cpp",
-        "linear.cpp",
-        "masked_loss.cpp",
-        "modes.cpp",
-        "norms.cpp",
-        "shim.cpp",
-        "trace.cpp",
-    ];
-    for file in files {
-        build.file(Path::new("native").join(file));
-    }
+    let sources = std::fs::read_dir("native").expect("the sources lie beside this script");
+    let mut sources: Vec<PathBuf> = sources.map(|entry| entry.expect("a folder can be listed").path()).collect();
+    sources.retain(|path| path.extension().is_some_and(|extension| extension == "cpp"));
+    sources.sort();
+    build.files(sources);
     println!("cargo:rerun-if-changed=native");
     build.compile("trireme_kernels");
 

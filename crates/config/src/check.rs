@@ -267,6 +267,48 @@ impl RunConfig {
                 "leave it out for the default",
             );
         }
+        let model = &self.model;
+        if let Some(every) = model.global_attn_every_n_layers {
+            rule(
+                every > 0,
+                "model.global_attn_every_n_layers",
+                format!("{every} is not positive"),
+                "3 is ModernBERT's; 1 has every layer attend globally",
+            );
+        }
+        for (key, given) in [
+            ("model.global_attn_every_n_layers", model.global_attn_every_n_layers.is_some()),
+            ("model.local_attention", model.local_attention.is_some()),
+            ("model.local_rope_theta", model.local_rope_theta.is_some()),
+        ] {
+            // Where the model comes from elsewhere, its architecture need not be said.
+            rule(
+                !given || !self.init.from.is_empty() || model.architecture == crate::Architecture::Modern,
+                key,
+                "is for model.architecture = \"modern\"".into(),
+                "leave it out",
+            );
+            rule(
+                !given || model.global_attn_every_n_layers.is_some(),
+                key,
+                "needs `model.global_attn_every_n_layers`".into(),
+                "3 is ModernBERT's",
+            );
+        }
+        if let Some(local) = shape.local_attention {
+            rule(
+                local.window >= 2 && local.window % 2 == 0,
+                "model.local_attention",
+                format!("{} is not an even number of at least 2", local.window),
+                "128 is ModernBERT's: 64 tokens on either side",
+            );
+            rule(
+                local.rope_theta.is_finite() && local.rope_theta > 0.0,
+                "model.local_rope_theta",
+                format!("{} is not a positive number", local.rope_theta),
+                "leave it out for the default",
+            );
+        }
         if let Err(message) = self.init.source() {
             rule(false, "init.from", message, "for example `run:bert-mini` or `hf:models/minilm`");
         }

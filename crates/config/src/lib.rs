@@ -22,7 +22,7 @@ mod run;
 mod schedule;
 mod tokenizer;
 
-pub use batch::BatchConfig;
+pub use batch::{BatchConfig, Padding};
 pub use check::{CheckedConfig, EXACT_CONTRIBUTIONS_MAX};
 pub use checkpoint::CheckpointConfig;
 pub use data::{DataConfig, DataFormat};
@@ -30,7 +30,9 @@ pub use error::ConfigError;
 pub use eval::EvalConfig;
 pub use init::{InitConfig, InitSource};
 pub use load::{Override, json_schema, load, load_checked, parse, to_toml};
-pub use model::{Activation, Architecture, Initializer, ModelConfig, ModelShape, ModelSize, VOCABULARY_MULTIPLE};
+pub use model::{
+    Activation, Architecture, Initializer, LocalAttention, ModelConfig, ModelShape, ModelSize, VOCABULARY_MULTIPLE,
+};
 pub use objective::{ObjectiveConfig, ObjectiveKind, Pooling, TagScheme};
 pub use optimizer::{OptimizerConfig, OptimizerKind};
 pub use recovery::{OnDivergence, RecoveryConfig};

@@ -100,9 +100,44 @@ pub struct ModelConfig {
     pub initializer_range: Option<f64>,
     /// How the initial weights are drawn.
     pub initializer: Initializer,
-    /// Base of the rotary positions (`modern`). Default: 10000.
+    /// Base of the rotary positions (`modern`); with local attention, of the layers that attend globally. Default: 10000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
+    /// `modern`: of so many layers, beginning with the first, one attends to the whole sequence, and the others within
+    /// `local_attention`. ModernBERT's is 3. Default: 1, all of them globally.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global_attn_every_n_layers: Option<i64>,
+    /// With `global_attn_every_n_layers`: the window of the other layers; a token sees half of it on either side. Cheaper
+    /// than the whole sequence with `batch.padding = "unpadded"`. Default: 128.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_attention: Option<i64>,
+    /// With `global_attn_every_n_layers`: base of the rotary positions of the other layers. Default: 10000; ModernBERT's
+    /// `rope_theta` is 160000 then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_rope_theta: Option<f64>,
+}
+
+/// Layers that see only what is near by, between layers that see everything (ModernBERT).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LocalAttention {
+    /// Of so many layers, beginning with the first, one attends globally. At least 2.
+    pub global_every: i64,
+    /// Tokens of the window; half of them on either side.
+    pub window: i64,
+    /// Base of the rotary positions of the layers that attend locally.
+    pub rope_theta: f64,
+}
+
+impl LocalAttention {
+    /// Whether this layer, counted from 0, sees only its window.
+    pub fn is_local(&self, layer: i64) -> bool {
+        layer % self.global_every != 0
+    }
+
+    /// Positions that a token sees on either side.
+    pub fn reach(&self) -> i64 {
+        self.window / 2
+    }
 }
 
 /// The model with every number decided. Field names follow the Hugging Face `config.json` where it has them.
@@ -136,8 +171,11 @@ pub struct ModelShape {
     pub initializer_range: f64,
     /// How the initial weights are drawn.
     pub initializer: Initializer,
-    /// Base of the rotary positions.
+    /// Base of the rotary positions, of the layers that attend globally.
     pub rope_theta: f64,
+    /// None: every layer attends globally.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_attention: Option<LocalAttention>,
 }
 
 /// Where `model.vocabulary` is left out, the embedding has the tokenizer's size rounded up to a multiple of this.
@@ -184,6 +222,12 @@ impl ModelConfig {
             initializer_range: self.initializer_range.unwrap_or(0.02),
             initializer: self.initializer,
             rope_theta: self.rope_theta.unwrap_or(10_000.0),
+            local_attention: self.local_attention().filter(|_| modern),
         }
+    }
+    fn local_attention(&self) -> Option<LocalAttention> {
+        let global_every = self.global_attn_every_n_layers.filter(|every| *every > 1)?;
+        let (window, rope_theta) = (self.local_attention.unwrap_or(128), self.local_rope_theta.unwrap_or(10_000.0));
+        Some(LocalAttention { global_every, window, rope_theta })
     }
 }

@@ -72,6 +72,26 @@ fn numbers_of_the_model_are_positive_and_finite() {
 }
 
 #[test]
+fn local_attention_is_whole_and_for_the_modern_encoder() {
+    let modern = ["model.architecture=\"modern\"", "model.global_attn_every_n_layers=3"];
+    let with = |more: &[&str]| message(&[&modern[..], more].concat());
+    assert_eq!(with(&["model.local_attention=64", "model.local_rope_theta=1e4"]), "");
+    for (value, part) in [
+        ("local_attention=0", "even number"),
+        ("local_attention=63", "even number"),
+        ("local_rope_theta=-1.0", "not a positive number"),
+        ("global_attn_every_n_layers=0", "is not positive"),
+    ] {
+        let text = with(&[&format!("model.{value}")]);
+        assert!(text.contains(part), "{value}: {text}");
+    }
+    let text = message(&["model.architecture=\"bert\"", "model.global_attn_every_n_layers=3"]);
+    assert!(text.contains("`model.global_attn_every_n_layers`: is for model.architecture"), "{text}");
+    let text = message(&["model.architecture=\"modern\"", "model.local_attention=64"]);
+    assert!(text.contains("`model.local_attention`: needs `model.global_attn_every_n_layers`"), "{text}");
+}
+
+#[test]
 fn the_power_of_a_way_down_is_positive_and_finite() {
     let with = |power: &str| message(&["schedule.decay=polynomial", &format!("schedule.power={power}")]);
     assert_eq!(with("2.0"), "");

@@ -1,27 +1,15 @@
 // Dropout whose mask is a function of (key, position) and is computed again in the backward pass instead of stored.
+#include "hash.h"
 #include "shim.h"
 #include "versions.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/types.h>
 
-#include <mutex>
-
 namespace {
 
 constexpr int64_t kGrain = 1 << 14;
-
-// Wellons' lowbias32, a 32-bit integer hash with next to no bias (nullprogram.com/blog/2018/07/31).
-inline uint32_t mixed(uint32_t x) {
-  x ^= x >> 16;
-  x *= 0x7feb352du;
-  x ^= x >> 15;
-  x *= 0x846ca68bu;
-  x ^= x >> 16;
-  return x;
-}
 
 // One bit decision for each position: the two halves of the key enter before and between two rounds of the hash.
 TR_VERSIONS
@@ -35,7 +23,7 @@ void apply_range(
     uint32_t threshold,
     float factor) {
   for (int64_t i = begin; i < end; ++i) {
-    const uint32_t random = mixed(mixed(static_cast<uint32_t>(i) + first) ^ second);
+    const uint32_t random = trireme::mixed(trireme::mixed(static_cast<uint32_t>(i) + first) ^ second);
     into[i] = random >= threshold ? from[i] * factor : 0.0f;
   }
 }
@@ -77,18 +65,11 @@ class Dropout final : public torch::autograd::Function<Dropout> {
   }
 };
 
-// From torch's own generator, so that a manual seed governs this mask too.
-int64_t next_key() {
-  at::Generator generator = at::detail::getDefaultCPUGenerator();
-  const std::lock_guard<std::mutex> lock(generator.mutex());
-  return static_cast<int64_t>(at::check_generator<at::CPUGeneratorImpl>(generator)->random64());
-}
-
 } // namespace
 
 extern "C" char* tr_dropout(at::Tensor* input, double probability, at::Tensor** result) {
   return trireme::guarded([&] {
     TORCH_CHECK(probability >= 0.0 && probability < 1.0, "a dropout probability of ", probability);
-    *result = new at::Tensor(Dropout::apply(*input, probability, next_key()));
+    *result = new at::Tensor(Dropout::apply(*input, probability, trireme::next_key()));
   });
 }

@@ -16,9 +16,10 @@ mod layout;
 mod load;
 mod modern;
 mod network;
+mod rows;
 pub mod safetensors_io;
 
 pub use error::ModelError;
 pub use heads::Head;
 pub use load::{LoadReport, Missing};
-pub use network::{Input, Model, Parameter};
+pub use network::{Execution, Input, Model, Parameter};

@@ -7,6 +7,7 @@ use crate::initial::initial;
 use crate::layout::{Entry, layout};
 use crate::load::{self, LoadReport, Missing};
 use crate::modern::Modern;
+use crate::rows::Rows;
 use config::{Architecture, ModelShape, Pooling};
 use std::collections::BTreeMap;
 use tch::{Device, Tensor};
@@ -20,6 +21,15 @@ pub struct Input {
     pub segments: Option<Tensor>,
     /// `[batch, length]`, bool, true = a real token; None: there is no padding, which is faster.
     pub mask: Option<Tensor>,
+}
+
+/// How a network is run; what it is a function of is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Execution {
+    /// Padding is taken out before the first layer and put back behind the last one, where hidden states are 0.
+    pub unpadded: bool,
+    /// In training only what goes into each layer is kept; the backward pass runs the layers again.
+    pub activation_checkpointing: bool,
 }
 
 /// One trained tensor.
@@ -45,6 +55,7 @@ pub struct Model {
     encoder: Encoder,
     heads: Heads,
     device: Device,
+    execution: Execution,
 }
 
 enum Encoder {
@@ -75,7 +86,14 @@ impl Model {
     /// gradients.
     pub fn duplicate(&self) -> Self {
         let tensors = self.tensors.iter().map(|tensor| tensor.detach().copy()).collect();
-        Self::of(&self.shape, self.head.clone(), self.entries.clone(), tensors, self.device)
+        let mut other = Self::of(&self.shape, self.head.clone(), self.entries.clone(), tensors, self.device);
+        other.set_execution(self.execution);
+        other
+    }
+
+    /// How it is run from now on.
+    pub fn set_execution(&mut self, execution: Execution) {
+        self.execution = execution;
     }
 
     /// `tensors` go with `entries`, which are the layout of (shape, head).
@@ -91,7 +109,7 @@ impl Model {
         let of_heads = entries.iter().filter(|entry| entry.head).map(|entry| entry.name.clone());
         let of_heads = of_heads.map(|name| (name.clone(), named.get(&name))).collect();
         let heads = Heads::new(shape, of_heads, embeddings);
-        Self { shape: shape.clone(), head, entries, tensors, encoder, heads, device }
+        Self { shape: shape.clone(), head, entries, tensors, encoder, heads, device, execution: Execution::default() }
     }
 
     /// Every number of the encoder.
@@ -127,13 +145,28 @@ impl Model {
     /// The last hidden states. `[batch, length, hidden]`
     ///
     /// # Panics
-    /// If the sequence is longer than the model's positions, or an id is not in the vocabulary.
+    /// If the sequence is longer than the model's positions, or an id is not in the vocabulary; without padding also if a
+    /// mask has real tokens behind padding.
     pub fn encode(&self, input: &Input, train: bool) -> Tensor {
         let (length, most) = (input.ids.size()[1], self.shape.max_positions);
         assert!(length <= most, "a sequence of {length} tokens is longer than the model's {most} positions");
+        if !self.execution.unpadded {
+            return self.encode_as(input, None, train);
+        }
+        let rows = Rows::of(input);
+        let tokens = Input {
+            ids: rows.without_padding(&input.ids),
+            segments: input.segments.as_ref().map(|segments| rows.without_padding(segments)),
+            mask: None,
+        };
+        rows.with_padding(&self.encode_as(&tokens, Some(&rows), train))
+    }
+
+    fn encode_as(&self, input: &Input, rows: Option<&Rows>, train: bool) -> Tensor {
+        let checkpoints = train && self.execution.activation_checkpointing;
         match &self.encoder {
-            Encoder::Bert(encoder) => encoder.encode(input, train),
-            Encoder::Modern(encoder) => encoder.encode(input, train),
+            Encoder::Bert(encoder) => encoder.encode(input, rows, checkpoints, train),
+            Encoder::Modern(encoder) => encoder.encode(input, rows, checkpoints, train),
         }
     }
 

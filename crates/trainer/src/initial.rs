@@ -7,10 +7,10 @@ use crate::gradients::contributions;
 use crate::host::{CheckpointFiles, Host};
 use crate::objective;
 use crate::state::State;
-use config::{CheckedConfig, InitSource, ModelShape, ObjectiveKind, ReduceMode, TagScheme};
+use config::{CheckedConfig, InitSource, ModelShape, ObjectiveKind, Padding, ReduceMode, TagScheme};
 use corpus::Tokenizer;
 use kernels::fixed_point;
-use model::{Missing, Model, hugging_face, safetensors_io};
+use model::{Execution, Missing, Model, hugging_face, safetensors_io};
 use std::path::Path;
 use tch::Device;
 use types::{Attempt, Cursor, Digest, Step};
@@ -122,8 +122,12 @@ impl Recipe<'_> {
     pub fn state(&self, header: StateHeader) -> Result<State, TrainError> {
         check_shape(self.config, self.tokenizer, &header.shape)?;
         let head = objective::head(self.config, &header.labels);
-        let model = Model::new(&header.shape, head, self.config.run.seed, self.device)
+        let mut model = Model::new(&header.shape, head, self.config.run.seed, self.device)
             .map_err(|error| TrainError::fatal(error.to_string()))?;
+        model.set_execution(Execution {
+            unpadded: self.config.batch.padding == Padding::Unpadded,
+            activation_checkpointing: self.config.run.activation_checkpointing,
+        });
         Ok(State::new(header, model, &self.config.optimizer))
     }
 

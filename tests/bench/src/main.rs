@@ -29,6 +29,7 @@ mod scaling;
 mod stats;
 mod step;
 mod throttle;
+mod unpadded;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Parser, ValueEnum};
@@ -165,7 +166,10 @@ impl Arguments {
             Suite::Scaling => scaling::measure(self.python()?, quick, |line| self.show(line)),
             Suite::Reduce => reduce::measure(quick, |line| self.show(line)),
             Suite::Data => data::measure(self.python()?, self.corpus()?, quick, |line| self.show(line)),
-            Suite::Finetune => finetune::measure(self.python()?, quick, |line| self.show(line)),
+            Suite::Finetune => {
+                unpadded::measure(quick, |line| self.show(line))?;
+                finetune::measure(self.python()?, quick, |line| self.show(line))
+            }
             Suite::Coordinator => coordinator::measure(quick, |line| self.show(line)),
             Suite::Memory => memory::measure(quick, |line| self.show(line)),
             Suite::Recovery => recovery::measure(quick, |line| self.show(line)),

@@ -6,7 +6,7 @@
 // clippy.toml lets tests unwrap, but not the functions that they share.
 #![allow(clippy::unwrap_used)]
 
-use config::{Architecture, ModelConfig, ModelShape, Pooling};
+use config::{Architecture, LocalAttention, ModelConfig, ModelShape, Pooling};
 use golden::{assert_close, path, write_folder};
 use model::{Head, Input, Missing, Model, hugging_face, safetensors_io};
 use std::path::PathBuf;
@@ -68,8 +68,13 @@ fn folders() {
     let scratch = tempfile::tempdir().unwrap();
     let root = std::env::var_os("TRIREME_EXPORT_DIR").map_or(scratch.path().to_owned(), PathBuf::from);
     let tokenizer = std::fs::read(path("tokenizer.json")).unwrap();
-    for (name, architecture) in [("bert", Architecture::Bert), ("modern", Architecture::Modern)] {
-        let shape = shape(architecture);
+    let local = LocalAttention { global_every: 2, window: 4, rope_theta: 500.0 };
+    for (name, architecture, local_attention) in [
+        ("bert", Architecture::Bert, None),
+        ("modern", Architecture::Modern, None),
+        ("modern-local", Architecture::Modern, Some(local)),
+    ] {
+        let shape = ModelShape { local_attention, ..shape(architecture) };
         for (head_name, head) in heads(architecture) {
             let folder = root.join(format!("{name}-{head_name}"));
             let model = Model::new(&shape, head.clone(), 7, Device::Cpu).unwrap();

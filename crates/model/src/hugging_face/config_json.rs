@@ -6,7 +6,7 @@
 use super::tokenizer_files::{SpecialTokens, pretty};
 use crate::error::ModelError;
 use crate::heads::Head;
-use config::{Activation, Architecture, Initializer, ModelShape, Pooling};
+use config::{Activation, Architecture, Initializer, LocalAttention, ModelShape, Pooling};
 use serde_json::{Map, Value, json};
 
 /// The text of `config.json`.
@@ -37,7 +37,8 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
             "pad_token_id": special.id("pad_token"),
         }),
         Architecture::Modern => {
-            let rope = json!({ "rope_type": "default", "rope_theta": shape.rope_theta });
+            let rope = |theta: f64| json!({ "rope_type": "default", "rope_theta": theta });
+            let local_theta = shape.local_attention.map_or(shape.rope_theta, |local| local.rope_theta);
             json!({
                 "model_type": "modernbert",
                 "architectures": [format!("ModernBert{}", class(head))],
@@ -61,11 +62,13 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
                 "classifier_bias": false,
                 "decoder_bias": true,
                 // The same said for transformers 5 (layer_types, rope_parameters) and before.
-                "global_attn_every_n_layers": 1,
+                "global_attn_every_n_layers": shape.local_attention.map_or(1, |local| local.global_every),
                 "global_rope_theta": shape.rope_theta,
-                "local_rope_theta": shape.rope_theta,
-                "layer_types": vec!["full_attention"; shape.layers as usize],
-                "rope_parameters": { "full_attention": &rope, "sliding_attention": &rope },
+                "local_rope_theta": local_theta,
+                "layer_types": layer_types(shape),
+                "rope_parameters": {
+                    "full_attention": rope(shape.rope_theta), "sliding_attention": rope(local_theta),
+                },
                 "tie_word_embeddings": true,
                 "pad_token_id": special.id("pad_token"),
                 "cls_token_id": special.id("cls_token"),
@@ -77,6 +80,9 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
     };
     let more = config.as_object_mut().expect("both arms are objects");
     more.insert("dtype".into(), json!("float32"));
+    if let Some(local) = shape.local_attention {
+        more.insert("local_attention".into(), json!(local.window));
+    }
     if let Head::SequenceClassifier { pooling, .. } = head {
         more.insert("classifier_pooling".into(), json!(if *pooling == Pooling::Mean { "mean" } else { "cls" }));
     }
@@ -87,6 +93,14 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
         more.insert("label2id".into(), Value::Object(by_label.collect()));
     }
     pretty(&config)
+}
+
+const GLOBAL: &str = "full_attention";
+const LOCAL: &str = "sliding_attention";
+
+fn layer_types(shape: &ModelShape) -> Vec<&'static str> {
+    let is_local = |layer| shape.local_attention.is_some_and(|local| local.is_local(layer));
+    (0..shape.layers).map(|layer| if is_local(layer) { LOCAL } else { GLOBAL }).collect()
 }
 
 /// The end of the class's name in `transformers`.
@@ -135,6 +149,7 @@ fn bert(keys: &Keys) -> Result<ModelShape, ModelError> {
         initializer_range: keys.number("initializer_range", 0.02)?,
         initializer: Initializer::Normal,
         rope_theta: 10_000.0,
+        local_attention: None,
     })
 }
 
@@ -149,7 +164,7 @@ fn modern(keys: &Keys) -> Result<ModelShape, ModelError> {
         return Err(refuse("classifier_activation", &value, "it must be the same as `hidden_activation`"));
     }
     let layers = keys.integer("num_hidden_layers", 22)?;
-    only_global_attention(keys, layers)?;
+    keys.only("rope_scaling", &Value::Null, "only plain rotary positions are")?;
     Ok(ModelShape {
         architecture: Architecture::Modern,
         vocabulary: keys.integer("vocab_size", 50_368)?,
@@ -165,38 +180,55 @@ fn modern(keys: &Keys) -> Result<ModelShape, ModelError> {
         layer_norm_epsilon: keys.number("norm_eps", 1e-5)?,
         initializer_range: keys.number("initializer_range", 0.02)?,
         initializer: Initializer::Normal,
-        rope_theta: rope_theta(keys)?,
+        rope_theta: rope_theta(keys, GLOBAL, "global_rope_theta", 160_000.0)?,
+        local_attention: local_attention(keys, layers)?,
     })
 }
 
-fn only_global_attention(keys: &Keys, layers: i64) -> Result<(), ModelError> {
-    const WHY: &str = "every layer attends globally here; ModernBERT's local layers are not implemented";
-    if let Some(types @ Value::Array(list)) = keys.0.get("layer_types") {
-        return if list.iter().all(|kind| kind == "full_attention") {
-            Ok(())
-        } else {
-            Err(refuse("layer_types", types, WHY))
-        };
+/// None if every layer attends globally. The list of transformers 5 goes before the number of transformers 4.
+fn local_attention(keys: &Keys, layers: i64) -> Result<Option<LocalAttention>, ModelError> {
+    let said = keys.integer("global_attn_every_n_layers", 3)?;
+    let mut global_every = said;
+    if let Some(types) = keys.get("layer_types") {
+        let why = "a list of `full_attention` and `sliding_attention` is, one for each layer, in which the first layer and \
+                   then every layer at the same distance attends globally";
+        let list = types.as_array().filter(|list| list.len() as i64 == layers);
+        let list = list.ok_or_else(|| refuse("layer_types", types, why))?;
+        let is_pattern =
+            |every: i64| (0..).zip(list).all(|(layer, kind)| kind == if layer % every == 0 { GLOBAL } else { LOCAL });
+        // What the list says if it says something else than the number, which may be left over.
+        let found = std::iter::once(said).chain(1..=layers).find(|every| is_pattern(*every));
+        global_every = found.ok_or_else(|| refuse("layer_types", types, why))?;
     }
-    match keys.integer("global_attn_every_n_layers", 3)? {
-        1 => Ok(()),
-        _ if layers == 1 => Ok(()),
-        every => Err(refuse("global_attn_every_n_layers", &json!(every), WHY)),
+    if global_every == 1 || layers == 1 {
+        return Ok(None);
     }
+    let rope_theta = match keys.0.get("local_rope_theta") {
+        // As transformers 4 has it: the local layers' are the global ones' then.
+        Some(Value::Null) if keys.get("rope_parameters").is_none() => {
+            rope_theta(keys, GLOBAL, "global_rope_theta", 160_000.0)?
+        }
+        _ => rope_theta(keys, LOCAL, "local_rope_theta", 10_000.0)?,
+    };
+    Ok(Some(LocalAttention { global_every, window: keys.integer("local_attention", 128)?, rope_theta }))
 }
 
-fn rope_theta(keys: &Keys) -> Result<f64, ModelError> {
-    let Some(rope) = keys.0.get("rope_parameters").map(|all| &all["full_attention"]).filter(|rope| rope.is_object())
-    else {
-        return keys.number("global_rope_theta", 160_000.0);
+/// The base of the rotary positions of one kind of layer; `older` is the key of transformers 4.
+fn rope_theta(keys: &Keys, kind: &str, older: &str, default: f64) -> Result<f64, ModelError> {
+    let Some(rope) = keys.get("rope_parameters").map(|all| &all[kind]).filter(|rope| rope.is_object()) else {
+        return keys.number(older, default);
     };
     match rope.get("rope_type") {
         None | Some(Value::Null) => {}
         Some(kind) if kind == "default" => {}
-        Some(kind) => return Err(refuse("rope_parameters.full_attention.rope_type", kind, "only `default` is")),
+        Some(other) => return Err(refuse(&format!("rope_parameters.{kind}.rope_type"), other, "only `default` is")),
     }
-    let theta = rope.get("rope_theta").unwrap_or(&json!(160_000.0)).as_f64();
-    theta.ok_or_else(|| ModelError::Config("`rope_parameters.full_attention.rope_theta` is not a number".into()))
+    match rope.get("rope_theta") {
+        None => keys.number(older, default),
+        Some(theta) => theta.as_f64().ok_or_else(|| {
+            ModelError::Config(format!("`rope_parameters.{kind}.rope_theta` = {theta} is not a number"))
+        }),
+    }
 }
 
 fn head(keys: &Keys) -> Result<Head, ModelError> {

@@ -10,6 +10,7 @@ mod process;
 mod recipe;
 mod recovery;
 mod tuning;
+mod unpadded;
 
 use cluster::{Cluster, Plan, undisturbed};
 use data::pretraining;
