@@ -15,6 +15,7 @@ mod evaluate;
 mod gradients;
 mod host;
 mod initial;
+mod losses;
 pub mod metrics;
 mod objective;
 pub mod optimizer;

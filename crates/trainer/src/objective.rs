@@ -1,46 +1,35 @@
 //! From a micro-batch to what is learned from it: sums over tokens or samples, never means.
 
+use crate::losses::{Counted, Loss};
 use config::{CheckedConfig, ObjectiveKind, Precision};
 use corpus::{Batch, IGNORED, Labels};
 use model::{Head, Input, Model};
 use tch::{Device, Kind, Reduction, Tensor};
 
-/// The fraction bits of losses that are summed as integers: nats to nine digits, and 2^33 of them fit.
-const LOSS_FRACTION_BITS: i32 = 30;
-
-/// How many predictions a batch asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Targets {
-    /// Masked words, labelled samples or labelled words.
-    pub main: i64,
-    /// Next sentences.
-    pub next_sentence: i64,
-}
-
-impl Targets {
-    /// What `batch` asks for.
-    pub fn of(batch: &Batch) -> Self {
-        match &batch.labels {
-            Labels::Masked { ids, next_sentence, .. } => Self {
-                main: ids.len() as i64,
-                next_sentence: next_sentence.as_ref().map_or(0, |labels| labels.len() as i64),
-            },
-            Labels::Class(labels) => Self { main: labels.len() as i64, next_sentence: 0 },
-            Labels::Tags(labels) => {
-                Self { main: labels.iter().filter(|&&label| label != IGNORED).count() as i64, next_sentence: 0 }
-            }
-        }
-    }
-}
-
-/// Sums over a batch: cross-entropy in nats (float32 scalars that can be differentiated) and right answers (int64).
+/// What a batch gives to each loss of the objective.
 pub(crate) struct Sums {
-    pub main: Tensor,
-    pub main_correct: Tensor,
-    /// Of the next sentences, where the objective has them.
-    pub next_sentence: Option<(Tensor, Tensor)>,
+    /// Alongside [`losses`].
+    pub losses: Vec<LossSum>,
     /// `classify` and `tag`: the labels and the predictions, flat, ignored ones included.
     pub answers: Option<(Tensor, Tensor)>,
+}
+
+/// One loss over a batch.
+pub(crate) struct LossSum {
+    /// In nats: a float32 scalar that can be differentiated.
+    pub loss: Tensor,
+    /// Right answers (an int64 scalar), where there are any.
+    pub correct: Option<Tensor>,
+}
+
+/// The losses that `config` adds up.
+pub(crate) fn losses(config: &CheckedConfig) -> Vec<Loss> {
+    let mlm = Loss::new("mlm", Counted::MaskedWords);
+    match config.objective.kind {
+        ObjectiveKind::MlmNsp => vec![mlm, Loss::new("nsp", Counted::Pairs)],
+        ObjectiveKind::Mlm => vec![mlm],
+        ObjectiveKind::Classify | ObjectiveKind::Tag => vec![Loss::new("", Counted::Labels)],
+    }
 }
 
 /// Runs the model on a batch.
@@ -63,14 +52,14 @@ fn sums(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
         Labels::Masked { positions, ids, next_sentence } => {
             let positions = Tensor::from_slice(positions).to_device(device);
             let ids = Tensor::from_slice(ids).to_device(device);
-            let (main, main_correct) = model.mlm_loss_sum(&hidden, &positions, &ids);
-            let next_sentence = next_sentence.as_ref().map(|labels| {
+            let (loss, correct) = model.mlm_loss_sum(&hidden, &positions, &ids);
+            let mut losses = vec![LossSum { loss, correct: Some(correct) }];
+            if let Some(labels) = next_sentence {
                 let labels = Tensor::from_slice(labels).to_device(device);
-                let logits = model.nsp_logits(&hidden);
-                let (loss, correct, _) = cross_entropy(&logits, &labels);
-                (loss, correct)
-            });
-            Sums { main, main_correct, next_sentence, answers: None }
+                let (loss, correct, _) = cross_entropy(&model.nsp_logits(&hidden), &labels);
+                losses.push(LossSum { loss, correct: Some(correct) });
+            }
+            Sums { losses, answers: None }
         }
         Labels::Class(labels) => {
             let labels = Tensor::from_slice(labels).to_device(device);
@@ -85,8 +74,8 @@ fn sums(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
 }
 
 fn answered(logits: &Tensor, labels: Tensor) -> Sums {
-    let (main, main_correct, predictions) = cross_entropy(logits, &labels);
-    Sums { main, main_correct, next_sentence: None, answers: Some((labels, predictions)) }
+    let (loss, correct, predictions) = cross_entropy(logits, &labels);
+    Sums { losses: vec![LossSum { loss, correct: Some(correct) }], answers: Some((labels, predictions)) }
 }
 
 /// Summed loss, right answers, predictions. `logits`: `[n, classes]`; `labels`: `[n]`.
@@ -106,43 +95,5 @@ pub(crate) fn head(config: &CheckedConfig, labels: &[String]) -> Head {
             Head::SequenceClassifier { labels: labels.to_vec(), pooling: config.objective.pooling }
         }
         ObjectiveKind::Tag => Head::TokenClassifier { labels: labels.to_vec() },
-    }
-}
-
-/// A loss as an integer, so that its sum over workers does not depend on order; None if it is not finite, or so large that
-/// the sum of `losses` like it would not fit, whoever adds them up.
-pub(crate) fn loss_to_fixed(loss: f64, losses: u64) -> Option<i64> {
-    let scaled = (loss * f64::from(LOSS_FRACTION_BITS).exp2()).round();
-    (scaled.abs() < f64::from(62).exp2() / losses.max(1) as f64).then_some(scaled as i64)
-}
-
-/// The inverse of [`loss_to_fixed`].
-pub(crate) fn loss_from_fixed(fixed: i64) -> f64 {
-    fixed as f64 / f64::from(LOSS_FRACTION_BITS).exp2()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn losses_survive_the_fixed_point() {
-        for loss in [0.0, 10.397_207, 1e6] {
-            assert!((loss_from_fixed(loss_to_fixed(loss, 64).unwrap()) - loss).abs() < 1e-9);
-        }
-        assert_eq!([f64::NAN, f64::INFINITY, 1e12].map(|loss| loss_to_fixed(loss, 1)), [None; 3]);
-    }
-
-    #[test]
-    fn losses_that_are_accepted_can_be_added_up() {
-        for losses in [1, 3, 64, 4096, 1_000_003] {
-            let largest = (0..64).rev().map(|bits| f64::from(bits).exp2()).find_map(|loss| loss_to_fixed(loss, losses));
-            let sum = largest.and_then(|loss| loss.checked_mul(losses as i64));
-            assert!(sum.is_some(), "{losses} times {largest:?}");
-        }
-        // Three of these do not fit into 63 bits.
-        let large = f64::from(61 - LOSS_FRACTION_BITS).exp2() * 1.6;
-        assert!(loss_to_fixed(large, 1).is_some());
-        assert_eq!(loss_to_fixed(large, 3), None);
     }
 }

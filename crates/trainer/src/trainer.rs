@@ -5,7 +5,7 @@ use crate::host::{Host, Membership, Outcome, Phase, StepReport};
 use crate::initial::{self, Recipe};
 use crate::state::State;
 use crate::step::{Context, Done, Stepper, due};
-use crate::{TrainError, sync, verify};
+use crate::{TrainError, objective, sync, verify};
 use c10d::ProcessGroup;
 use config::{CheckedConfig, ObjectiveKind};
 use corpus::{Corpus, Loader, Tokenizer};
@@ -155,7 +155,8 @@ impl Trainer {
             membership.slots.iter().map(|&slot| (slot, state.header.cursors[slot.0 as usize])).collect();
         self.loader.assign(&cursors);
         let config = self.config.clone();
-        let context = Context { config: &config, membership, group, host, device: self.device };
+        let losses = objective::losses(&config);
+        let context = Context { config: &config, losses: &losses, membership, group, host, device: self.device };
         let mut stepper = Stepper { context, fast: None };
         while state.header.step.0 < total {
             let Done { mut report, checkpoint, pause } = stepper.step(state, &mut self.loader)?;
