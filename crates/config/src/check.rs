@@ -1,7 +1,7 @@
 //! From [`RunConfig`] to [`CheckedConfig`]: every rule that needs no file and no tensor.
 
 use crate::error::Problem;
-use crate::{ConfigError, ObjectiveKind, OptimizerKind, ReduceMode, RunConfig, RunKind};
+use crate::{Architecture, ConfigError, ObjectiveKind, OptimizerKind, ReduceMode, RunConfig, RunKind};
 use std::ops::Deref;
 
 /// Exact mode adds at most so many gradients into one 64-bit sum, or it could overflow unseen: slots times forward
@@ -18,6 +18,8 @@ const HANG_FACTOR: std::ops::RangeInclusive<u32> = 3..=10_000;
 /// Random next sentences come from the other rows of a unit: with few of them, the model sees the same pairs of
 /// neighbours again and again, and with one there is none.
 const NEXT_SENTENCE_UNIT_ROWS_MIN: u64 = 8;
+/// Longer runs of words leave too little to predict them from.
+const NGRAM_MAX: usize = 10;
 /// Units that wait in memory, for each slot.
 const PREFETCH_UNITS_MAX: usize = 64;
 
@@ -100,12 +102,13 @@ impl RunConfig {
         );
         rule(data.unit_rows != Some(0), "data.unit_rows", "is 0".into(), "leave it out for the default");
         rule(
-            self.objective.kind != ObjectiveKind::MlmNsp
+            !self.objective.kind.has_pairs()
                 || data.unit_rows.is_none_or(|rows| rows == 0 || rows >= NEXT_SENTENCE_UNIT_ROWS_MIN),
             "data.unit_rows",
             format!(
-                "{} rows are too few for `mlm_nsp`, which takes its random next sentences from the same unit",
-                data.unit_rows.unwrap_or_default()
+                "{} rows are too few for `{}`, which takes its random second sentences from the same unit",
+                data.unit_rows.unwrap_or_default(),
+                self.objective.kind.as_str()
             ),
             "32 or more mix well; leave it out for the default, or set objective.kind = \"mlm\"",
         );
@@ -223,6 +226,7 @@ impl RunConfig {
             ("model.layers", shape.layers),
             ("model.hidden", shape.hidden),
             ("model.heads", shape.heads),
+            ("model.embedding", shape.embedding_width()),
             ("model.intermediate", shape.intermediate),
             ("model.vocabulary", shape.vocabulary),
             ("model.max_positions", shape.max_positions),
@@ -236,7 +240,7 @@ impl RunConfig {
             "choose a divisor of model.hidden",
         );
         rule(
-            shape.segment_types > 0 || (shape.hidden / shape.heads.max(1)) % 2 == 0,
+            shape.architecture != Architecture::Modern || (shape.hidden / shape.heads.max(1)) % 2 == 0,
             "model.heads",
             "rotary positions need an even head width".into(),
             "make model.hidden / model.heads even",
@@ -279,7 +283,7 @@ impl RunConfig {
             supervised == (self.run.kind == RunKind::Finetune),
             "objective.kind",
             format!("does not go with run.kind = \"{}\"", self.run.kind.as_str()),
-            "pretrain: `mlm_nsp` or `mlm`; finetune: `classify` or `tag`",
+            "finetune: `classify` or `tag`; pretrain: the others",
         );
         for (key, value) in [
             ("objective.mask_rate", objective.mask_rate),
@@ -300,7 +304,7 @@ impl RunConfig {
             rule(
                 !supervised,
                 "objective.final_mask_rate",
-                "is for `mlm` and `mlm_nsp`: nothing else masks words".into(),
+                "is for objectives that mask words".into(),
                 "leave it out",
             );
         }
@@ -310,11 +314,24 @@ impl RunConfig {
             "with mask_token_share it is more than 1".into(),
             "BERT's are 0.8 and 0.1",
         );
+        let architecture = self.model.architecture;
         rule(
-            objective.kind != ObjectiveKind::MlmNsp || self.model.architecture == crate::Architecture::Bert,
+            !objective.kind.has_pairs() || matches!(architecture, Architecture::Bert | Architecture::Albert),
             "objective.kind",
-            "`mlm_nsp` needs segments, which `modern` does not have".into(),
-            "use `mlm`, or model.architecture = \"bert\"",
+            "sentence pairs need segments and a pooler, which only `bert` and `albert` have".into(),
+            "use `mlm`, or model.architecture = \"bert\" or \"albert\"",
+        );
+        rule(
+            (1..=NGRAM_MAX).contains(&objective.ngram_max),
+            "objective.ngram_max",
+            format!("{} is outside 1 to {NGRAM_MAX}", objective.ngram_max),
+            "3 is ALBERT's, 1 masks each word by itself",
+        );
+        rule(
+            self.model.embedding.is_none() || matches!(architecture, Architecture::Albert | Architecture::Electra),
+            "model.embedding",
+            "is for `albert` and `electra`".into(),
+            "leave it out",
         );
         let classify = objective.kind == ObjectiveKind::Classify;
         rule(

@@ -93,7 +93,7 @@ fn the_mask_rate_ends_somewhere_and_where_words_are_masked() {
     let classify = ["run.kind=finetune", "objective.kind=classify", "data.label_column=label"];
     assert_eq!(message(&classify), "");
     let text = message(&[&classify[..], &["objective.final_mask_rate=0.15"]].concat());
-    assert!(text.contains("`objective.final_mask_rate`: is for `mlm` and `mlm_nsp`"), "{text}");
+    assert!(text.contains("`objective.final_mask_rate`: is for objectives that mask words"), "{text}");
 }
 
 #[test]

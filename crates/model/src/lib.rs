@@ -1,4 +1,4 @@
-//! Encoders of the BERT family on one device: BERT as published and the ModernBERT layout, their heads and losses, and
+//! Encoders of the BERT family on one device: BERT as published and its relatives, the ModernBERT layout, their heads and losses, and
 //! Hugging Face's names, `config.json` and safetensors both ways.
 //!
 //! Parameters are leaves under exactly the names that Hugging Face uses, so a checkpoint, a gradient and an optimizer
@@ -8,6 +8,8 @@
 
 mod attention;
 mod bert;
+pub mod distil;
+mod electra;
 mod error;
 mod heads;
 pub mod hugging_face;
@@ -15,9 +17,11 @@ mod initial;
 mod layout;
 mod load;
 mod modern;
+mod names;
 mod network;
 pub mod safetensors_io;
 
+pub use electra::Filled;
 pub use error::ModelError;
 pub use heads::Head;
 pub use load::{LoadReport, Missing};

@@ -107,7 +107,7 @@ impl HeldOut {
             tracing::warn!(step = state.header.step.0, broken, "the held-out loss is not finite");
         }
         match self.objective {
-            ObjectiveKind::MlmNsp | ObjectiveKind::Mlm => {
+            ObjectiveKind::MlmNsp | ObjectiveKind::Mlm | ObjectiveKind::MlmSop => {
                 for (index, loss) in self.losses.iter().enumerate() {
                     let count = counts.targets.0[index];
                     if index > 0 && count == 0 {

@@ -72,9 +72,9 @@ fn check_shape(config: &CheckedConfig, tokenizer: &Tokenizer, shape: &ModelShape
             config.batch.sequence_length, shape.max_positions, shape.max_positions
         )));
     }
-    if config.objective.kind == ObjectiveKind::MlmNsp && shape.segment_types < 2 {
+    if config.objective.kind.has_pairs() && shape.segment_types < 2 {
         return Err(TrainError::fatal(
-            "objective.kind: `mlm_nsp` needs segments, which this model does not have: use `mlm`",
+            "objective.kind: sentence pairs need segments, which this model does not have: use `mlm`",
         ));
     }
     Ok(())

@@ -89,7 +89,7 @@ fn cross_entropy(logits: &Tensor, labels: &Tensor) -> (Tensor, Tensor, Tensor) {
 /// The head that the objective trains.
 pub(crate) fn head(config: &CheckedConfig, labels: &[String]) -> Head {
     match config.objective.kind {
-        ObjectiveKind::MlmNsp => Head::PreTraining,
+        ObjectiveKind::MlmNsp | ObjectiveKind::MlmSop => Head::PreTraining,
         ObjectiveKind::Mlm => Head::MaskedLm,
         ObjectiveKind::Classify => {
             Head::SequenceClassifier { labels: labels.to_vec(), pooling: config.objective.pooling }

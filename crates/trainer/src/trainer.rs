@@ -49,7 +49,7 @@ impl Trainer {
     ) -> Result<Self, TrainError> {
         let labels = match config.objective.kind {
             ObjectiveKind::Classify | ObjectiveKind::Tag => corpus.labels().to_vec(),
-            ObjectiveKind::MlmNsp | ObjectiveKind::Mlm => Vec::new(),
+            _ => Vec::new(),
         };
         initial::check(&config, &tokenizer, &labels)?;
         let config_digest = Digest::blake3(config::to_toml(&config).as_bytes());

@@ -5,7 +5,7 @@ use super::checkpoints::{self, Pin, Repository};
 use super::on_thread::OnThread;
 use super::runs::find;
 use super::wire;
-use config::{Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ObjectiveKind};
+use config::{Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape};
 use futures::TryStreamExt;
 use proto::{Failure, FailureKind};
 use serde_json::{Map, Value};
@@ -110,8 +110,8 @@ fn inherited(config: &CheckedConfig, text: &[u8]) -> Result<ModelShape, Failure>
             shape.max_positions, shape.max_positions
         )));
     }
-    if config.objective.kind == ObjectiveKind::MlmNsp && shape.segment_types < 2 {
-        let message = "`objective.kind` = `mlm_nsp` needs segments, which the model of `init.from` does not have\n  \
+    if config.objective.kind.has_pairs() && shape.segment_types < 2 {
+        let message = "`objective.kind`: sentence pairs need segments, which the model of `init.from` does not have\n  \
                        help: use `mlm`";
         return Err(invalid(message.to_owned()));
     }
@@ -124,19 +124,22 @@ fn source(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
     let (architecture, defaults) = match object.get("model_type").and_then(Value::as_str) {
         Some("bert") => (Architecture::Bert, [30_522, 768, 12, 12, 3_072, 512]),
         Some("modernbert") => (Architecture::Modern, [50_368, 768, 22, 12, 1_152, 8_192]),
+        Some("albert") => (Architecture::Albert, [30_000, 4_096, 12, 64, 16_384, 512]),
+        Some("electra") => (Architecture::Electra, [30_522, 256, 12, 4, 1_024, 512]),
+        Some("distilbert") => (Architecture::Distilbert, [30_522, 768, 6, 12, 3_072, 512]),
         other => {
             let found = other.unwrap_or("nothing");
-            return Err(format!("`model_type` is {found}; `bert` and `modernbert` are supported"));
+            return Err(format!(
+                "`model_type` is {found}; `bert`, `modernbert`, `albert`, `electra` and `distilbert` are supported"
+            ));
         }
     };
-    let keys = [
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "max_position_embeddings",
-    ];
+    let (hidden, layers, heads, intermediate) = if architecture == Architecture::Distilbert {
+        ("dim", "n_layers", "n_heads", "hidden_dim")
+    } else {
+        ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    };
+    let keys = ["vocab_size", hidden, layers, heads, intermediate, "max_position_embeddings"];
     let mut numbers = defaults;
     for (number, key) in numbers.iter_mut().zip(keys) {
         if let Some(value) = object.get(key) {
@@ -145,8 +148,15 @@ fn source(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
     }
     let [vocabulary, hidden, layers, heads, intermediate, max_positions] = numbers;
     let segment_types = match (architecture, object.get("type_vocab_size").and_then(Value::as_i64)) {
-        (Architecture::Modern, _) => 0,
-        (Architecture::Bert, types) => types.unwrap_or(2),
+        (Architecture::Modern | Architecture::Distilbert, _) => 0,
+        (_, types) => types.unwrap_or(2),
+    };
+    let embedding = match architecture {
+        Architecture::Albert | Architecture::Electra => {
+            let width = object.get("embedding_size").and_then(Value::as_i64).unwrap_or(128);
+            Some(width).filter(|width| *width != hidden)
+        }
+        _ => None,
     };
     // What has nothing to do with sizes is the trainer's to check.
     let rest = config.shape(vocabulary, max_positions);
@@ -159,6 +169,7 @@ fn source(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
         intermediate,
         max_positions,
         segment_types,
+        embedding,
         ..rest
     })
 }
