@@ -1,5 +1,7 @@
 //! From [`RunConfig`] to [`CheckedConfig`]: every rule that needs no file and no tensor.
 
+mod relatives;
+
 use crate::error::Problem;
 use crate::{Architecture, ConfigError, ObjectiveKind, OptimizerKind, ReduceMode, RunConfig, RunKind};
 use std::ops::Deref;
@@ -18,8 +20,6 @@ const HANG_FACTOR: std::ops::RangeInclusive<u32> = 3..=10_000;
 /// Random next sentences come from the other rows of a unit: with few of them, the model sees the same pairs of
 /// neighbours again and again, and with one there is none.
 const NEXT_SENTENCE_UNIT_ROWS_MIN: u64 = 8;
-/// Longer runs of words leave too little to predict them from.
-const NGRAM_MAX: usize = 10;
 /// Units that wait in memory, for each slot.
 const PREFETCH_UNITS_MAX: usize = 64;
 
@@ -83,6 +83,7 @@ impl RunConfig {
         self.check_data(&mut rule);
         self.check_model(&mut rule);
         self.check_objective(&mut rule);
+        self.check_relatives(&mut rule);
         self.check_learning(&mut rule);
         if problems.is_empty() {
             Ok(CheckedConfig(self))
@@ -301,37 +302,13 @@ impl RunConfig {
                 format!("{rate} is not more than 0 and at most 1"),
                 "0.15 is BERT's; leave it out to stay at objective.mask_rate",
             );
-            rule(
-                !supervised,
-                "objective.final_mask_rate",
-                "is for objectives that mask words".into(),
-                "leave it out",
-            );
+            rule(!supervised, "objective.final_mask_rate", "is for objectives that mask words".into(), "leave it out");
         }
         rule(
             objective.mask_token_share + objective.random_token_share <= 1.0 + 1e-9,
             "objective.random_token_share",
             "with mask_token_share it is more than 1".into(),
             "BERT's are 0.8 and 0.1",
-        );
-        let architecture = self.model.architecture;
-        rule(
-            !objective.kind.has_pairs() || matches!(architecture, Architecture::Bert | Architecture::Albert),
-            "objective.kind",
-            "sentence pairs need segments and a pooler, which only `bert` and `albert` have".into(),
-            "use `mlm`, or model.architecture = \"bert\" or \"albert\"",
-        );
-        rule(
-            (1..=NGRAM_MAX).contains(&objective.ngram_max),
-            "objective.ngram_max",
-            format!("{} is outside 1 to {NGRAM_MAX}", objective.ngram_max),
-            "3 is ALBERT's, 1 masks each word by itself",
-        );
-        rule(
-            self.model.embedding.is_none() || matches!(architecture, Architecture::Albert | Architecture::Electra),
-            "model.embedding",
-            "is for `albert` and `electra`".into(),
-            "leave it out",
         );
         let classify = objective.kind == ObjectiveKind::Classify;
         rule(

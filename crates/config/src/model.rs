@@ -201,8 +201,7 @@ impl ModelConfig {
             ModelSize::Large => (24, 1024, 16),
         };
         let hidden = self.hidden.unwrap_or(hidden);
-        let (modern, albert) =
-            (self.architecture == Architecture::Modern, self.architecture == Architecture::Albert);
+        let (modern, albert) = (self.architecture == Architecture::Modern, self.architecture == Architecture::Albert);
         let feed_forward = if modern { round_up(hidden.saturating_mul(8) / 3, 64) } else { hidden.saturating_mul(4) };
         let dropout = self.dropout.unwrap_or(if modern || albert { 0.0 } else { 0.1 });
         let embedding = match self.architecture {

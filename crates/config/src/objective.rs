@@ -18,6 +18,10 @@ pub enum ObjectiveKind {
     Tag,
     /// ALBERT's: masked words and whether two pieces of text are in their order, on sentence pairs.
     MlmSop,
+    /// ELECTRA's: which tokens a small generator has replaced, on packed blocks.
+    ReplacedTokens,
+    /// DistilBERT's: what a teacher predicts, and masked words, on packed blocks.
+    Distill,
 }
 
 impl ObjectiveKind {
@@ -29,6 +33,8 @@ impl ObjectiveKind {
             Self::Classify => "classify",
             Self::Tag => "tag",
             Self::MlmSop => "mlm_sop",
+            Self::ReplacedTokens => "replaced_tokens",
+            Self::Distill => "distill",
         }
     }
 
@@ -69,7 +75,7 @@ pub enum TagScheme {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectiveConfig {
-    /// `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`.
+    /// `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`, `replaced_tokens`, `distill`.
     pub kind: ObjectiveKind,
     /// Share of tokens to predict.
     pub mask_rate: f64,
@@ -87,6 +93,9 @@ pub struct ObjectiveConfig {
     /// proportional to 1/n. 3 is ALBERT's.
     #[serde(skip_serializing_if = "is_one")]
     pub ngram_max: usize,
+    /// `replaced_tokens`: the factor of the discriminator's loss beside the generator's.
+    #[serde(skip_serializing_if = "is_electras")]
+    pub discriminator_weight: f64,
     /// `mlm_nsp`, `mlm_sop`: share of pairs that are made shorter than the sequence.
     pub short_sequence_probability: f64,
     /// Positions to predict in one sequence at most, all short rows of it (`batch.short_length`) together. Default:
@@ -100,6 +109,13 @@ pub struct ObjectiveConfig {
     pub pooling: Pooling,
     /// `tag`: what the tags mean.
     pub tag_scheme: TagScheme,
+}
+
+/// Clark et al. 2020.
+const DISCRIMINATOR_WEIGHT: f64 = 50.0;
+
+fn is_electras(weight: &f64) -> bool {
+    *weight == DISCRIMINATOR_WEIGHT
 }
 
 fn is_one(number: &usize) -> bool {
@@ -116,6 +132,7 @@ impl Default for ObjectiveConfig {
             random_token_share: 0.1,
             whole_word: false,
             ngram_max: 1,
+            discriminator_weight: DISCRIMINATOR_WEIGHT,
             short_sequence_probability: 0.1,
             max_predictions: None,
             labels: Vec::new(),

@@ -76,5 +76,5 @@ pub fn cosine_sum(student: &Tensor, teacher: &Tensor, rows: &Tensor) -> Tensor {
     };
     let (ours, theirs) = (chosen(student), chosen(teacher));
     let target = Tensor::ones([ours.size()[0]], (Kind::Float, ours.device()));
-    ours.cosine_embedding_loss(&theirs, &target, 0.0, tch::Reduction::Sum)
+    Tensor::cosine_embedding_loss(&ours, &theirs, &target, 0.0, tch::Reduction::Sum)
 }

@@ -55,8 +55,7 @@ impl Model {
 
         let weight = input.mask.as_ref().map(|mask| mask.to_kind(Kind::Float));
         let truth = replaced.to_kind(Kind::Float);
-        let loss =
-            scores.binary_cross_entropy_with_logits(&truth, weight.as_ref(), None::<&Tensor>, Reduction::Sum);
+        let loss = scores.binary_cross_entropy_with_logits(&truth, weight.as_ref(), None::<&Tensor>, Reduction::Sum);
         let mut right = scores.detach().gt(0.0).eq_tensor(&replaced);
         if let Some(mask) = &input.mask {
             right = right.logical_and(mask);

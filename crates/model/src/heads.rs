@@ -50,6 +50,14 @@ impl Head {
     }
 }
 
+impl Head {
+    /// Whether a parameter is the generator's alone, so that it is no part of the discriminator.
+    pub fn is_generators(&self, name: &str) -> bool {
+        let beside = matches!(self, Self::ReplacedTokens { generator: Some(_) });
+        beside && ["generator.", "generator_predictions.", "generator_lm_head."].iter().any(|it| name.starts_with(it))
+    }
+}
+
 /// The dense layers of the heads, by parameter name.
 pub(crate) struct Heads {
     architecture: Architecture,

@@ -202,9 +202,9 @@ fn check(shape: &ModelShape, head: &Head) -> Result<(), ModelError> {
         (Architecture::Electra | Architecture::Distilbert, Head::PreTraining) => {
             refuse("this architecture has no head for pairs: use objective.kind = \"mlm\"".to_owned())
         }
-        (Architecture::Distilbert, _) if shape.layer_norm_epsilon != 1e-12 => {
-            refuse("the LayerNorm of `distilbert` has an epsilon of 1e-12: leave out model.layer_norm_epsilon".to_owned())
-        }
+        (Architecture::Distilbert, _) if shape.layer_norm_epsilon != 1e-12 => refuse(
+            "the LayerNorm of `distilbert` has an epsilon of 1e-12: leave out model.layer_norm_epsilon".to_owned(),
+        ),
         (Architecture::Electra, Head::ReplacedTokens { generator: Some(it) })
             if it.heads <= 0 || it.layers <= 0 || it.hidden <= 0 || it.hidden % it.heads != 0 =>
         {

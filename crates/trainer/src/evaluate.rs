@@ -8,16 +8,20 @@ use crate::host::Host;
 use crate::losses::{Counted, Loss, Tally, Targets, weighted};
 use crate::metrics::{Confusion, EntityCounts};
 use crate::objective::{self, forward};
+use crate::seeds::held_out_seed;
 use crate::state::State;
+use crate::teacher::Teacher;
 use crate::tensors::to_i64;
 use c10d::{GroupError, ProcessGroup};
 use config::{CheckedConfig, ObjectiveKind, Precision, TagScheme};
 use corpus::{Batch, IGNORED, Labels, Loader};
+use model::Model;
 use tch::{Device, Tensor};
 
 /// The held-out samples, and what is reported of them.
 pub(crate) struct HeldOut {
     objective: ObjectiveKind,
+    seed: u64,
     losses: Vec<Loss>,
     precision: Precision,
     entities: bool,
@@ -40,6 +44,7 @@ impl HeldOut {
         let objective = &config.objective;
         Self {
             objective: objective.kind,
+            seed: config.run.seed,
             losses: objective::losses(config),
             precision: config.run.precision,
             entities: objective.kind == ObjectiveKind::Tag && objective.tag_scheme == TagScheme::Bio,
@@ -53,6 +58,7 @@ impl HeldOut {
     pub fn evaluate(
         &mut self,
         state: &State,
+        teacher: Option<&Teacher>,
         loader: &Loader,
         group: &ProcessGroup,
         host: &dyn Host,
@@ -66,9 +72,11 @@ impl HeldOut {
         let mut counts = Counts::new(self.losses.len(), self.labels.len());
         let (rank, world) = (group.rank() as usize, group.world().max(1) as usize);
         let failed = |error: GroupError| TrainError::collective(Some(state.header.step), error);
-        for batch in batches.iter().skip(rank).step_by(world) {
+        for (index, batch) in batches.iter().enumerate().skip(rank).step_by(world) {
             group.check().map_err(failed)?;
-            tch::no_grad(|| self.count(&mut counts, state, batch, batches.len() as u64, device));
+            tch::manual_seed(held_out_seed(self.seed, index));
+            let models = (state.result(), teacher);
+            tch::no_grad(|| self.count(&mut counts, models, batch, batches.len() as u64, device));
             host.moved();
         }
         let counts = counts.summed(group, device).map_err(failed)?;
@@ -76,8 +84,8 @@ impl HeldOut {
     }
 
     /// Counts one of `all` batches.
-    fn count(&self, counts: &mut Counts, state: &State, batch: &Batch, all: u64, device: Device) {
-        let sums = forward(state.result(), batch, self.precision, device, false);
+    fn count(&self, counts: &mut Counts, models: (&Model, Option<&Teacher>), batch: &Batch, all: u64, device: Device) {
+        let sums = forward(models, batch, self.precision, device, false);
         counts.targets.add(&Targets::of(&self.losses, batch));
         counts.tally.add(&sums, all);
         let Some((labels, predictions)) = sums.answers else { return };
@@ -107,7 +115,11 @@ impl HeldOut {
             tracing::warn!(step = state.header.step.0, broken, "the held-out loss is not finite");
         }
         match self.objective {
-            ObjectiveKind::MlmNsp | ObjectiveKind::Mlm | ObjectiveKind::MlmSop => {
+            ObjectiveKind::MlmNsp
+            | ObjectiveKind::Mlm
+            | ObjectiveKind::MlmSop
+            | ObjectiveKind::ReplacedTokens
+            | ObjectiveKind::Distill => {
                 for (index, loss) in self.losses.iter().enumerate() {
                     let count = counts.targets.0[index];
                     if index > 0 && count == 0 {
@@ -116,7 +128,7 @@ impl HeldOut {
                     if finite {
                         push(&loss.metric("loss"), means[index]);
                     }
-                    if finite && loss.counted == Counted::MaskedWords {
+                    if finite && loss.has_answers && loss.counted == Counted::MaskedWords {
                         push("perplexity", means[index].exp().min(f64::MAX));
                     }
                     if loss.has_answers {

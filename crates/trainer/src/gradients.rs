@@ -14,7 +14,7 @@ use c10d::{GroupError, ProcessGroup, Reducer};
 use config::{CheckedConfig, ReduceMode};
 use corpus::{Batch, SlotStep};
 use kernels::fixed_point::{self, Turn};
-use tch::{Device, TchError, Tensor};
+use tch::{TchError, Tensor};
 use types::{SlotId, Step};
 
 /// DDP's default: buckets of 25 MiB.
@@ -35,15 +35,14 @@ pub(crate) fn contributions(config: &CheckedConfig) -> u64 {
 
 /// The seeded forward pass of one micro-batch, and its share of the global loss.
 fn loss_of(
-    config: &CheckedConfig,
+    &Context { config, teacher, device, .. }: &Context<'_>,
     state: &State,
     step: Step,
     (slot, micro, batch): (SlotId, usize, &Batch),
     (losses, targets): (&[Loss], &Targets),
-    device: Device,
 ) -> (Tensor, Sums) {
     tch::manual_seed(dropout_seed(config.run.seed, step, slot, micro));
-    let sums = forward(&state.model, batch, config.run.precision, device, true);
+    let sums = forward((&state.model, teacher), batch, config.run.precision, device, true);
     (targets.share(losses, &sums), sums)
 }
 
@@ -55,18 +54,19 @@ fn micro_batches(own: &[(SlotId, SlotStep)]) -> impl Iterator<Item = (SlotId, us
 /// `exact`: every micro-batch's gradients into the fixed-point accumulator, whatever it held before. With a lost peer the
 /// step cannot succeed: nothing more is computed for it.
 pub(crate) fn exact(
-    &Context { config, losses, group, host, device, .. }: &Context<'_>,
+    context: &Context<'_>,
     state: &mut State,
     own: &[(SlotId, SlotStep)],
     targets: &Targets,
 ) -> Result<Local, GroupError> {
+    let &Context { config, losses, group, host, device, .. } = context;
     let mut local = Local { overflows: 0, tally: Tally::new(losses.len()) };
     let accumulator = state.buffers.accumulator(&state.parameters, device);
     let leaves: Vec<&Tensor> = state.parameters.iter().map(|parameter| &parameter.tensor).collect();
     let mut turn = Turn::First;
     for micro_batch in micro_batches(own) {
         group.check()?;
-        let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, (losses, targets), device);
+        let (loss, sums) = loss_of(context, state, state.header.step, micro_batch, (losses, targets));
         let bits = config.reduce.fraction_bits;
         local.overflows += fixed_point::backward(&loss, &leaves, &state.buffers.offsets, &accumulator, bits, turn);
         local.tally.add(&sums, contributions(config));
@@ -130,11 +130,12 @@ impl FastReduction {
     /// Leaves the mean over workers in the parameters' `.grad`.
     pub fn compute(
         &mut self,
-        &Context { config, losses, group, host, device, .. }: &Context<'_>,
+        context: &Context<'_>,
         state: &mut State,
         own: &[(SlotId, SlotStep)],
         targets: &Targets,
     ) -> Result<Local, GroupError> {
+        let &Context { config, losses, group, host, .. } = context;
         let mut local = Local { overflows: 0, tally: Tally::new(losses.len()) };
         for parameter in &mut state.parameters {
             parameter.tensor.zero_grad();
@@ -142,7 +143,7 @@ impl FastReduction {
         let count = micro_batches(own).count();
         for (index, micro_batch) in micro_batches(own).enumerate() {
             group.check()?;
-            let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, (losses, targets), device);
+            let (loss, sums) = loss_of(context, state, state.header.step, micro_batch, (losses, targets));
             if index + 1 == count {
                 self.reducer.prepare_for_backward(&[loss.shallow_clone()])?;
                 // The reduction happens inside, so others may wait for this member, it may wait for others, and a lost

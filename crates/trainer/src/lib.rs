@@ -23,6 +23,7 @@ mod seeds;
 mod state;
 mod step;
 mod sync;
+mod teacher;
 mod tensors;
 mod trainer;
 mod verify;

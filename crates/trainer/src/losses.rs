@@ -30,6 +30,8 @@ pub(crate) enum Counted {
     Pairs,
     /// Labelled samples or words.
     Labels,
+    /// Tokens that are no padding.
+    Tokens,
 }
 
 /// How many predictions each loss is a mean over, of a batch or of many; alongside the losses.
@@ -37,6 +39,11 @@ pub(crate) enum Counted {
 pub(crate) struct Targets(pub Vec<i64>);
 
 impl Loss {
+    /// Of numbers that are no predictions, such as a distance.
+    pub fn distance(name: &'static str, counted: Counted, weight: f64) -> Self {
+        Self { name, weight, counted, has_answers: false }
+    }
+
     /// Of predictions that are right or wrong, with the weight 1.
     pub fn new(name: &'static str, counted: Counted) -> Self {
         Self { name, weight: 1.0, counted, has_answers: true }
@@ -51,6 +58,7 @@ impl Loss {
 impl Counted {
     fn of(self, batch: &Batch) -> i64 {
         let count = match (self, &batch.labels) {
+            (Self::Tokens, _) => batch.tokens() as usize,
             (Self::MaskedWords, Labels::Masked { ids, .. }) => ids.len(),
             (Self::Pairs, Labels::Masked { next_sentence, .. }) => next_sentence.as_ref().map_or(0, Vec::len),
             (Self::Labels, Labels::Class(labels)) => labels.len(),

@@ -1,7 +1,8 @@
 //! From a micro-batch to what is learned from it: sums over tokens or samples, never means.
 
 use crate::losses::{Counted, Loss};
-use config::{CheckedConfig, ObjectiveKind, Precision};
+use crate::teacher::Teacher;
+use config::{CheckedConfig, DistillOver, ModelShape, ObjectiveKind, Precision};
 use corpus::{Batch, IGNORED, Labels};
 use model::{Head, Input, Model};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -28,25 +29,54 @@ pub(crate) fn losses(config: &CheckedConfig) -> Vec<Loss> {
     match config.objective.kind {
         ObjectiveKind::MlmNsp => vec![mlm, Loss::new("nsp", Counted::Pairs)],
         ObjectiveKind::Mlm => vec![mlm],
+        ObjectiveKind::MlmSop => vec![mlm, Loss::new("sop", Counted::Pairs)],
+        ObjectiveKind::ReplacedTokens => {
+            let weight = config.objective.discriminator_weight;
+            vec![mlm, Loss { weight, ..Loss::new("replaced", Counted::Tokens) }]
+        }
+        ObjectiveKind::Distill => {
+            let distill = config.distill.as_ref().expect("checked: there is a teacher");
+            let over = match distill.over {
+                DistillOver::Tokens => Counted::Tokens,
+                DistillOver::Masked => Counted::MaskedWords,
+            };
+            let divergence = distill.divergence_weight * distill.temperature.powi(2);
+            vec![
+                Loss { weight: distill.mlm_weight, ..mlm },
+                Loss::distance("divergence", over, divergence),
+                Loss::distance("cosine", Counted::Tokens, distill.cosine_weight),
+            ]
+        }
         ObjectiveKind::Classify | ObjectiveKind::Tag => vec![Loss::new("", Counted::Labels)],
     }
 }
 
 /// Runs the model on a batch.
-pub(crate) fn forward(model: &Model, batch: &Batch, precision: Precision, device: Device, train: bool) -> Sums {
+pub(crate) fn forward(
+    (model, teacher): (&Model, Option<&Teacher>),
+    batch: &Batch,
+    precision: Precision,
+    device: Device,
+    train: bool,
+) -> Sums {
     match precision {
-        Precision::Float32 => sums(model, batch, device, train),
-        Precision::Bfloat16 => kernels::with_bfloat16(device, || sums(model, batch, device, train)),
+        Precision::Float32 => sums(model, teacher, batch, device, train),
+        Precision::Bfloat16 => kernels::with_bfloat16(device, || sums(model, teacher, batch, device, train)),
     }
 }
 
-fn sums(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
+fn sums(model: &Model, teacher: Option<&Teacher>, batch: &Batch, device: Device, train: bool) -> Sums {
     let shape = [batch.samples as i64, batch.sequence_length as i64];
     let input = Input {
         ids: Tensor::from_slice(&batch.ids).view(shape).to_device(device),
         segments: batch.segment_ids.as_ref().map(|ids| Tensor::from_slice(ids).view(shape).to_device(device)),
         mask: batch.mask.as_ref().map(|mask| Tensor::from_slice(mask).view(shape).to_device(device)),
     };
+    if let (Head::ReplacedTokens { .. }, Labels::Masked { positions, ids, .. }) = (model.head(), &batch.labels) {
+        let positions = Tensor::from_slice(positions).to_device(device);
+        let ids = Tensor::from_slice(ids).to_device(device);
+        return replaced(model, &input, &positions, &ids, train);
+    }
     let hidden = model.encode(&input, train);
     match &batch.labels {
         Labels::Masked { positions, ids, next_sentence } => {
@@ -58,6 +88,10 @@ fn sums(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
                 let labels = Tensor::from_slice(labels).to_device(device);
                 let (loss, correct, _) = cross_entropy(&model.nsp_logits(&hidden), &labels);
                 losses.push(LossSum { loss, correct: Some(correct) });
+            }
+            if let Some(teacher) = teacher {
+                let distances = teacher.distances(model, &hidden, &input, &positions);
+                losses.extend(distances.map(|loss| LossSum { loss, correct: None }));
             }
             Sums { losses, answers: None }
         }
@@ -71,6 +105,14 @@ fn sums(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
             answered(&logits.reshape([labels.size()[0], -1]), labels)
         }
     }
+}
+
+/// ELECTRA's two losses.
+fn replaced(model: &Model, input: &Input, positions: &Tensor, ids: &Tensor, train: bool) -> Sums {
+    let filled = model.fill(input, positions, ids, train);
+    let (loss, correct) = model.replaced_loss_sum(input, positions, (ids, &filled.drawn), train);
+    let generator = LossSum { loss: filled.loss, correct: Some(filled.correct) };
+    Sums { losses: vec![generator, LossSum { loss, correct: Some(correct) }], answers: None }
 }
 
 fn answered(logits: &Tensor, labels: Tensor) -> Sums {
@@ -87,10 +129,11 @@ fn cross_entropy(logits: &Tensor, labels: &Tensor) -> (Tensor, Tensor, Tensor) {
 }
 
 /// The head that the objective trains.
-pub(crate) fn head(config: &CheckedConfig, labels: &[String]) -> Head {
+pub(crate) fn head(config: &CheckedConfig, shape: &ModelShape, labels: &[String]) -> Head {
     match config.objective.kind {
         ObjectiveKind::MlmNsp | ObjectiveKind::MlmSop => Head::PreTraining,
-        ObjectiveKind::Mlm => Head::MaskedLm,
+        ObjectiveKind::Mlm | ObjectiveKind::Distill => Head::MaskedLm,
+        ObjectiveKind::ReplacedTokens => Head::ReplacedTokens { generator: Some(config.model.generator(shape)) },
         ObjectiveKind::Classify => {
             Head::SequenceClassifier { labels: labels.to_vec(), pooling: config.objective.pooling }
         }

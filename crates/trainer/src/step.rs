@@ -7,6 +7,7 @@ use crate::host::{Host, Membership, Phase, StepReport};
 use crate::losses::{Loss, Tally, Targets, weighted};
 use crate::optimizer::{clip, global_norm};
 use crate::state::State;
+use crate::teacher::Teacher;
 use crate::tensors::to_i64;
 use crate::{Divergence, TrainError};
 use c10d::{GroupError, ProcessGroup};
@@ -22,6 +23,8 @@ pub(crate) struct Context<'a> {
     pub config: &'a CheckedConfig,
     /// What the objective adds up.
     pub losses: &'a [Loss],
+    /// Where a student learns from one.
+    pub teacher: Option<&'a Teacher>,
     pub membership: &'a Membership,
     pub group: &'a ProcessGroup,
     pub host: &'a dyn Host,

@@ -68,8 +68,7 @@ fn albert() {
 /// and 18 million), 30,000 words.
 #[test]
 fn albert_has_as_many_parameters_as_published() {
-    for (size, encoder, all) in
-        [(ModelSize::Base, 11_683_584, 11_813_810), (ModelSize::Large, 17_683_968, 17_847_474)]
+    for (size, encoder, all) in [(ModelSize::Base, 11_683_584, 11_813_810), (ModelSize::Large, 17_683_968, 17_847_474)]
     {
         let config = ModelConfig { architecture: Architecture::Albert, size, ..ModelConfig::default() };
         let shape = config.shape(30_000, 512);

@@ -1,5 +1,5 @@
-//! What a run starts from: `init.from`, looked at when the run is submitted. The trainer does the same again with the
-//! weights; here a person is still there to be told.
+//! What a run starts from: `init.from`, or the teacher of `distill.teacher`, looked at when the run is submitted. The
+//! trainer does the same again with the weights; here a person is still there to be told.
 
 use super::checkpoints::{self, Pin, Repository};
 use super::on_thread::OnThread;
@@ -33,15 +33,16 @@ pub async fn of(
     reader: &OnThread<Reader>,
     repository: &Arc<Repository>,
 ) -> Result<Parent, Failure> {
-    let from = &config.init.from;
-    let source = config.init.source().map_err(|message| invalid(format!("`init.from`: {message}")))?;
+    let (key, source) = config.source();
+    let from = &named(config);
+    let source = source.map_err(|message| invalid(format!("`{key}`: {message}")))?;
     match source {
         InitSource::Seed => Ok(Parent::default()),
         InitSource::HuggingFace { path } => {
             for name in ["config.json", "model.safetensors"] {
                 if !Path::new(&path).join(name).is_file() {
                     return Err(invalid(format!(
-                        "`init.from` = `{from}`: there is no file {path}/{name}\n  help: name a folder with Hugging \
+                        "`{key}` = `{from}`: there is no file {path}/{name}\n  help: name a folder with Hugging \
                          Face's config.json and model.safetensors, as `checkpoints export --format hf` writes it; it \
                          has to be there on every worker's host, too"
                     )));
@@ -49,13 +50,13 @@ pub async fn of(
             }
             let file = Path::new(&path).join("config.json");
             let text = std::fs::read(&file)
-                .map_err(|error| invalid(format!("`init.from` = `{from}`: cannot read {}: {error}", file.display())))?;
+                .map_err(|error| invalid(format!("`{key}` = `{from}`: cannot read {}: {error}", file.display())))?;
             Ok(Parent { pin: None, shape: Some(inherited(config, &text)?) })
         }
         InitSource::Run { run, step } => {
             let row = find(reader, &run)
                 .await
-                .map_err(|failure| invalid(format!("`init.from` = `{from}`: {}", failure.message)))?;
+                .map_err(|failure| invalid(format!("`{key}` = `{from}`: {}", failure.message)))?;
             let found = match step {
                 None => repository.newest_good(&row.id, row.step).await?.0,
                 Some(step) => {
@@ -69,7 +70,7 @@ pub async fn of(
                 let which =
                     step.map_or("no good checkpoint yet".to_owned(), |step| format!("no checkpoint at step {step}"));
                 return Err(invalid(format!(
-                    "`init.from` = `{from}`: run {} has {which}\n  help: `coordinator checkpoints list {}` shows what \
+                    "`{key}` = `{from}`: run {} has {which}\n  help: `coordinator checkpoints list {}` shows what \
                      there is",
                     row.id, row.id
                 )));
@@ -80,13 +81,18 @@ pub async fn of(
             let problems = repository.store().verify(id).await.map_err(checkpoints::failure)?;
             if !problems.is_empty() {
                 let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                let message = format!("`init.from` = `{from}`: checkpoint {id} is damaged: {}", problems.join("; "));
+                let message = format!("`{key}` = `{from}`: checkpoint {id} is damaged: {}", problems.join("; "));
                 return Err(Failure::new(FailureKind::Corrupt, message));
             }
             let text = read(repository, id).await?;
             Ok(Parent { shape: Some(inherited(config, &text)?), pin: Some(pin) })
         }
     }
+}
+
+/// What `init.from` or `distill.teacher` says.
+fn named(config: &CheckedConfig) -> String {
+    config.distill.as_ref().map_or_else(|| config.init.from.clone(), |distill| distill.teacher.clone())
 }
 
 /// A checkpoint's config.json.
@@ -98,14 +104,22 @@ async fn read(repository: &Repository, id: &CheckpointId) -> Result<Vec<u8>, Fai
 
 /// The shape of the model that starts from the one with this config.json, if the config fits it.
 fn inherited(config: &CheckedConfig, text: &[u8]) -> Result<ModelShape, Failure> {
-    let from = &config.init.from;
+    let (key, from) = (config.source().0, named(config));
     let source = source(text, &config.model)
-        .map_err(|message| invalid(format!("`init.from` = `{from}`: its config.json cannot be used: {message}")))?;
-    let shape = config.model.inherit(source).map_err(invalid)?;
+        .map_err(|message| invalid(format!("`{key}` = `{from}`: its config.json cannot be used: {message}")))?;
+    let shape = match &config.distill {
+        None => config.model.inherit(source).map_err(invalid)?,
+        Some(distill) => {
+            let layers = source.layers;
+            let shape = config.model.student(source).map_err(invalid)?;
+            distill.layers_of(layers, shape.layers).map_err(invalid)?;
+            shape
+        }
+    };
     let length = i64::try_from(config.batch.sequence_length).unwrap_or(i64::MAX);
     if length > shape.max_positions {
         return Err(invalid(format!(
-            "`batch.sequence_length` = {length} is more than the {} positions of the model of `init.from`\n  help: \
+            "`batch.sequence_length` = {length} is more than the {} positions of the model of `{key}`\n  help: \
              shorten it to {} or less",
             shape.max_positions, shape.max_positions
         )));

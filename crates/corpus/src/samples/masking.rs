@@ -130,7 +130,14 @@ mod tests {
     fn masker(whole_word: bool) -> Masker {
         // Ids 50 to 99 go on with a word.
         let continuation = if whole_word { (0..VOCABULARY).map(|id| id >= 50).collect() } else { Arc::default() };
-        Masker { special: SPECIAL, vocabulary: VOCABULARY, mask_share: 0.8, random_share: 0.1, continuation, ngram_max: 1 }
+        Masker {
+            special: SPECIAL,
+            vocabulary: VOCABULARY,
+            mask_share: 0.8,
+            random_share: 0.1,
+            continuation,
+            ngram_max: 1,
+        }
     }
 
     fn sentence(seed: u64, length: usize) -> Vec<u32> {

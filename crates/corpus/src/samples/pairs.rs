@@ -228,7 +228,12 @@ mod tests {
             seed: u64,
         ) {
             let all = numbered(&lengths);
-            let rule = PairRule { sequence_length, short_sequence_probability: short, sentence_order: false, special: SPECIAL };
+            let rule = PairRule {
+                sequence_length,
+                short_sequence_probability: short,
+                sentence_order: false,
+                special: SPECIAL,
+            };
             let built = build(&documents(&all), &rule, &mut Stream::new("pairs", &[seed]), MaskKey::default());
             let document_of = |id: u32| all.iter().position(|d| d.iter().flatten().any(|other| *other == id)).unwrap();
             for (a, b, label) in pairs(&built) {
@@ -252,7 +257,8 @@ mod tests {
     #[test]
     fn half_of_the_pairs_are_random() {
         let all = numbered(&vec![vec![5; 60]; 100]);
-        let rule = PairRule { sequence_length: 64, short_sequence_probability: 0.1, sentence_order: false, special: SPECIAL };
+        let rule =
+            PairRule { sequence_length: 64, short_sequence_probability: 0.1, sentence_order: false, special: SPECIAL };
         let found = pairs(&build(&documents(&all), &rule, &mut Stream::new("pairs", &[3]), MaskKey::default()));
         let random = found.iter().filter(|(_, _, label)| *label == 1).count() as f64;
         let count = found.len() as f64;
