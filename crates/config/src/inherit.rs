@@ -26,6 +26,7 @@ impl ModelConfig {
             ("hidden", self.hidden, source.hidden),
             ("heads", self.heads, source.heads),
             ("intermediate", self.intermediate, source.intermediate),
+            ("embedding", self.embedding, source.embedding_width()),
             ("vocabulary", self.vocabulary.filter(|rows| *rows != padded), source.vocabulary),
             ("max_positions", self.max_positions, source.max_positions),
         ] {

@@ -8,6 +8,7 @@ mod batch;
 mod check;
 mod checkpoint;
 mod data;
+mod distill;
 mod error;
 mod eval;
 mod inherit;
@@ -26,12 +27,14 @@ pub use batch::{BatchConfig, Padding};
 pub use check::{CheckedConfig, EXACT_CONTRIBUTIONS_MAX};
 pub use checkpoint::CheckpointConfig;
 pub use data::{DataConfig, DataFormat};
+pub use distill::{DistillConfig, DistillOver};
 pub use error::ConfigError;
 pub use eval::EvalConfig;
 pub use init::{InitConfig, InitSource};
 pub use load::{Override, json_schema, load, load_checked, parse, to_toml};
 pub use model::{
-    Activation, Architecture, Initializer, LocalAttention, ModelConfig, ModelShape, ModelSize, VOCABULARY_MULTIPLE,
+    Activation, Architecture, GeneratorShape, Initializer, LocalAttention, ModelConfig, ModelShape, ModelSize,
+    VOCABULARY_MULTIPLE,
 };
 pub use objective::{ObjectiveConfig, ObjectiveKind, Pooling, TagScheme};
 pub use optimizer::{OptimizerConfig, OptimizerKind};
@@ -63,6 +66,9 @@ pub struct RunConfig {
     /// What is learned.
     #[serde(default)]
     pub objective: ObjectiveConfig,
+    /// A teacher (`objective.kind = "distill"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distill: Option<DistillConfig>,
     /// The global batch.
     pub batch: BatchConfig,
     /// How gradients are summed over slots and workers.

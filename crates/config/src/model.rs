@@ -12,6 +12,12 @@ pub enum Architecture {
     Bert,
     /// The ModernBERT layout (Warner et al. 2024): pre-norm, rotary positions, GeGLU, no biases, no segments.
     Modern,
+    /// Lan et al. 2019: BERT with narrow embeddings, and one layer that is used as often as there are layers.
+    Albert,
+    /// Clark et al. 2020: BERT whose embeddings may be narrower; the discriminator that tells which tokens were replaced.
+    Electra,
+    /// Sanh et al. 2019: BERT without segments and without a pooler, as a student of a larger model.
+    Distilbert,
 }
 
 /// Published sizes (Turc et al. 2019, Devlin et al. 2018): layers × hidden.
@@ -61,7 +67,7 @@ pub enum Initializer {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// `bert` or `modern`.
+    /// `bert`, `modern`, `albert`, `electra` or `distilbert`.
     pub architecture: Architecture,
     /// `tiny`, `mini`, `small`, `medium`, `base`, `large`.
     pub size: ModelSize,
@@ -74,25 +80,39 @@ pub struct ModelConfig {
     /// Attention heads; must divide `hidden`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<i64>,
-    /// Width of the feed-forward layer. Default: 4 × hidden for `bert`, 8/3 × hidden rounded up to a multiple of 64 for `modern`.
+    /// Width of the feed-forward layer. Default: 4 × hidden; for `modern` 8/3 × hidden rounded up to a multiple
+    /// of 64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intermediate: Option<i64>,
+    /// Width of the embeddings (`albert`, `electra`), which is brought to `hidden` by a matrix. Default: 128 for `albert`,
+    /// `hidden` for `electra`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<i64>,
+    /// Width of ELECTRA's generator (`objective.kind = "replaced_tokens"`). Default: a quarter of `hidden`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generator_hidden: Option<i64>,
+    /// Layers of ELECTRA's generator. Default: as many as the discriminator's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generator_layers: Option<i64>,
+    /// Attention heads of ELECTRA's generator. Default: one for each 64 of its width, one at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generator_heads: Option<i64>,
     /// Rows of the embedding. Default: the tokenizer's size rounded up to a multiple of 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<i64>,
     /// Longest sequence. Default: 512, or `batch.sequence_length` if that is longer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_positions: Option<i64>,
-    /// Default: `gelu`.
+    /// Default: `gelu`; `gelu_new` for `albert`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
-    /// Dropout on embeddings and sub-layers. Default: 0.1 for `bert`, 0 for `modern`.
+    /// Dropout on embeddings and sub-layers. Default: 0.1; 0 for `modern` and `albert`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
     /// Dropout on attention weights. Default: as `dropout`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_dropout: Option<f64>,
-    /// Default: 1e-12 for `bert`, 1e-5 for `modern`.
+    /// Default: 1e-12; 1e-5 for `modern`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer_norm_epsilon: Option<f64>,
     /// Standard deviation of the initial weights. Default: 0.02.
@@ -157,8 +177,11 @@ pub struct ModelShape {
     pub intermediate: i64,
     /// Longest sequence.
     pub max_positions: i64,
-    /// Segment embeddings; 2 for `bert`, 0 for `modern`.
+    /// Segment embeddings; 0 for `modern` and `distilbert`, 2 for the others.
     pub segment_types: i64,
+    /// Width of the embeddings; None: `hidden`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<i64>,
     /// The non-linearity.
     pub activation: Activation,
     /// Dropout on embeddings and sub-layers.
@@ -176,6 +199,19 @@ pub struct ModelShape {
     /// None: every layer attends globally.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_attention: Option<LocalAttention>,
+}
+
+/// The numbers of ELECTRA's generator, which shares the discriminator's embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GeneratorShape {
+    /// Layers.
+    pub layers: i64,
+    /// Width of the residual stream.
+    pub hidden: i64,
+    /// Attention heads.
+    pub heads: i64,
+    /// Width of the feed-forward layer: 4 × `hidden`.
+    pub intermediate: i64,
 }
 
 /// Where `model.vocabulary` is left out, the embedding has the tokenizer's size rounded up to a multiple of this.
@@ -203,9 +239,15 @@ impl ModelConfig {
             ModelSize::Large => (24, 1024, 16),
         };
         let hidden = self.hidden.unwrap_or(hidden);
-        let modern = self.architecture == Architecture::Modern;
+        let (modern, albert) = (self.architecture == Architecture::Modern, self.architecture == Architecture::Albert);
         let feed_forward = if modern { round_up(hidden.saturating_mul(8) / 3, 64) } else { hidden.saturating_mul(4) };
-        let dropout = self.dropout.unwrap_or(if modern { 0.0 } else { 0.1 });
+        let dropout = self.dropout.unwrap_or(if modern || albert { 0.0 } else { 0.1 });
+        let embedding = match self.architecture {
+            Architecture::Albert => Some(self.embedding.unwrap_or(128)),
+            Architecture::Electra => Some(self.embedding.unwrap_or(hidden)),
+            _ => None,
+        };
+        let has_segments = !matches!(self.architecture, Architecture::Modern | Architecture::Distilbert);
         ModelShape {
             architecture: self.architecture,
             vocabulary: self.vocabulary.unwrap_or_else(|| padded(tokenizer_size)),
@@ -214,8 +256,9 @@ impl ModelConfig {
             heads: self.heads.unwrap_or(heads),
             intermediate: self.intermediate.unwrap_or(feed_forward),
             max_positions: self.max_positions.unwrap_or(sequence_length.max(512)),
-            segment_types: if modern { 0 } else { 2 },
-            activation: self.activation.unwrap_or_default(),
+            segment_types: if has_segments { 2 } else { 0 },
+            embedding: embedding.filter(|width| *width != hidden),
+            activation: self.activation.unwrap_or(if albert { Activation::GeluNew } else { Activation::Gelu }),
             dropout,
             attention_dropout: self.attention_dropout.unwrap_or(dropout),
             layer_norm_epsilon: self.layer_norm_epsilon.unwrap_or(if modern { 1e-5 } else { 1e-12 }),
@@ -225,9 +268,42 @@ impl ModelConfig {
             local_attention: self.local_attention().filter(|_| modern),
         }
     }
+
     fn local_attention(&self) -> Option<LocalAttention> {
         let global_every = self.global_attn_every_n_layers.filter(|every| *every > 1)?;
         let (window, rope_theta) = (self.local_attention.unwrap_or(128), self.local_rope_theta.unwrap_or(10_000.0));
         Some(LocalAttention { global_every, window, rope_theta })
+    }
+
+    /// The generator beside a discriminator of this shape (google-research/electra: a quarter as wide, as deep).
+    pub fn generator(&self, discriminator: &ModelShape) -> GeneratorShape {
+        let hidden = self.generator_hidden.unwrap_or(discriminator.hidden / 4);
+        GeneratorShape {
+            layers: self.generator_layers.unwrap_or(discriminator.layers),
+            hidden,
+            heads: self.generator_heads.unwrap_or((hidden / 64).max(1)),
+            intermediate: hidden.saturating_mul(4),
+        }
+    }
+}
+
+impl GeneratorShape {
+    /// The generator as an encoder of its own, beside this discriminator.
+    pub fn beside(&self, discriminator: &ModelShape) -> ModelShape {
+        ModelShape {
+            layers: self.layers,
+            hidden: self.hidden,
+            heads: self.heads,
+            intermediate: self.intermediate,
+            embedding: Some(discriminator.embedding_width()),
+            ..discriminator.clone()
+        }
+    }
+}
+
+impl ModelShape {
+    /// Width of the embeddings.
+    pub fn embedding_width(&self) -> i64 {
+        self.embedding.unwrap_or(self.hidden)
     }
 }

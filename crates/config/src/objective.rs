@@ -16,6 +16,37 @@ pub enum ObjectiveKind {
     Classify,
     /// A tag for each word.
     Tag,
+    /// ALBERT's: masked words and whether two pieces of text are in their order, on sentence pairs.
+    MlmSop,
+    /// ELECTRA's: which tokens a small generator has replaced, on packed blocks.
+    ReplacedTokens,
+    /// DistilBERT's: what a teacher predicts, and masked words, on packed blocks.
+    Distill,
+}
+
+impl ObjectiveKind {
+    /// The name in the config.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MlmNsp => "mlm_nsp",
+            Self::Mlm => "mlm",
+            Self::Classify => "classify",
+            Self::Tag => "tag",
+            Self::MlmSop => "mlm_sop",
+            Self::ReplacedTokens => "replaced_tokens",
+            Self::Distill => "distill",
+        }
+    }
+
+    /// Whether words are masked.
+    pub fn masks(self) -> bool {
+        !matches!(self, Self::Classify | Self::Tag)
+    }
+
+    /// Whether the samples are sentence pairs with a label of their own.
+    pub fn has_pairs(self) -> bool {
+        matches!(self, Self::MlmNsp | Self::MlmSop)
+    }
 }
 
 /// How a sequence becomes one vector for `classify`.
@@ -44,7 +75,7 @@ pub enum TagScheme {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectiveConfig {
-    /// `mlm_nsp`, `mlm`, `classify`, `tag`.
+    /// `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`, `replaced_tokens`, `distill`.
     pub kind: ObjectiveKind,
     /// Share of tokens to predict.
     pub mask_rate: f64,
@@ -58,7 +89,14 @@ pub struct ObjectiveConfig {
     pub random_token_share: f64,
     /// Mask all pieces of a word together.
     pub whole_word: bool,
-    /// `mlm_nsp`: share of pairs that are made shorter than the sequence.
+    /// Mask runs of up to so many words (with `whole_word`) or tokens together: a run of n is chosen with a probability
+    /// proportional to 1/n. 3 is ALBERT's.
+    #[serde(skip_serializing_if = "is_one")]
+    pub ngram_max: usize,
+    /// `replaced_tokens`: the factor of the discriminator's loss beside the generator's.
+    #[serde(skip_serializing_if = "is_electras")]
+    pub discriminator_weight: f64,
+    /// `mlm_nsp`, `mlm_sop`: share of pairs that are made shorter than the sequence.
     pub short_sequence_probability: f64,
     /// Positions to predict in one sequence at most, all short rows of it (`batch.short_length`) together. Default:
     /// ceil(rate × length) of each row, at the rate of the step.
@@ -73,6 +111,17 @@ pub struct ObjectiveConfig {
     pub tag_scheme: TagScheme,
 }
 
+/// Clark et al. 2020.
+const DISCRIMINATOR_WEIGHT: f64 = 50.0;
+
+fn is_electras(weight: &f64) -> bool {
+    *weight == DISCRIMINATOR_WEIGHT
+}
+
+fn is_one(number: &usize) -> bool {
+    *number == 1
+}
+
 impl Default for ObjectiveConfig {
     fn default() -> Self {
         Self {
@@ -82,6 +131,8 @@ impl Default for ObjectiveConfig {
             mask_token_share: 0.8,
             random_token_share: 0.1,
             whole_word: false,
+            ngram_max: 1,
+            discriminator_weight: DISCRIMINATOR_WEIGHT,
             short_sequence_probability: 0.1,
             max_predictions: None,
             labels: Vec::new(),

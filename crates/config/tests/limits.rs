@@ -113,7 +113,7 @@ fn the_mask_rate_ends_somewhere_and_where_words_are_masked() {
     let classify = ["run.kind=finetune", "objective.kind=classify", "data.label_column=label"];
     assert_eq!(message(&classify), "");
     let text = message(&[&classify[..], &["objective.final_mask_rate=0.15"]].concat());
-    assert!(text.contains("`objective.final_mask_rate`: is for `mlm` and `mlm_nsp`"), "{text}");
+    assert!(text.contains("`objective.final_mask_rate`: is for objectives that mask words"), "{text}");
 }
 
 #[test]
@@ -192,4 +192,35 @@ fn next_sentences_need_other_rows_in_the_unit() {
         assert_eq!(with("mlm", rows), "", "blocks are made of each document alone");
     }
     assert_eq!(with("mlm_nsp", 8), "");
+}
+
+#[test]
+fn what_does_not_go_with_an_architecture_is_refused() {
+    let electra = ["model.architecture=\"electra\"", "objective.kind=\"replaced_tokens\""];
+    assert_eq!(message(&electra), "");
+    let albert = ["model.architecture=\"albert\"", "objective.kind=\"mlm_sop\"", "data.unit_rows=32"];
+    assert_eq!(message(&albert), "");
+    let student = ["model.architecture=\"distilbert\"", "objective.kind=\"distill\"", "distill.teacher=\"run:a@3\""];
+    assert_eq!(message(&student), "");
+    let with = |base: &[&'static str], more: &'static str| message(&[base, &[more]].concat());
+    for (text, part) in [
+        (message(&["objective.kind=\"replaced_tokens\""]), "`objective.kind`: `replaced_tokens` is ELECTRA's"),
+        (message(&["objective.kind=\"mlm_sop\"", "model.architecture=\"modern\""]), "sentence pairs need segments"),
+        (message(&["objective.ngram_max=0"]), "`objective.ngram_max`: 0 is outside 1 to 10"),
+        (message(&["model.embedding=64"]), "`model.embedding`: is for `albert` and `electra`"),
+        (message(&["model.generator_hidden=64"]), "`model.generator_hidden`: is for `replaced_tokens`"),
+        (with(&electra, "model.generator_heads=7"), "7 heads do not divide the generator's width"),
+        (with(&electra, "objective.discriminator_weight=-1.0"), "`objective.discriminator_weight`"),
+        (message(&student[..2]), "`distill.teacher`: is missing"),
+        (with(&student, "distill.teacher=\"\""), "`distill.teacher`: is empty"),
+        (with(&student, "distill.teacher=\"a\""), "neither `run:RUN[@STEP]` nor `hf:FOLDER`"),
+        (with(&student, "distill.temperature=0.0"), "`distill.temperature`"),
+        (with(&student, "distill.mlm_weight=-1.0"), "`distill.mlm_weight`"),
+        (with(&student, "init.from=\"run:b\""), "`init.from`: cannot be given beside `distill.teacher`"),
+        (with(&student, "model.architecture=\"modern\""), "`model.architecture`: of a student is"),
+        (with(&student, "objective.kind=\"mlm\""), "`distill`: is for objective.kind"),
+        (with(&student, "model.layer_norm_epsilon=1e-5"), "`model.layer_norm_epsilon`: of `distilbert` is 1e-12"),
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }

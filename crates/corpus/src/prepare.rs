@@ -105,9 +105,9 @@ impl Preparer {
         };
         let work = Work { unit, batch, order, key, encoder, cancelled: &between_rows };
         match self.objective.kind {
-            ObjectiveKind::Mlm | ObjectiveKind::MlmNsp => self.masked(work),
             ObjectiveKind::Classify => self.classes(work),
             ObjectiveKind::Tag => self.tags(work),
+            _ => self.masked(work),
         }
     }
 
@@ -128,7 +128,7 @@ impl Preparer {
     }
 
     fn masked(&self, mut work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {
-        let by_sentence = self.objective.kind == ObjectiveKind::MlmNsp;
+        let by_sentence = self.objective.kind.has_pairs();
         let (special, size) = (self.tokenizer.special(), self.tokenizer.size());
         let column = self.text_column(&work.unit, work.batch.column(0))?;
         let mut documents = Documents::default();
@@ -165,6 +165,7 @@ impl Preparer {
             let rule = PairRule {
                 sequence_length: self.sequence_length,
                 short_sequence_probability: self.objective.short_sequence_probability,
+                sentence_order: self.objective.kind == ObjectiveKind::MlmSop,
                 special,
             };
             pairs::build(&documents, &rule, &mut work.key.stream("pairs", 0), work.key)

@@ -1,7 +1,10 @@
-//! BERT as published (Devlin et al. 2018, google-research/bert modeling.py): three embeddings, post-norm layers.
+//! BERT as published (Devlin et al. 2018, google-research/bert modeling.py): three embeddings, post-norm layers. And
+//! what differs from it in little more than names (names.rs): ALBERT, whose embeddings are narrow and whose layers are one
+//! layer used again and again; ELECTRA's two encoders; DistilBERT, which has no segments.
 
 use crate::attention::{Sight, activate, attend, attend_rows};
 use crate::heads::dropout;
+use crate::names::{EncoderNames, LayerNames};
 use crate::network::{Input, Named};
 use crate::rows::Rows;
 use config::ModelShape;
@@ -12,8 +15,11 @@ pub(crate) struct Bert {
     shape: ModelShape,
     words: Tensor,
     positions: Tensor,
-    segments: Tensor,
+    /// None: the architecture has no segments.
+    segments: Option<Tensor>,
     norm: Norm,
+    /// From the embeddings' width to the layers'.
+    projection: Option<Linear>,
     layers: Vec<Layer>,
 }
 
@@ -68,30 +74,17 @@ impl Norm {
 }
 
 impl Bert {
-    pub fn new(shape: &ModelShape, named: &Named) -> Self {
+    pub fn new(shape: &ModelShape, names: &EncoderNames, named: &Named) -> Self {
         let epsilon = shape.layer_norm_epsilon;
-        let layers = (0..shape.layers).map(|layer| {
-            let prefix = format!("bert.encoder.layer.{layer}");
-            let linear = |name: &str| Linear::new(named, &format!("{prefix}.{name}"));
-            let norm = |name: &str| Norm::new(named, &format!("{prefix}.{name}"), epsilon);
-            Layer {
-                query: linear("attention.self.query"),
-                key: linear("attention.self.key"),
-                value: linear("attention.self.value"),
-                attention_output: linear("attention.output.dense"),
-                attention_norm: norm("attention.output.LayerNorm"),
-                intermediate: linear("intermediate.dense"),
-                output: linear("output.dense"),
-                output_norm: norm("output.LayerNorm"),
-            }
-        });
+        let table = |name: &str| named.get(&format!("{}.{name}.weight", names.embeddings));
         Self {
             shape: shape.clone(),
-            words: named.get("bert.embeddings.word_embeddings.weight"),
-            positions: named.get("bert.embeddings.position_embeddings.weight"),
-            segments: named.get("bert.embeddings.token_type_embeddings.weight"),
-            norm: Norm::new(named, "bert.embeddings.LayerNorm", epsilon),
-            layers: layers.collect(),
+            words: table("word_embeddings"),
+            positions: table("position_embeddings"),
+            segments: (shape.segment_types > 0).then(|| table("token_type_embeddings")),
+            norm: Norm::new(named, &format!("{}.LayerNorm", names.embeddings), epsilon),
+            projection: names.projects(shape).then(|| Linear::new(named, names.projection)),
+            layers: (0..shape.layers).map(|at| Layer::new(named, &names.prefix(at), &names.layer, epsilon)).collect(),
         }
     }
 
@@ -99,6 +92,9 @@ impl Bert {
     pub fn encode(&self, input: &Input, rows: Option<&Rows>, checkpoints: bool, train: bool) -> Tensor {
         let sight = Sight::new(input.mask.as_ref(), rows, None, input.ids.size()[1], input.ids.device());
         let mut hidden = dropout(&self.norm.forward(&self.embed(input, rows)), self.shape.dropout, train);
+        if let Some(projection) = &self.projection {
+            hidden = projection.forward(&hidden);
+        }
         for layer in &self.layers {
             hidden = if checkpoints {
                 layer.checkpointed(&hidden, &sight, &self.shape, train)
@@ -116,14 +112,30 @@ impl Bert {
             Some(rows) => Tensor::embedding(&self.positions, &rows.positions, -1, false, false),
             None => self.positions.narrow(0, 0, length),
         };
-        match &input.segments {
-            Some(segments) => words + Tensor::embedding(&self.segments, segments, -1, false, false) + positions,
-            None => words + (positions + self.segments.select(0, 0)),
+        match (&self.segments, &input.segments) {
+            (Some(table), Some(segments)) => words + Tensor::embedding(table, segments, -1, false, false) + positions,
+            (Some(table), None) => words + (positions + table.select(0, 0)),
+            (None, _) => words + positions,
         }
     }
 }
 
 impl Layer {
+    fn new(named: &Named, prefix: &str, names: &LayerNames, epsilon: f64) -> Self {
+        let linear = |name: &str| Linear::new(named, &format!("{prefix}.{name}"));
+        let norm = |name: &str| Norm::new(named, &format!("{prefix}.{name}"), epsilon);
+        Self {
+            query: linear(names.query),
+            key: linear(names.key),
+            value: linear(names.value),
+            attention_output: linear(names.attention_output),
+            attention_norm: norm(names.attention_norm),
+            intermediate: linear(names.intermediate),
+            output: linear(names.output),
+            output_norm: norm(names.output_norm),
+        }
+    }
+
     fn forward(&self, hidden: &Tensor, sight: &Sight, shape: &ModelShape, train: bool) -> Tensor {
         let attended = self.attention_output.forward(&self.attend(hidden, sight, shape, train));
         let hidden = self.attention_norm.forward(&(dropout(&attended, shape.dropout, train) + hidden));

@@ -7,6 +7,7 @@ use crate::initial::initial;
 use crate::layout::{Entry, layout};
 use crate::load::{self, LoadReport, Missing};
 use crate::modern::Modern;
+use crate::names::{self, EncoderNames, GENERATOR};
 use crate::rows::Rows;
 use config::{Architecture, ModelShape, Pooling};
 use std::collections::BTreeMap;
@@ -53,9 +54,11 @@ pub struct Model {
     /// Alongside `entries`.
     tensors: Vec<Tensor>,
     encoder: Encoder,
-    heads: Heads,
+    /// ELECTRA's, beside the discriminator.
+    pub(crate) generator: Option<Bert>,
+    pub(crate) heads: Heads,
     device: Device,
-    execution: Execution,
+    pub(crate) execution: Execution,
 }
 
 enum Encoder {
@@ -99,17 +102,30 @@ impl Model {
     /// `tensors` go with `entries`, which are the layout of (shape, head).
     fn of(shape: &ModelShape, head: Head, entries: Vec<Entry>, tensors: Vec<Tensor>, device: Device) -> Self {
         let named = Named(entries.iter().map(|entry| entry.name.as_str()).zip(&tensors).collect());
-        let (encoder, embeddings) = match shape.architecture {
-            Architecture::Bert => (Encoder::Bert(Bert::new(shape, &named)), "bert.embeddings.word_embeddings.weight"),
-            Architecture::Modern => {
-                (Encoder::Modern(Modern::new(shape, &named, device)), "model.embeddings.tok_embeddings.weight")
-            }
+        let encoder = match EncoderNames::of(shape.architecture) {
+            Some(names) => Encoder::Bert(Bert::new(shape, names, &named)),
+            None => Encoder::Modern(Modern::new(shape, &named, device)),
         };
-        let embeddings = named.get(embeddings);
+        let generator = match &head {
+            Head::ReplacedTokens { generator } => generator.as_ref(),
+            _ => None,
+        };
+        let generator = generator.map(|generator| Bert::new(&generator.beside(shape), &GENERATOR, &named));
+        let embeddings = named.get(&names::words(shape.architecture));
         let of_heads = entries.iter().filter(|entry| entry.head).map(|entry| entry.name.clone());
         let of_heads = of_heads.map(|name| (name.clone(), named.get(&name))).collect();
         let heads = Heads::new(shape, of_heads, embeddings);
-        Self { shape: shape.clone(), head, entries, tensors, encoder, heads, device, execution: Execution::default() }
+        Self {
+            shape: shape.clone(),
+            head,
+            entries,
+            tensors,
+            encoder,
+            generator,
+            heads,
+            device,
+            execution: Execution::default(),
+        }
     }
 
     /// Every number of the encoder.
@@ -182,7 +198,7 @@ impl Model {
         self.heads.mlm_logits(hidden, positions)
     }
 
-    /// Scores of "follows" and "random". `[batch, 2]`
+    /// Scores of "follows" and "random", or for `albert` of "in order" and "swapped". `[batch, 2]`
     pub fn nsp_logits(&self, hidden: &Tensor) -> Tensor {
         self.heads.nsp_logits(hidden)
     }
@@ -216,13 +232,30 @@ fn check(shape: &ModelShape, head: &Head) -> Result<(), ModelError> {
     if shape.heads <= 0 || shape.hidden % shape.heads != 0 {
         return refuse(format!("{} heads do not divide hidden = {}", shape.heads, shape.hidden));
     }
-    match shape.architecture {
-        Architecture::Bert if shape.segment_types < 1 => refuse("bert needs at least one segment type".to_owned()),
-        Architecture::Modern if (shape.hidden / shape.heads) % 2 != 0 => {
+    match (shape.architecture, head) {
+        (Architecture::Bert | Architecture::Albert | Architecture::Electra, _) if shape.segment_types < 1 => {
+            refuse("this architecture needs at least one segment type".to_owned())
+        }
+        (Architecture::Modern, _) if (shape.hidden / shape.heads) % 2 != 0 => {
             refuse(format!("rotary positions need an even head width, not {}", shape.hidden / shape.heads))
         }
-        Architecture::Modern if *head == Head::PreTraining => {
+        (Architecture::Modern, Head::PreTraining) => {
             refuse("the modern encoder has no next-sentence head: use objective.kind = \"mlm\"".to_owned())
+        }
+        (Architecture::Electra | Architecture::Distilbert, Head::PreTraining) => {
+            refuse("this architecture has no head for pairs: use objective.kind = \"mlm\"".to_owned())
+        }
+        (Architecture::Distilbert, _) if shape.layer_norm_epsilon != 1e-12 => refuse(
+            "the LayerNorm of `distilbert` has an epsilon of 1e-12: leave out model.layer_norm_epsilon".to_owned(),
+        ),
+        (Architecture::Electra, Head::ReplacedTokens { generator: Some(it) })
+            if it.heads <= 0 || it.layers <= 0 || it.hidden <= 0 || it.hidden % it.heads != 0 =>
+        {
+            refuse(format!("a generator of {} layers × {} with {} heads", it.layers, it.hidden, it.heads))
+        }
+        (Architecture::Electra, Head::ReplacedTokens { .. }) => Ok(()),
+        (_, Head::ReplacedTokens { .. }) => {
+            refuse("only `electra` tells replaced tokens: set model.architecture = \"electra\"".to_owned())
         }
         _ if head.labels().is_some_and(<[String]>::is_empty) => refuse("a classifier needs labels".to_owned()),
         _ => Ok(()),

@@ -2,11 +2,12 @@
 //! from.
 
 use crate::TrainError;
-use crate::capture::{FORMAT, StateHeader};
+use crate::capture::{FORMAT, GENERATOR, StateHeader};
 use crate::gradients::contributions;
 use crate::host::{CheckpointFiles, Host};
 use crate::objective;
 use crate::state::State;
+use crate::teacher::Teacher;
 use config::{CheckedConfig, InitSource, ModelShape, ObjectiveKind, Padding, ReduceMode, TagScheme};
 use corpus::Tokenizer;
 use kernels::fixed_point;
@@ -17,7 +18,7 @@ use types::{Attempt, Cursor, Digest, Step};
 
 /// Checks what needs no weights. Where the shape comes from another model, it is checked when that one is read.
 pub(crate) fn check(config: &CheckedConfig, tokenizer: &Tokenizer, labels: &[String]) -> Result<(), TrainError> {
-    if config.init.source() == Ok(InitSource::Seed) {
+    if config.source().1 == Ok(InitSource::Seed) {
         let shape = config.model.shape(tokenizer.size() as i64, config.batch.sequence_length as i64);
         check_shape(config, tokenizer, &shape)?;
     }
@@ -72,9 +73,9 @@ fn check_shape(config: &CheckedConfig, tokenizer: &Tokenizer, shape: &ModelShape
             config.batch.sequence_length, shape.max_positions, shape.max_positions
         )));
     }
-    if config.objective.kind == ObjectiveKind::MlmNsp && shape.segment_types < 2 {
+    if config.objective.kind.has_pairs() && shape.segment_types < 2 {
         return Err(TrainError::fatal(
-            "objective.kind: `mlm_nsp` needs segments, which this model does not have: use `mlm`",
+            "objective.kind: sentence pairs need segments, which this model does not have: use `mlm`",
         ));
     }
     Ok(())
@@ -83,6 +84,8 @@ fn check_shape(config: &CheckedConfig, tokenizer: &Tokenizer, shape: &ModelShape
 /// What every state of a run shares.
 pub(crate) struct Recipe<'a> {
     pub config: &'a CheckedConfig,
+    /// What a student starts from.
+    pub teacher: Option<&'a Teacher>,
     pub config_digest: Digest,
     pub tokenizer: &'a Tokenizer,
     pub labels: &'a [String],
@@ -95,6 +98,14 @@ impl Recipe<'_> {
     pub fn make(&self, host: &dyn Host) -> Result<State, TrainError> {
         if let Some(files) = host.restore().map_err(|error| TrainError::local(format!("cannot restore: {error}")))? {
             return self.restored(&files);
+        }
+        if let Some(teacher) = self.teacher {
+            let mut state = self.state(self.first_header(teacher.student(&self.config.model)?))?;
+            teacher.initialise(&mut state.model)?;
+            if let Some(average) = &mut state.average {
+                average.restart(&state.parameters);
+            }
+            return Ok(state);
         }
         match self.config.init.source().map_err(|error| TrainError::fatal(format!("init.from: {error}")))? {
             InitSource::Seed => {
@@ -121,7 +132,7 @@ impl Recipe<'_> {
     /// A state with the shape and labels of `header`; its weights are to be written over.
     pub fn state(&self, header: StateHeader) -> Result<State, TrainError> {
         check_shape(self.config, self.tokenizer, &header.shape)?;
-        let head = objective::head(self.config, &header.labels);
+        let head = objective::head(self.config, &header.shape, &header.labels);
         let mut model = Model::new(&header.shape, head, self.config.run.seed, self.device)
             .map_err(|error| TrainError::fatal(error.to_string()))?;
         model.set_execution(Execution {
@@ -180,8 +191,11 @@ impl Recipe<'_> {
             serde_json::from_slice(file(files, "state.json")?).map_err(|error| broken("state.json", &error))?;
         self.check_header(&header)?;
         let mut state = self.state(StateHeader { attempt: self.attempt, ..header })?;
-        let weights = safetensors_io::read(file(files, "model.safetensors")?)
+        let mut weights = safetensors_io::read(file(files, "model.safetensors")?)
             .map_err(|error| broken("model.safetensors", &error))?;
+        if let Some(generator) = files.files.get(GENERATOR) {
+            weights.extend(safetensors_io::read(generator).map_err(|error| broken(GENERATOR, &error))?);
+        }
         let loaded = state.result_mut().load_parameters(&weights, Missing::Refuse);
         loaded.map_err(|error| broken("model.safetensors", &error))?;
         let mut moments = std::collections::BTreeMap::new();

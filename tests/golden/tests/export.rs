@@ -21,6 +21,7 @@ fn shape(architecture: Architecture) -> ModelShape {
         intermediate: Some(48),
         vocabulary: Some(112),
         max_positions: Some(24),
+        embedding: (architecture == Architecture::Electra).then_some(16),
         // Far from the initial 0.02, so that the comparison of outputs can tell two networks apart.
         initializer_range: Some(0.2),
         ..ModelConfig::default()
@@ -38,8 +39,10 @@ fn heads(architecture: Architecture) -> Vec<(&'static str, Head)> {
         ("tags", Head::TokenClassifier { labels: labels() }),
         ("encoder", Head::None),
     ];
-    if architecture == Architecture::Bert {
-        heads.push(("pretraining", Head::PreTraining));
+    match architecture {
+        Architecture::Bert | Architecture::Albert => heads.push(("pretraining", Head::PreTraining)),
+        Architecture::Electra => heads.push(("pretraining", Head::ReplacedTokens { generator: None })),
+        _ => {}
     }
     heads
 }
@@ -59,6 +62,7 @@ fn outputs(model: &Model) -> Tensor {
         Head::SequenceClassifier { .. } => model.class_logits(&hidden, input.mask.as_ref(), false),
         Head::TokenClassifier { .. } => model.token_logits(&hidden, false).narrow(1, 0, 4),
         Head::None => hidden.narrow(1, 0, 4),
+        Head::ReplacedTokens { .. } => model.replaced_logits(&hidden).narrow(1, 0, 4),
     }
     .detach()
 }
@@ -73,6 +77,9 @@ fn folders() {
         ("bert", Architecture::Bert, None),
         ("modern", Architecture::Modern, None),
         ("modern-local", Architecture::Modern, Some(local)),
+        ("albert", Architecture::Albert, None),
+        ("electra", Architecture::Electra, None),
+        ("distilbert", Architecture::Distilbert, None),
     ] {
         let shape = ModelShape { local_attention, ..shape(architecture) };
         for (head_name, head) in heads(architecture) {

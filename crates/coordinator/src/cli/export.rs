@@ -146,15 +146,25 @@ fn finish(files: Vec<Partial>) -> Result<Option<String>, Problem> {
 
 /// Of a model that `transformers` loads as something else.
 fn warning(config: &Value) -> Option<String> {
-    let pools_by_mean = config["model_type"] == "bert"
-        && config["architectures"][0] == "BertForSequenceClassification"
+    let class = config["architectures"][0].as_str().unwrap_or_default();
+    let pools_by_mean = config["model_type"] != "modernbert"
+        && class.ends_with("ForSequenceClassification")
         && config["classifier_pooling"] == "mean";
     pools_by_mean.then(|| {
-        "this classifier was trained with objective.pooling = \"mean\", and transformers has no BERT that does that. \
-         BertForSequenceClassification puts a pooler of random weights in its place: its predictions are WRONG. Either \
-         label text with `worker predict --model`; or, in Python, give the mean of `model.bert(...).last_hidden_state` \
-         over the real tokens to `model.classifier`; or train with objective.pooling = \"cls\""
-            .to_owned()
+        let base = config["model_type"].as_str().unwrap_or("bert");
+        let (instead, head) = match base {
+            "electra" => ("looks at the first token instead", "as a sequence of one token to `model.classifier`"),
+            "distilbert" => {
+                ("looks at the first token instead", "to `model.pre_classifier`, ReLU and `model.classifier`")
+            }
+            _ => ("puts a pooler of random weights in its place", "to `model.classifier`"),
+        };
+        format!(
+            "this classifier was trained with objective.pooling = \"mean\", and transformers has no such model of this \
+             kind. {class} {instead}: its predictions are WRONG. Either label text with `worker predict --model`; or, in \
+             Python, give the mean of `model.{base}(...).last_hidden_state` over the real tokens {head}; or train with \
+             objective.pooling = \"cls\""
+        )
     })
 }
 
@@ -196,6 +206,9 @@ mod tests {
         assert!(told.contains("predictions are WRONG") && told.contains("worker predict --model"), "{told}");
         assert_eq!(warning(&config("BertForSequenceClassification", "cls")), None);
         assert_eq!(warning(&config("ModernBertForSequenceClassification", "mean")), None);
+        let electra = json!({"model_type": "electra", "architectures": ["ElectraForSequenceClassification"],
+            "classifier_pooling": "mean"});
+        assert!(warning(&electra).unwrap().contains("ElectraForSequenceClassification looks at the first token"));
         assert_eq!(warning(&json!({})), None);
     }
 }

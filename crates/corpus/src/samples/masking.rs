@@ -1,6 +1,8 @@
 //! BERT's masking (google-research/bert, create_masked_lm_predictions): which tokens are predicted, and what stands in
 //! their place.
 
+mod ngrams;
+
 use crate::random::{Chance, Stream};
 use crate::{SpecialIds, Tokenizer};
 use config::ObjectiveConfig;
@@ -19,6 +21,8 @@ pub(crate) struct Masker {
     random_share: f64,
     /// By id; empty unless whole words are masked.
     continuation: Arc<[bool]>,
+    /// Words that are masked together at most.
+    ngram_max: usize,
 }
 
 /// How much of a row is predicted.
@@ -59,12 +63,13 @@ impl Masker {
             mask_share: objective.mask_token_share,
             random_share: objective.random_token_share,
             continuation,
+            ngram_max: objective.ngram_max,
         }
     }
 
     /// Masks `tokens` in place and leaves in `scratch` what was masked.
     pub(crate) fn apply(&self, tokens: &mut [u32], amount: Amount, stream: &mut Stream, scratch: &mut Scratch) {
-        let SpecialIds { pad, classify, separator, mask, .. } = self.special;
+        let SpecialIds { pad, classify, separator, .. } = self.special;
         scratch.words.clear();
         scratch.masked.clear();
         for (at, id) in tokens.iter().enumerate() {
@@ -80,6 +85,11 @@ impl Masker {
         }
         let wanted = (tokens.len() as f64 * amount.rate).round_ties_even() as usize;
         let wanted = amount.most.min(wanted.max(1));
+        if self.ngram_max > 1 {
+            self.mask_ngrams(tokens, wanted, stream, scratch);
+            scratch.masked.sort_unstable();
+            return;
+        }
         stream.shuffle(&mut scratch.words);
         for (start, end) in scratch.words.iter().copied() {
             if scratch.masked.len() >= wanted {
@@ -91,15 +101,20 @@ impl Masker {
             for at in start..end {
                 let token = &mut tokens[at as usize];
                 scratch.masked.push((at, *token));
-                let drawn = stream.random();
-                if drawn < self.mask_share {
-                    *token = mask;
-                } else if drawn < self.mask_share + self.random_share {
-                    *token = stream.below(self.vocabulary as u64) as u32;
-                }
+                self.replace(token, stream);
             }
         }
         scratch.masked.sort_unstable();
+    }
+
+    /// What stands in the place of a chosen piece.
+    fn replace(&self, token: &mut u32, stream: &mut Stream) {
+        let drawn = stream.random();
+        if drawn < self.mask_share {
+            *token = self.special.mask;
+        } else if drawn < self.mask_share + self.random_share {
+            *token = stream.below(self.vocabulary as u64) as u32;
+        }
     }
 }
 
@@ -115,7 +130,14 @@ mod tests {
     fn masker(whole_word: bool) -> Masker {
         // Ids 50 to 99 go on with a word.
         let continuation = if whole_word { (0..VOCABULARY).map(|id| id >= 50).collect() } else { Arc::default() };
-        Masker { special: SPECIAL, vocabulary: VOCABULARY, mask_share: 0.8, random_share: 0.1, continuation }
+        Masker {
+            special: SPECIAL,
+            vocabulary: VOCABULARY,
+            mask_share: 0.8,
+            random_share: 0.1,
+            continuation,
+            ngram_max: 1,
+        }
     }
 
     fn sentence(seed: u64, length: usize) -> Vec<u32> {

@@ -1,4 +1,4 @@
-//! `config.json` of `BertFor…` and `ModernBertFor…`.
+//! `config.json` of `BertFor…`, `ModernBertFor…`, `AlbertFor…`, `ElectraFor…` and `DistilBertFor…`.
 //!
 //! Anything that would make the network compute something else is refused; what only matters to other users of the file
 //! (names of authors, versions, task settings) is not looked at.
@@ -77,8 +77,70 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
                 "eos_token_id": special.id("sep_token"),
             })
         }
+        Architecture::Albert => json!({
+            "model_type": "albert",
+            "architectures": [format!("Albert{}", class(head))],
+            "vocab_size": shape.vocabulary,
+            "embedding_size": shape.embedding_width(),
+            "hidden_size": shape.hidden,
+            "num_hidden_layers": shape.layers,
+            "num_hidden_groups": 1,
+            "inner_group_num": 1,
+            "num_attention_heads": shape.heads,
+            "intermediate_size": shape.intermediate,
+            "hidden_act": activation,
+            "hidden_dropout_prob": shape.dropout,
+            "attention_probs_dropout_prob": shape.attention_dropout,
+            "classifier_dropout_prob": shape.dropout,
+            "max_position_embeddings": shape.max_positions,
+            "type_vocab_size": shape.segment_types,
+            "initializer_range": shape.initializer_range,
+            "layer_norm_eps": shape.layer_norm_epsilon,
+            "tie_word_embeddings": true,
+            "pad_token_id": special.id("pad_token"),
+            "bos_token_id": special.id("cls_token"),
+            "eos_token_id": special.id("sep_token"),
+        }),
+        Architecture::Electra => json!({
+            "model_type": "electra",
+            "architectures": [format!("Electra{}", class(head))],
+            "vocab_size": shape.vocabulary,
+            "embedding_size": shape.embedding_width(),
+            "hidden_size": shape.hidden,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "intermediate_size": shape.intermediate,
+            "hidden_act": activation,
+            "hidden_dropout_prob": shape.dropout,
+            "attention_probs_dropout_prob": shape.attention_dropout,
+            "max_position_embeddings": shape.max_positions,
+            "type_vocab_size": shape.segment_types,
+            "initializer_range": shape.initializer_range,
+            "layer_norm_eps": shape.layer_norm_epsilon,
+            "position_embedding_type": "absolute",
+            "tie_word_embeddings": true,
+            "pad_token_id": special.id("pad_token"),
+        }),
+        Architecture::Distilbert => json!({
+            "model_type": "distilbert",
+            "architectures": [format!("DistilBert{}", class(head))],
+            "vocab_size": shape.vocabulary,
+            "dim": shape.hidden,
+            "n_layers": shape.layers,
+            "n_heads": shape.heads,
+            "hidden_dim": shape.intermediate,
+            "activation": activation,
+            "dropout": shape.dropout,
+            "attention_dropout": shape.attention_dropout,
+            "seq_classif_dropout": shape.dropout,
+            "max_position_embeddings": shape.max_positions,
+            "sinusoidal_pos_embds": false,
+            "initializer_range": shape.initializer_range,
+            "tie_word_embeddings": true,
+            "pad_token_id": special.id("pad_token"),
+        }),
     };
-    let more = config.as_object_mut().expect("both arms are objects");
+    let more = config.as_object_mut().expect("every arm is an object");
     more.insert("dtype".into(), json!("float32"));
     if let Some(local) = shape.local_attention {
         more.insert("local_attention".into(), json!(local.window));
@@ -107,7 +169,7 @@ fn layer_types(shape: &ModelShape) -> Vec<&'static str> {
 fn class(head: &Head) -> &'static str {
     match head {
         Head::MaskedLm => "ForMaskedLM",
-        Head::PreTraining => "ForPreTraining",
+        Head::PreTraining | Head::ReplacedTokens { .. } => "ForPreTraining",
         Head::SequenceClassifier { .. } => "ForSequenceClassification",
         Head::TokenClassifier { .. } => "ForTokenClassification",
         Head::None => "Model",
@@ -122,7 +184,13 @@ pub fn from_config_json(text: &str) -> Result<(ModelShape, Head), ModelError> {
     let shape = match keys.text("model_type", "")? {
         "bert" => bert(&keys)?,
         "modernbert" => modern(&keys)?,
-        other => return Err(refuse("model_type", &json!(other), "`bert` and `modernbert` are")),
+        "albert" => albert(&keys)?,
+        "electra" => electra(&keys)?,
+        "distilbert" => distilbert(&keys)?,
+        other => {
+            let known = "`bert`, `modernbert`, `albert`, `electra` and `distilbert` are";
+            return Err(refuse("model_type", &json!(other), known));
+        }
     };
     keys.only("tie_word_embeddings", &json!(true), "the output layer shares the word embeddings")?;
     keys.only("is_decoder", &json!(false), "only encoders are")?;
@@ -142,6 +210,7 @@ fn bert(keys: &Keys) -> Result<ModelShape, ModelError> {
         intermediate: keys.integer("intermediate_size", 3072)?,
         max_positions: keys.integer("max_position_embeddings", 512)?,
         segment_types: keys.integer("type_vocab_size", 2)?,
+        embedding: None,
         activation: keys.activation("hidden_act")?,
         dropout: keys.number("hidden_dropout_prob", 0.1)?,
         attention_dropout: keys.number("attention_probs_dropout_prob", 0.1)?,
@@ -174,6 +243,7 @@ fn modern(keys: &Keys) -> Result<ModelShape, ModelError> {
         intermediate: keys.integer("intermediate_size", 1152)?,
         max_positions: keys.integer("max_position_embeddings", 8192)?,
         segment_types: 0,
+        embedding: None,
         activation,
         dropout: keys.number("mlp_dropout", 0.0)?,
         attention_dropout: keys.number("attention_dropout", 0.0)?,
@@ -182,6 +252,56 @@ fn modern(keys: &Keys) -> Result<ModelShape, ModelError> {
         initializer: Initializer::Normal,
         rope_theta: rope_theta(keys, GLOBAL, "global_rope_theta", 160_000.0)?,
         local_attention: local_attention(keys, layers)?,
+    })
+}
+
+fn albert(keys: &Keys) -> Result<ModelShape, ModelError> {
+    for one in ["num_hidden_groups", "inner_group_num"] {
+        keys.only(one, &json!(1), "all layers share one set of weights")?;
+    }
+    let hidden = keys.integer("hidden_size", 4096)?;
+    let narrow = keys.integer("embedding_size", 128)?;
+    Ok(ModelShape {
+        architecture: Architecture::Albert,
+        vocabulary: keys.integer("vocab_size", 30_000)?,
+        hidden,
+        heads: keys.integer("num_attention_heads", 64)?,
+        intermediate: keys.integer("intermediate_size", 16_384)?,
+        embedding: Some(narrow).filter(|narrow| *narrow != hidden),
+        activation: keys.activation_or("hidden_act", "gelu_new")?,
+        dropout: keys.number("hidden_dropout_prob", 0.0)?,
+        attention_dropout: keys.number("attention_probs_dropout_prob", 0.0)?,
+        ..bert(keys)?
+    })
+}
+
+fn electra(keys: &Keys) -> Result<ModelShape, ModelError> {
+    let hidden = keys.integer("hidden_size", 256)?;
+    let narrow = keys.integer("embedding_size", 128)?;
+    Ok(ModelShape {
+        architecture: Architecture::Electra,
+        hidden,
+        heads: keys.integer("num_attention_heads", 4)?,
+        intermediate: keys.integer("intermediate_size", 1024)?,
+        embedding: Some(narrow).filter(|narrow| *narrow != hidden),
+        ..bert(keys)?
+    })
+}
+
+fn distilbert(keys: &Keys) -> Result<ModelShape, ModelError> {
+    Ok(ModelShape {
+        architecture: Architecture::Distilbert,
+        hidden: keys.integer("dim", 768)?,
+        layers: keys.integer("n_layers", 6)?,
+        heads: keys.integer("n_heads", 12)?,
+        intermediate: keys.integer("hidden_dim", 3072)?,
+        segment_types: 0,
+        activation: keys.activation("activation")?,
+        dropout: keys.number("dropout", 0.1)?,
+        attention_dropout: keys.number("attention_dropout", 0.1)?,
+        // Hugging Face's has no key for it.
+        layer_norm_epsilon: 1e-12,
+        ..bert(keys)?
     })
 }
 
@@ -238,7 +358,10 @@ fn head(keys: &Keys) -> Result<Head, ModelError> {
         "mean" => Pooling::Mean,
         other => return Err(refuse("classifier_pooling", &json!(other), "`cls` and `mean` are")),
     };
-    Ok(match class.strip_prefix("Modern").unwrap_or(class).trim_start_matches("Bert") {
+    let families = ["ModernBert", "DistilBert", "Albert", "Electra", "Bert"];
+    let task = families.iter().find_map(|family| class.strip_prefix(family)).unwrap_or(class);
+    Ok(match task {
+        "ForPreTraining" if class.starts_with("Electra") => Head::ReplacedTokens { generator: None },
         "ForMaskedLM" => Head::MaskedLm,
         "ForPreTraining" => Head::PreTraining,
         "ForSequenceClassification" => Head::SequenceClassifier { labels: labels(keys)?, pooling },
@@ -288,7 +411,11 @@ impl Keys {
     }
 
     fn activation(&self, key: &str) -> Result<Activation, ModelError> {
-        match self.text(key, "gelu")? {
+        self.activation_or(key, "gelu")
+    }
+
+    fn activation_or(&self, key: &str, default: &str) -> Result<Activation, ModelError> {
+        match self.text(key, default)? {
             "gelu" | "gelu_python" => Ok(Activation::Gelu),
             "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluNew),
             "relu" => Ok(Activation::Relu),

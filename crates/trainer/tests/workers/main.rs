@@ -9,6 +9,7 @@ mod folder_store;
 mod process;
 mod recipe;
 mod recovery;
+mod relatives;
 mod tuning;
 mod unpadded;
 

@@ -110,6 +110,7 @@ impl Material {
             sequence_length: LENGTH,
             short_length: None,
             short_share: None,
+            ..config.batch
         };
         let config: CheckedConfig = config.check("the measure")?;
         let tokenizer = Arc::new(Tokenizer::open(&config.tokenizer)?);
