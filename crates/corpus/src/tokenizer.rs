@@ -1,6 +1,8 @@
 //! Text to token ids, by Hugging Face's `tokenizers`: a `tokenizer.json`, or a `vocab.txt` for BERT's WordPiece.
 
 mod encoder;
+mod identity;
+mod ranges;
 mod train;
 
 pub use encoder::Encoder;
