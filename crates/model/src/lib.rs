@@ -17,6 +17,7 @@ mod load;
 mod modern;
 mod network;
 pub mod safetensors_io;
+mod torch_file;
 
 pub use error::ModelError;
 pub use heads::Head;
