@@ -10,7 +10,7 @@ use tch::Kind;
 #[derive(Clone, Debug)]
 pub enum Value {
     None,
-    Bool(bool),
+    Bool,
     Long(i128),
     Float,
     Text(Rc<str>),
@@ -75,8 +75,7 @@ impl Machine<'_> {
                 b'(' => self.marks.push(self.stack.len()),
                 b'0' => drop(self.pop()?),
                 b'N' => self.stack.push(Value::None),
-                0x88 => self.stack.push(Value::Bool(true)),
-                0x89 => self.stack.push(Value::Bool(false)),
+                0x88 | 0x89 => self.stack.push(Value::Bool),
                 b'K' | b'M' | b'J' | 0x8a => {
                     let number = self.integer(code)?;
                     self.stack.push(Value::Long(number));
