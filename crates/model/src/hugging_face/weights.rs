@@ -71,6 +71,7 @@ fn shards(folder: &Path, index: &str) -> Result<Vec<(String, Tensor)>, ModelErro
     }
     let found: BTreeSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
     if let Some((name, file)) = map.iter().find(|(name, _)| !found.contains(name.as_str())) {
+        let file = file.as_str().unwrap_or_default();
         return Err(broken(format!("`{name}` is not in {file}: the files are of different models")));
     }
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
