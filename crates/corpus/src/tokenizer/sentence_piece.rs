@@ -52,10 +52,11 @@ pub(super) fn to_json(name: &str, contents: &[u8], roles: &[[&str; 2]]) -> Resul
     if model.space_is_suffix {
         return Err(broken("it writes spaces after words (treat_whitespace_as_suffix), which is not supported".into()));
     }
-    let scheme = if model.adds_space { "always" } else { "never" };
-    let spaces = json!({
-        "type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": model.splits_at_space,
-    });
+    let spaces = |scheme: &str| {
+        json!({
+            "type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": model.splits_at_space,
+        })
+    };
     let algorithm = match model.algorithm {
         UNIGRAM => {
             let pieces: Vec<Value> = model.pieces.iter().map(|(piece, score, _)| json!([piece, score])).collect();
@@ -93,7 +94,9 @@ pub(super) fn to_json(name: &str, contents: &[u8], roles: &[[&str; 2]]) -> Resul
     Ok(json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
         "normalizer": { "type": "Sequence", "normalizers": model.normalizers() },
-        "pre_tokenizer": spaces, "post_processor": null, "decoder": spaces, "model": algorithm,
+        // The space in front is the normaliser's: this one would leave it out before a text that begins with `▁`.
+        "pre_tokenizer": spaces("never"), "post_processor": null,
+        "decoder": spaces(if model.adds_space { "always" } else { "never" }), "model": algorithm,
     })
     .to_string())
 }
@@ -148,6 +151,9 @@ impl Model {
         if self.removes_spaces {
             steps.push(json!({ "type": "Strip", "strip_left": true, "strip_right": true }));
             steps.push(json!({ "type": "Replace", "pattern": { "Regex": " {2,}" }, "content": " " }));
+        }
+        if self.adds_space {
+            steps.push(json!({ "type": "Prepend", "prepend": SPACE }));
         }
         steps
     }
