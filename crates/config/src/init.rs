@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct InitConfig {
     /// Empty: drawn from the seed. `run:RUN` or `run:RUN@STEP`: a checkpoint of another run (id, name or `latest`).
-    /// `hf:PATH`: a folder with Hugging Face's config.json and model.safetensors, at the same path on the coordinator's
-    /// and on every worker's host. The encoder is taken, averaged if the other run averages its weights; heads that the
+    /// `hf:PATH`: a folder with Hugging Face's config.json and model.safetensors or pytorch_model.bin, at the same path on
+    /// the coordinator's and on every worker's host. The encoder is taken, averaged if the other run averages its weights; heads that the
     /// objective lacks are left, and heads that the source lacks are drawn from the seed.
     #[serde(default)]
     pub from: String,

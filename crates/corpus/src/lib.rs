@@ -19,8 +19,10 @@ mod random;
 mod rows;
 mod samples;
 mod source;
+mod texts;
 mod tokenizer;
 mod whole_file;
+mod words;
 
 pub use batch::{Batch, IGNORED, Labels, SlotStep};
 pub use corpus::Corpus;
@@ -32,4 +34,6 @@ pub use plan::{Dealt, Plan, Unit};
 pub use predict::{text_batch, word_batch};
 pub use prepare::Counts;
 pub use source::{Columns, CorpusFile, FileSource, UnitSource};
+pub use texts::for_each_text;
 pub use tokenizer::{Encoder, SpecialIds, Tokenizer, WordPieceOptions, check_vocabulary, train_word_piece};
+pub use words::WordSplitter;

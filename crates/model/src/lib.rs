@@ -21,6 +21,7 @@ mod names;
 mod network;
 mod rows;
 pub mod safetensors_io;
+mod torch_file;
 
 pub use electra::Filled;
 pub use error::ModelError;

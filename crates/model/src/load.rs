@@ -59,7 +59,16 @@ pub(crate) fn load(
         }
     }
     if !broken.is_empty() {
-        return Err(ModelError::Weights(summary(&broken)));
+        let of_head =
+            |text: &String| entries.iter().any(|it| it.head && text.split([' ', ':']).next() == Some(&it.name));
+        let advice = if broken.iter().all(of_head) {
+            ". The encoder is there, its head is not: these weights are of another class than `architectures` in \
+             config.json says. Correct it there (BertModel: the encoder alone), or fine-tune from them, which draws the \
+             head anew"
+        } else {
+            ""
+        };
+        return Err(ModelError::Weights(format!("{}{advice}", summary(&broken))));
     }
     report.unexpected = found.into_keys().collect();
     report.loaded = copies.len();

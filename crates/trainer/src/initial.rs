@@ -119,10 +119,14 @@ impl Recipe<'_> {
                     .map_err(|error| TrainError::fatal(format!("init.from: config.json: {error}")))?;
                 let tensors = safetensors_io::read(file(&files, "model.safetensors")?)
                     .map_err(|error| TrainError::fatal(format!("init.from: model.safetensors: {error}")))?;
+                check_tokenizer(&self.config.tokenizer.path, self.tokenizer, &files)?;
                 self.inherited(shape, &tensors)
             }
             InitSource::HuggingFace { path } => {
                 let folder = hugging_face::read_folder(Path::new(&path))
+                    .map_err(|error| TrainError::fatal(format!("init.from: {path}: {error}")))?;
+                self.tokenizer
+                    .check_identity(&self.config.tokenizer.path, folder.tokenizer_identity.as_deref())
                     .map_err(|error| TrainError::fatal(format!("init.from: {path}: {error}")))?;
                 self.inherited(folder.shape, &folder.tensors)
             }
@@ -250,6 +254,14 @@ impl Recipe<'_> {
     }
 }
 
+/// Refuses another tokenizer than the one that lies in the other run's checkpoint.
+fn check_tokenizer(path: &str, tokenizer: &Tokenizer, files: &CheckpointFiles) -> Result<(), TrainError> {
+    let Some(theirs) = files.files.get("tokenizer.json") else { return Ok(()) };
+    let wrong = |error: corpus::CorpusError| TrainError::fatal(format!("init.from: {error}"));
+    let theirs = Tokenizer::from_bytes("the other run's tokenizer.json", theirs, true).map_err(wrong)?;
+    tokenizer.check_identity(path, Some(&theirs.identity().to_string())).map_err(wrong)
+}
+
 fn file<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a [u8], TrainError> {
     let bytes = files.files.get(name).ok_or_else(|| TrainError::fatal(format!("the checkpoint has no {name}")))?;
     Ok(bytes)
@@ -258,4 +270,26 @@ fn file<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a [u8], TrainErr
 fn text<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a str, TrainError> {
     std::str::from_utf8(file(files, name)?)
         .map_err(|_| TrainError::fatal(format!("the checkpoint's {name} is no text")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tokenizer_of_another_run_s_model_must_be_this_run_s() {
+        let of = |words: &str| {
+            let words = format!("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n{words}");
+            Tokenizer::from_bytes("vocab.txt", words.as_bytes(), true).unwrap()
+        };
+        let files = |tokenizer: &Tokenizer| CheckpointFiles {
+            files: [("tokenizer.json".to_owned(), tokenizer.bytes().to_vec())].into(),
+        };
+        let (ours, other) = (of("sea\nwind\n"), of("wind\nsea\n"));
+        assert!(check_tokenizer("vocab.txt", &ours, &files(&of("sea\nwind\n"))).is_ok());
+        let error = check_tokenizer("vocab.txt", &ours, &files(&other)).unwrap_err().to_string();
+        for tokenizer in [&ours, &other] {
+            assert!(error.contains(&tokenizer.identity().to_string()), "{error}");
+        }
+    }
 }

@@ -14,6 +14,10 @@ use std::sync::Arc;
 use store::{CheckpointId, Reader};
 use types::Step;
 
+/// The files in which a folder's weights may lie: one, or an index of several. The trainer reads them.
+const WEIGHTS: [&str; 4] =
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+
 /// What a run starts from.
 #[derive(Debug, Default)]
 pub struct Parent {
@@ -39,14 +43,14 @@ pub async fn of(
     match source {
         InitSource::Seed => Ok(Parent::default()),
         InitSource::HuggingFace { path } => {
-            for name in ["config.json", "model.safetensors"] {
-                if !Path::new(&path).join(name).is_file() {
-                    return Err(invalid(format!(
-                        "`{key}` = `{from}`: there is no file {path}/{name}\n  help: name a folder with Hugging \
-                         Face's config.json and model.safetensors, as `checkpoints export --format hf` writes it; it \
-                         has to be there on every worker's host, too"
-                    )));
-                }
+            let is_there = |name: &&str| Path::new(&path).join(name).is_file();
+            let missing = if is_there(&"config.json") { WEIGHTS[0] } else { "config.json" };
+            if missing == "config.json" || !WEIGHTS.iter().any(|name| is_there(name)) {
+                return Err(invalid(format!(
+                    "`{key}` = `{from}`: there is no file {path}/{missing}\n  help: name a folder with Hugging \
+                     Face's config.json and model.safetensors or pytorch_model.bin, as `checkpoints export --format hf` \
+                     or `save_pretrained` writes it; it has to be there on every worker's host, too"
+                )));
             }
             let file = Path::new(&path).join("config.json");
             let text = std::fs::read(&file)

@@ -195,6 +195,11 @@ pub fn from_config_json(text: &str) -> Result<(ModelShape, Head), ModelError> {
     keys.only("tie_word_embeddings", &json!(true), "the output layer shares the word embeddings")?;
     keys.only("is_decoder", &json!(false), "only encoders are")?;
     keys.only("add_cross_attention", &json!(false), "only encoders are")?;
+    keys.only("pruned_heads", &json!({}), "every layer has all of its heads here")?;
+    keys.only("quantization_config", &Value::Null, "the weights have to be floating-point numbers")?;
+    if let Some(kind) = keys.get("problem_type").filter(|kind| *kind == "multi_label_classification") {
+        return Err(refuse("problem_type", kind, "a text has exactly one class here"));
+    }
     let head = head(&keys)?;
     Ok((shape, head))
 }
@@ -417,7 +422,8 @@ impl Keys {
     fn activation_or(&self, key: &str, default: &str) -> Result<Activation, ModelError> {
         match self.text(key, default)? {
             "gelu" | "gelu_python" => Ok(Activation::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluNew),
+            // The same formula: they differ in how it is computed.
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_accurate" => Ok(Activation::GeluNew),
             "relu" => Ok(Activation::Relu),
             other => Err(refuse(key, &json!(other), "`gelu`, `gelu_new` and `relu` are")),
         }
