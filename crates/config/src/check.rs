@@ -1,7 +1,7 @@
 //! From [`RunConfig`] to [`CheckedConfig`]: every rule that needs no file and no tensor.
 
 use crate::error::Problem;
-use crate::{ConfigError, ObjectiveKind, OptimizerKind, ReduceMode, RunConfig, RunKind};
+use crate::{ConfigError, Masking, ObjectiveKind, OptimizerKind, Packing, ReduceMode, RunConfig, RunKind};
 use std::ops::Deref;
 
 /// Exact mode adds at most so many gradients into one 64-bit sum, or it could overflow unseen: slots times forward
@@ -304,6 +304,24 @@ impl RunConfig {
                 "leave it out",
             );
         }
+        rule(
+            objective.masking == Masking::Word || !supervised,
+            "objective.masking",
+            "is for `mlm` and `mlm_nsp`: nothing else masks words".into(),
+            "leave it out",
+        );
+        rule(
+            objective.packing == Packing::Blocks || objective.kind == ObjectiveKind::Mlm,
+            "objective.packing",
+            "is for objective.kind = \"mlm\"".into(),
+            "leave it out: `mlm_nsp` makes pairs of sentences",
+        );
+        rule(
+            objective.packing == Packing::Blocks || self.batch.short_length.is_none(),
+            "objective.packing",
+            "does not go with batch.short_length: only packed blocks can be cut".into(),
+            "leave one of them out",
+        );
         rule(
             objective.mask_token_share + objective.random_token_share <= 1.0 + 1e-9,
             "objective.random_token_share",
