@@ -3,7 +3,7 @@
 mod relatives;
 
 use crate::error::Problem;
-use crate::{Architecture, ConfigError, ObjectiveKind, OptimizerKind, ReduceMode, RunConfig, RunKind};
+use crate::{Architecture, ConfigError, Masking, ObjectiveKind, OptimizerKind, Packing, ReduceMode, RunConfig, RunKind};
 use std::ops::Deref;
 
 /// Exact mode adds at most so many gradients into one 64-bit sum, or it could overflow unseen: slots times forward
@@ -346,6 +346,30 @@ impl RunConfig {
             );
             rule(!supervised, "objective.final_mask_rate", "is for objectives that mask words".into(), "leave it out");
         }
+        rule(
+            objective.masking == Masking::Word || !supervised,
+            "objective.masking",
+            "is for objectives that mask words".into(),
+            "leave it out",
+        );
+        rule(
+            objective.masking == Masking::Word || objective.ngram_max == 1,
+            "objective.masking",
+            "does not go with objective.ngram_max: both choose how many words are masked together".into(),
+            "leave one of them out",
+        );
+        rule(
+            objective.packing == Packing::Blocks || objective.kind == ObjectiveKind::Mlm,
+            "objective.packing",
+            "is for objective.kind = \"mlm\"".into(),
+            "leave it out: `mlm_nsp` makes pairs of sentences",
+        );
+        rule(
+            objective.packing == Packing::Blocks || self.batch.short_length.is_none(),
+            "objective.packing",
+            "does not go with batch.short_length: only packed blocks can be cut".into(),
+            "leave one of them out",
+        );
         rule(
             objective.mask_token_share + objective.random_token_share <= 1.0 + 1e-9,
             "objective.random_token_share",

@@ -71,6 +71,31 @@ pub enum TagScheme {
     Bio,
 }
 
+/// Which tokens are masked together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Masking {
+    /// Each piece by itself, or each word (`whole_word`): BERT's.
+    #[default]
+    Word,
+    /// Spans of one to ten words that begin with a word, short ones more often (Joshi et al. 2020, SpanBERT).
+    Span,
+}
+
+/// How `mlm` makes samples of documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Packing {
+    /// Documents behind one another, cut wherever a block is full: no padding.
+    #[default]
+    Blocks,
+    /// As many whole sentences as fit, across documents, with a separator between two of these (Liu et al. 2019,
+    /// RoBERTa's FULL-SENTENCES).
+    FullSentences,
+    /// The same, but never across documents (DOC-SENTENCES).
+    DocSentences,
+}
+
 /// What is learned, and how the samples are made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -96,6 +121,15 @@ pub struct ObjectiveConfig {
     /// `replaced_tokens`: the factor of the discriminator's loss beside the generator's.
     #[serde(skip_serializing_if = "is_electras")]
     pub discriminator_weight: f64,
+    /// `word` or `span`. A span is masked, replaced or left as a whole, and ceil(rate × text tokens)
+    /// positions are predicted; the last span is cut where they are reached.
+    #[serde(skip_serializing_if = "is_default")]
+    pub masking: Masking,
+    /// `mlm`: `blocks`, `full-sentences` or `doc-sentences`. Only blocks are all of one length. With `doc-sentences` the
+    /// end of each document makes a short sample, so that a batch of as many samples holds fewer tokens: raise
+    /// `batch.micro_batch` for a fair comparison.
+    #[serde(skip_serializing_if = "is_default")]
+    pub packing: Packing,
     /// `mlm_nsp`, `mlm_sop`: share of pairs that are made shorter than the sequence.
     pub short_sequence_probability: f64,
     /// Positions to predict in one sequence at most, all short rows of it (`batch.short_length`) together. Default:
@@ -122,6 +156,10 @@ fn is_one(number: &usize) -> bool {
     *number == 1
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 impl Default for ObjectiveConfig {
     fn default() -> Self {
         Self {
@@ -133,6 +171,8 @@ impl Default for ObjectiveConfig {
             whole_word: false,
             ngram_max: 1,
             discriminator_weight: DISCRIMINATOR_WEIGHT,
+            masking: Masking::Word,
+            packing: Packing::Blocks,
             short_sequence_probability: 0.1,
             max_predictions: None,
             labels: Vec::new(),

@@ -224,3 +224,20 @@ fn what_does_not_go_with_an_architecture_is_refused() {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
+
+#[test]
+fn spans_and_sentences_go_with_masked_words_alone() {
+    assert_eq!(message(&["objective.kind=mlm", "objective.masking=span", "objective.packing=doc-sentences"]), "");
+    let pairs = ["objective.kind=mlm_nsp", "model.architecture=bert", "data.unit_rows=32", "objective.masking=span"];
+    assert_eq!(message(&pairs), "");
+    let classify = ["run.kind=finetune", "objective.kind=classify", "data.label_column=label"];
+    let text = message(&[&classify[..], &["objective.masking=span"]].concat());
+    assert!(text.contains("`objective.masking`: is for objectives that mask words"), "{text}");
+    let text = message(&["objective.kind=mlm", "objective.masking=span", "objective.ngram_max=3"]);
+    assert!(text.contains("`objective.masking`: does not go with objective.ngram_max"), "{text}");
+    let text = message(&["objective.kind=mlm_nsp", "objective.packing=full-sentences"]);
+    assert!(text.contains("`objective.packing`: is for objective.kind"), "{text}");
+    let short = ["objective.kind=mlm", "batch.sequence_length=64", "batch.short_length=32", "batch.short_share=0.5"];
+    let text = message(&[&short[..], &["objective.packing=full-sentences"]].concat());
+    assert!(text.contains("`objective.packing`: does not go with batch.short_length"), "{text}");
+}

@@ -10,7 +10,7 @@ impl Masker {
     /// `wanted` predictions is shortened word by word, and passed over if its first word alone is too long; so is one
     /// that touches a run already chosen. As in the reference, words are neighbours across a `[SEP]`, too.
     pub(super) fn mask_ngrams(&self, tokens: &mut [u32], wanted: usize, stream: &mut Stream, scratch: &mut Scratch) {
-        let Scratch { words, masked } = scratch;
+        let Scratch { words, masked, .. } = scratch;
         let mut covered = vec![false; words.len()];
         for first in stream.permutation(words.len()).into_iter().map(|first| first as usize) {
             if masked.len() >= wanted {
@@ -62,7 +62,8 @@ mod tests {
         // Ids 50 to 99 go on with a word.
         let continuation = if whole_word { (0..100).map(|id| id >= 50).collect() } else { Arc::default() };
         let special = SpecialIds { pad: 0, unknown: 1, classify: 2, separator: 3, mask: 4 };
-        Masker { special, vocabulary: 100, mask_share: 0.8, random_share: 0.1, continuation, ngram_max }
+        let (mask_share, random_share, spans) = (0.8, 0.1, false);
+        Masker { special, vocabulary: 100, mask_share, random_share, continuation, ngram_max, spans }
     }
 
     fn masked(masker: &Masker, tokens: &[u32], most: usize, sample: u64) -> Vec<usize> {
