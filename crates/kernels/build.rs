@@ -31,6 +31,7 @@ fn main() {
         .flag("-fopenmp") // at::parallel_for is serial without it
         .flag("-ffp-contract=off") // the same bits on every instruction set
         .flag("-fno-math-errno") // a root is one instruction
+        .flag("-fno-trapping-math") // nobody looks at exception flags, and for their sake loops would keep their branches
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .include("native")
         .include(&include_dir)

@@ -1,13 +1,17 @@
 // The head over the vocabulary and its loss in one function: the logits exist once and become their own gradient.
+#include "direct.h"
 #include "product.h"
 #include "shim.h"
 #include "softmax.h"
 #include "versions.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/types.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace {
@@ -34,6 +38,26 @@ Row cross_entropy(float* logits, int64_t vocabulary, int64_t label, bool with_gr
     logits[label] -= 1.0f;
   }
   return {std::log(sum) + most - of_label, of_label >= most};
+}
+
+// So many rows of the table's gradient are made at a time: half a MiB for a width of 256, which stays in a core's cache.
+constexpr int64_t kTileBytes = int64_t{1} << 19;
+
+// errors^T · rows, a tile at a time, into the sum.
+void add_product(trireme::DirectPart part, const at::Tensor& errors, const at::Tensor& rows) {
+  const int64_t vocabulary = errors.size(1), width = rows.size(1);
+  const int64_t tile = std::max<int64_t>(16, kTileBytes / static_cast<int64_t>(sizeof(float)) / width / 16 * 16);
+  const int64_t tiles = (vocabulary + tile - 1) / tile;
+  at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
+    const at::AutoDispatchBelowADInplaceOrView no_autograd;
+    const at::Tensor buffer = at::empty({tile, width}, rows.options());
+    for (int64_t index = begin; index < end; ++index) {
+      const int64_t start = index * tile, count = std::min(tile, vocabulary - start);
+      at::Tensor product = buffer.narrow(0, 0, count);
+      at::mm_out(product, errors.narrow(1, start, count).t(), rows);
+      part.add(start * width, product.const_data_ptr<float>(), count * width);
+    }
+  });
 }
 
 class MaskedLoss final : public torch::autograd::Function<MaskedLoss> {
@@ -86,7 +110,11 @@ class MaskedLoss final : public torch::autograd::Function<MaskedLoss> {
       to_rows = trireme::product_transposed(unscaled, weight.t()).mul_(gradients[0]);
     }
     if (context->needs_input_grad(1)) {
-      to_weight = unscaled.t().mm(rows);
+      if (const auto part = trireme::DirectPart::of(weight); part.has_value()) {
+        add_product(*part, unscaled, rows.contiguous());
+      } else {
+        to_weight = unscaled.t().mm(rows);
+      }
     }
     if (context->needs_input_grad(2)) {
       to_bias = unscaled.sum(0).mul_(gradients[0]);

@@ -40,6 +40,13 @@ unsafe extern "C" {
     ) -> *mut c_char;
     pub(crate) fn tr_memory_begin(watch: *mut *mut c_void) -> *mut c_char;
     pub(crate) fn tr_memory_end(watch: *mut c_void, most: *mut i64);
+    pub(crate) fn tr_attention(
+        packed: *mut C_tensor,
+        bias: *mut C_tensor,
+        probability: c_double,
+        result: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn tr_embedding(table: *mut C_tensor, ids: *mut C_tensor, result: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn tr_fixed_point_accumulate(
         gradient: *mut C_tensor,
         accumulator: *mut C_tensor,

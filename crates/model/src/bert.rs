@@ -107,7 +107,7 @@ impl Bert {
 
     fn embed(&self, input: &Input, rows: Option<&Rows>) -> Tensor {
         let length = input.ids.size()[1];
-        let words = Tensor::embedding(&self.words, &input.ids, -1, false, false);
+        let words = kernels::embedding(&self.words, &input.ids);
         let positions = match rows {
             Some(rows) => Tensor::embedding(&self.positions, &rows.positions, -1, false, false),
             None => self.positions.narrow(0, 0, length),
@@ -163,6 +163,9 @@ impl Layer {
             shape.hidden / shape.heads,
         ]);
         match sight {
+            Sight::Padded(bias) if train && shape.attention_dropout > 0.0 => {
+                kernels::attention(&heads, bias.as_ref(), shape.attention_dropout)
+            }
             Sight::Padded(bias) => {
                 let heads = heads.permute([2, 0, 3, 1, 4]);
                 let (query, key, value) = (heads.get(0), heads.get(1), heads.get(2));

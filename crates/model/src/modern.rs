@@ -69,7 +69,7 @@ impl Modern {
         let global = view(&self.rotary, None);
         let local = self.local_rotary.as_ref().zip(self.shape.local_attention);
         let local = local.map(|(rotary, local)| view(rotary, Some(local.reach())));
-        let words = Tensor::embedding(&self.words, &input.ids, -1, false, false);
+        let words = kernels::embedding(&self.words, &input.ids);
         let mut hidden = dropout(&norm(&words, &self.norm, &self.shape), self.shape.dropout, train);
         for layer in &self.layers {
             let view = local.as_ref().filter(|_| layer.is_local).unwrap_or(&global);
