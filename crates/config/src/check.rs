@@ -3,7 +3,9 @@
 mod relatives;
 
 use crate::error::Problem;
-use crate::{Architecture, ConfigError, Masking, ObjectiveKind, OptimizerKind, Packing, ReduceMode, RunConfig, RunKind};
+use crate::{
+    Architecture, ConfigError, Masking, ObjectiveKind, OptimizerKind, Packing, ReduceMode, RunConfig, RunKind,
+};
 use std::ops::Deref;
 
 /// Exact mode adds at most so many gradients into one 64-bit sum, or it could overflow unseen: slots times forward

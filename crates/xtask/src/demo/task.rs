@@ -2,8 +2,8 @@
 
 use super::Name;
 use crate::cluster::set;
-use crate::corpora::labelled::{self, Split, Text};
 use crate::corpora;
+use crate::corpora::labelled::{self, Split, Text};
 use anyhow::Result;
 use serde_json::json;
 use std::collections::BTreeSet;
