@@ -56,7 +56,8 @@ fn of_pickles(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
         _ => return Err("it is not what torch.save writes; save the model with `save_pretrained(folder)`".to_owned()),
     }
     // The version of the container and what the machine was: neither changes how the rest is read.
-    (next()?, next()?);
+    next()?;
+    next()?;
     let (value, keys) = (next()?, next()?);
     let Value::List(keys) = keys else { return Err("the list of its storages is damaged".to_owned()) };
     let mut sizes = BTreeMap::new();
@@ -140,7 +141,7 @@ fn make(tensor: &pickle::TensorValue, bytes: &[u8]) -> Result<Tensor, String> {
     let count = i64::try_from(elements).map_err(|error| error.to_string())?;
     let kind = match storage.kind {
         Kind::Bool => Kind::Bool,
-        kind if matches!(kind, Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Double) => Kind::Float,
+        Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Double => Kind::Float,
         _ => Kind::Int64,
     };
     let whole = &bytes[..elements * element];

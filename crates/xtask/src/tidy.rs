@@ -302,7 +302,7 @@ mod tests {
         for row in [
             "| `data.format` | `parquet`, `csv`, `jsonl`, `word-tag` |",
             "| `model.activation` | `gelu`, `gelu_new`, `relu` |",
-            "| `objective.kind` | `mlm_nsp`, `mlm`, `classify`, `tag` | `\"mlm_nsp\"` |",
+            "| `objective.kind` | `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`, `replaced_tokens`, `distill` | `\"mlm_nsp\"` |",
             "| `reduce.compression` | `none`, `bf16` |",
             "| `data.paths` | list of string | required |",
         ] {

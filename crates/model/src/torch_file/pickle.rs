@@ -91,7 +91,7 @@ impl Machine<'_> {
                 b'q' | b'r' | 0x94 | b'h' | b'j' => self.remember(code)?,
                 b')' | 0x85 | 0x86 | 0x87 | b't' => {
                     let items = match code {
-                        b't' => self.from_mark()?,
+                        b't' => self.since_mark()?,
                         b')' => Vec::new(),
                         // TUPLE1 to TUPLE3
                         count => self.last(usize::from(count - 0x84))?,
@@ -101,12 +101,12 @@ impl Machine<'_> {
                 b']' => self.stack.push(Value::List(Rc::default())),
                 b'}' => self.stack.push(Value::Dict(Rc::default())),
                 b'a' | b'e' => {
-                    let items = if code == b'a' { self.last(1)? } else { self.from_mark()? };
+                    let items = if code == b'a' { self.last(1)? } else { self.since_mark()? };
                     let Some(Value::List(list)) = self.stack.last() else { return Err(damaged("no list to add to")) };
                     list.borrow_mut().extend(items);
                 }
                 b's' | b'u' => {
-                    let items = if code == b's' { self.last(2)? } else { self.from_mark()? };
+                    let items = if code == b's' { self.last(2)? } else { self.since_mark()? };
                     let Some(Value::Dict(pairs)) = self.stack.last() else { return Err(damaged("no dictionary")) };
                     let mut pairs = pairs.borrow_mut();
                     let mut items = items.into_iter();
@@ -218,7 +218,7 @@ impl Machine<'_> {
         Ok(self.stack.split_off(from))
     }
 
-    fn from_mark(&mut self) -> Result<Vec<Value>, String> {
+    fn since_mark(&mut self) -> Result<Vec<Value>, String> {
         let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len()).ok_or_else(|| damaged("no mark"))?;
         Ok(self.stack.split_off(mark))
     }
