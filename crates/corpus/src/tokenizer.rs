@@ -169,14 +169,7 @@ impl Tokenizer {
     }
 
     fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), CorpusError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| {
-            CorpusError::new(
-                ErrorKind::Tokenizer,
-                "tokenizer",
-                format!("cannot encode: {error}"),
-                "check that the tokenizer's model has an unknown token",
-            )
-        })?;
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| not_encoded(&error))?;
         ids.extend_from_slice(encoding.get_ids());
         Ok(())
     }
@@ -289,4 +282,14 @@ pub fn check_vocabulary(tokenizer: &Tokenizer, shape: &ModelShape) -> Result<(),
         ),
         "leave `model.vocabulary` out, raise it, or use the tokenizer that the model was trained with",
     ))
+}
+
+/// A text that the tokenizer's model cannot express.
+fn not_encoded(error: &tokenizers::Error) -> CorpusError {
+    CorpusError::new(
+        ErrorKind::Tokenizer,
+        "tokenizer",
+        format!("cannot encode: {error}"),
+        "check that the tokenizer's model has an unknown token",
+    )
 }

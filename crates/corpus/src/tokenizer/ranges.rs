@@ -1,21 +1,14 @@
 //! Which bytes of a text each of its tokens stands for.
 
-use super::Tokenizer;
-use crate::{CorpusError, ErrorKind};
+use super::{Tokenizer, not_encoded};
+use crate::CorpusError;
 use std::ops::Range;
 
 impl Tokenizer {
     /// The ids of `text`, without special tokens around it, each with the bytes of `text` that it stands for. The ranges
     /// begin and end between characters.
     pub fn encode_with_ranges(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>, CorpusError> {
-        let encoding = self.inner.encode(text, false).map_err(|error| {
-            CorpusError::new(
-                ErrorKind::Tokenizer,
-                "tokenizer",
-                format!("cannot encode: {error}"),
-                "check that the tokenizer's model has an unknown token",
-            )
-        })?;
+        let encoding = self.inner.encode(text, false).map_err(|error| not_encoded(&error))?;
         let ids = encoding.get_ids().iter().copied();
         Ok(ids.zip(encoding.get_offsets().iter().map(|(start, end)| *start..*end)).collect())
     }

@@ -16,26 +16,29 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
         Activation::GeluNew => "gelu_new",
         Activation::Relu => "relu",
     };
+    let like_bert = |model_type: &str, prefix: &str| {
+        json!({
+        "model_type": model_type,
+        "architectures": [format!("{prefix}{}", class(head))],
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.intermediate,
+        "hidden_act": activation,
+        "hidden_dropout_prob": shape.dropout,
+        "attention_probs_dropout_prob": shape.attention_dropout,
+        "max_position_embeddings": shape.max_positions,
+        "type_vocab_size": shape.segment_types,
+        "initializer_range": shape.initializer_range,
+        "layer_norm_eps": shape.layer_norm_epsilon,
+        "position_embedding_type": "absolute",
+        "tie_word_embeddings": true,
+        "pad_token_id": special.id("pad_token"),
+        })
+    };
     let mut config = match shape.architecture {
-        Architecture::Bert => json!({
-            "model_type": "bert",
-            "architectures": [format!("Bert{}", class(head))],
-            "vocab_size": shape.vocabulary,
-            "hidden_size": shape.hidden,
-            "num_hidden_layers": shape.layers,
-            "num_attention_heads": shape.heads,
-            "intermediate_size": shape.intermediate,
-            "hidden_act": activation,
-            "hidden_dropout_prob": shape.dropout,
-            "attention_probs_dropout_prob": shape.attention_dropout,
-            "max_position_embeddings": shape.max_positions,
-            "type_vocab_size": shape.segment_types,
-            "initializer_range": shape.initializer_range,
-            "layer_norm_eps": shape.layer_norm_epsilon,
-            "position_embedding_type": "absolute",
-            "tie_word_embeddings": true,
-            "pad_token_id": special.id("pad_token"),
-        }),
+        Architecture::Bert => like_bert("bert", "Bert"),
         Architecture::Modern => {
             let rope = |theta: f64| json!({ "rope_type": "default", "rope_theta": theta });
             let local_theta = shape.local_attention.map_or(shape.rope_theta, |local| local.rope_theta);
@@ -101,26 +104,11 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
             "bos_token_id": special.id("cls_token"),
             "eos_token_id": special.id("sep_token"),
         }),
-        Architecture::Electra => json!({
-            "model_type": "electra",
-            "architectures": [format!("Electra{}", class(head))],
-            "vocab_size": shape.vocabulary,
-            "embedding_size": shape.embedding_width(),
-            "hidden_size": shape.hidden,
-            "num_hidden_layers": shape.layers,
-            "num_attention_heads": shape.heads,
-            "intermediate_size": shape.intermediate,
-            "hidden_act": activation,
-            "hidden_dropout_prob": shape.dropout,
-            "attention_probs_dropout_prob": shape.attention_dropout,
-            "max_position_embeddings": shape.max_positions,
-            "type_vocab_size": shape.segment_types,
-            "initializer_range": shape.initializer_range,
-            "layer_norm_eps": shape.layer_norm_epsilon,
-            "position_embedding_type": "absolute",
-            "tie_word_embeddings": true,
-            "pad_token_id": special.id("pad_token"),
-        }),
+        Architecture::Electra => {
+            let mut config = like_bert("electra", "Electra");
+            config["embedding_size"] = json!(shape.embedding_width());
+            config
+        }
         Architecture::Distilbert => json!({
             "model_type": "distilbert",
             "architectures": [format!("DistilBert{}", class(head))],
