@@ -1,5 +1,7 @@
 //! From [`RunConfig`] to [`CheckedConfig`]: every rule that needs no file and no tensor.
 
+mod tasks;
+
 use crate::error::Problem;
 use crate::{ConfigError, ObjectiveKind, OptimizerKind, ReduceMode, RunConfig, RunKind};
 use std::ops::Deref;
@@ -81,6 +83,7 @@ impl RunConfig {
         self.check_data(&mut rule);
         self.check_model(&mut rule);
         self.check_objective(&mut rule);
+        self.check_tasks(&mut rule);
         self.check_learning(&mut rule);
         if problems.is_empty() {
             Ok(CheckedConfig(self))
@@ -274,12 +277,12 @@ impl RunConfig {
 
     fn check_objective(&self, rule: &mut impl FnMut(bool, &str, String, &str)) {
         let objective = &self.objective;
-        let supervised = matches!(objective.kind, ObjectiveKind::Classify | ObjectiveKind::Tag);
+        let supervised = objective.kind.is_supervised();
         rule(
             supervised == (self.run.kind == RunKind::Finetune),
             "objective.kind",
             format!("does not go with run.kind = \"{}\"", self.run.kind.as_str()),
-            "pretrain: `mlm_nsp` or `mlm`; finetune: `classify` or `tag`",
+            "pretrain: `mlm_nsp` or `mlm`; finetune: `classify`, `tag`, `answer` or `match`",
         );
         for (key, value) in [
             ("objective.mask_rate", objective.mask_rate),

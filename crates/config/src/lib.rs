@@ -31,7 +31,7 @@ pub use eval::EvalConfig;
 pub use init::{InitConfig, InitSource};
 pub use load::{Override, json_schema, load, load_checked, parse, to_toml};
 pub use model::{Activation, Architecture, Initializer, ModelConfig, ModelShape, ModelSize, VOCABULARY_MULTIPLE};
-pub use objective::{ObjectiveConfig, ObjectiveKind, Pooling, TagScheme};
+pub use objective::{AnswerRule, AnswerWindows, ObjectiveConfig, ObjectiveKind, Pooling, TagScheme};
 pub use optimizer::{OptimizerConfig, OptimizerKind};
 pub use recovery::{OnDivergence, RecoveryConfig};
 pub use reduce::{Compression, ReduceBackend, ReduceConfig, ReduceMode};

@@ -9,6 +9,7 @@ pub use train::{WordPieceOptions, train_word_piece};
 use crate::{CorpusError, ErrorKind, whole_file};
 use config::{ModelShape, TokenizerConfig};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
 use tokenizers::models::wordpiece::WordPiece;
@@ -154,16 +155,27 @@ impl Tokenizer {
     }
 
     fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), CorpusError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| {
-            CorpusError::new(
-                ErrorKind::Tokenizer,
-                "tokenizer",
-                format!("cannot encode: {error}"),
-                "check that the tokenizer's model has an unknown token",
-            )
-        })?;
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| Self::cannot_encode(&error))?;
         ids.extend_from_slice(encoding.get_ids());
         Ok(())
+    }
+
+    /// The same, and for each id the bytes of `text` that it stands for.
+    pub(crate) fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), CorpusError> {
+        let encoding = self.inner.encode(text, false).map_err(|error| Self::cannot_encode(&error))?;
+        let within = |(start, end): &(usize, usize)| {
+            text.floor_char_boundary(*start)..text.ceil_char_boundary((*end).min(text.len()))
+        };
+        Ok((encoding.get_ids().to_vec(), encoding.get_offsets().iter().map(within).collect()))
+    }
+
+    fn cannot_encode(error: &tokenizers::Error) -> CorpusError {
+        CorpusError::new(
+            ErrorKind::Tokenizer,
+            "tokenizer",
+            format!("cannot encode: {error}"),
+            "check that the tokenizer's model has an unknown token",
+        )
     }
 
     /// An encoder for one thread's work.

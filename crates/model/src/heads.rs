@@ -26,6 +26,10 @@ pub enum Head {
     },
     /// The encoder alone.
     None,
+    /// For each token, how likely an answer begins and ends there.
+    QuestionAnswering,
+    /// A vector for a text: the mean over its tokens. Nothing of the head is trained, and there is no pooler.
+    Embedder,
 }
 
 impl Head {
@@ -136,6 +140,16 @@ impl Heads {
         self.linear(&dropout(&pooled, self.dropout, train), "classifier")
     }
 
+    /// `[batch, length, 2]`: beginnings and ends. BERT's head has no dropout, as in Hugging Face.
+    pub fn answer_logits(&self, hidden: &Tensor, train: bool) -> Tensor {
+        match self.architecture {
+            Architecture::Bert => self.linear(hidden, "qa_outputs"),
+            Architecture::Modern => {
+                self.linear(&dropout(&self.transform(hidden), self.dropout, train), "classifier")
+            }
+        }
+    }
+
     /// `[batch, length, tags]`.
     pub fn token_logits(&self, hidden: &Tensor, train: bool) -> Tensor {
         let transformed = match self.architecture {
@@ -147,7 +161,7 @@ impl Heads {
 }
 
 /// The mean over real tokens. `[batch, hidden]`
-fn mean(hidden: &Tensor, mask: Option<&Tensor>) -> Tensor {
+pub(crate) fn mean(hidden: &Tensor, mask: Option<&Tensor>) -> Tensor {
     match mask {
         None => hidden.mean_dim(1, false, Kind::Float),
         Some(mask) => {

@@ -72,6 +72,9 @@ fn bert(shape: &ModelShape, head: &Head, list: &mut List) {
     if *head == Head::PreTraining {
         list.linear("cls.seq_relationship", 2, hidden);
     }
+    if *head == Head::QuestionAnswering {
+        list.linear("qa_outputs", 2, hidden);
+    }
     if let Some(labels) = head.labels() {
         list.linear("classifier", labels.len() as i64, hidden);
     }
@@ -97,12 +100,15 @@ fn modern(shape: &ModelShape, head: &Head, list: &mut List) {
     list.in_layers = false;
     list.norm("model.final_norm", hidden, false);
     list.in_head = true;
-    if *head != Head::None {
+    if !matches!(head, Head::None | Head::Embedder) {
         list.matrix("head.dense.weight", hidden, hidden);
         list.norm("head.norm", hidden, false);
     }
     if head.predicts_masked() {
         list.zeros("decoder.bias", shape.vocabulary);
+    }
+    if *head == Head::QuestionAnswering {
+        list.linear("classifier", 2, hidden);
     }
     if let Some(labels) = head.labels() {
         list.linear("classifier", labels.len() as i64, hidden);

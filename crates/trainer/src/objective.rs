@@ -1,5 +1,7 @@
 //! From a micro-batch to what is learned from it: sums over tokens or samples, never means.
 
+mod tasks;
+
 use config::{CheckedConfig, ObjectiveKind, Precision};
 use corpus::{Batch, IGNORED, Labels};
 use model::{Head, Input, Model};
@@ -26,6 +28,9 @@ impl Targets {
                 next_sentence: next_sentence.as_ref().map_or(0, |labels| labels.len() as i64),
             },
             Labels::Class(labels) => Self { main: labels.len() as i64, next_sentence: 0 },
+            Labels::Score(scores) => Self { main: scores.len() as i64, next_sentence: 0 },
+            Labels::Answer { starts, .. } => Self { main: starts.len() as i64, next_sentence: 0 },
+            Labels::Match => Self { main: batch.samples as i64 / 2, next_sentence: 0 },
             Labels::Tags(labels) => {
                 Self { main: labels.iter().filter(|&&label| label != IGNORED).count() as i64, next_sentence: 0 }
             }
@@ -41,6 +46,9 @@ pub(crate) struct Sums {
     pub next_sentence: Option<(Tensor, Tensor)>,
     /// `classify` and `tag`: the labels and the predictions, flat, ignored ones included.
     pub answers: Option<(Tensor, Tensor)>,
+    /// What the model says where that is no label. Regression: `[samples]`; `answer`: the scores of an answer's first and
+    /// last token, `[samples, length, 2]`.
+    pub outputs: Option<Tensor>,
 }
 
 /// Runs the model on a batch.
@@ -70,7 +78,7 @@ fn sums(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
                 let (loss, correct, _) = cross_entropy(&logits, &labels);
                 (loss, correct)
             });
-            Sums { main, main_correct, next_sentence, answers: None }
+            Sums { main, main_correct, next_sentence, answers: None, outputs: None }
         }
         Labels::Class(labels) => {
             let labels = Tensor::from_slice(labels).to_device(device);
@@ -81,12 +89,26 @@ fn sums(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
             let logits = model.token_logits(&hidden, train);
             answered(&logits.reshape([labels.size()[0], -1]), labels)
         }
+        Labels::Score(scores) => {
+            let outputs = model.class_logits(&hidden, input.mask.as_ref(), train).squeeze_dim(1);
+            tasks::squared_error(outputs, scores)
+        }
+        Labels::Answer { starts, ends, .. } => {
+            tasks::spans(model.answer_logits(&hidden, train), input.mask.as_ref(), starts, ends)
+        }
+        Labels::Match => {
+            let scale = match model.head() {
+                Head::Embedder => model.similarity_scale(),
+                _ => 1.0,
+            };
+            tasks::contrast(&model.embeddings(&hidden, input.mask.as_ref()), batch, scale)
+        }
     }
 }
 
 fn answered(logits: &Tensor, labels: Tensor) -> Sums {
     let (main, main_correct, predictions) = cross_entropy(logits, &labels);
-    Sums { main, main_correct, next_sentence: None, answers: Some((labels, predictions)) }
+    Sums { main, main_correct, next_sentence: None, answers: Some((labels, predictions)), outputs: None }
 }
 
 /// Summed loss, right answers, predictions. `logits`: `[n, classes]`; `labels`: `[n]`.
@@ -103,9 +125,13 @@ pub(crate) fn head(config: &CheckedConfig, labels: &[String]) -> Head {
         ObjectiveKind::MlmNsp => Head::PreTraining,
         ObjectiveKind::Mlm => Head::MaskedLm,
         ObjectiveKind::Classify => {
-            Head::SequenceClassifier { labels: labels.to_vec(), pooling: config.objective.pooling }
+            // A number is one output, which needs a name in `config.json`.
+            let labels = if config.objective.regression { vec!["score".to_owned()] } else { labels.to_vec() };
+            Head::SequenceClassifier { labels, pooling: config.objective.pooling }
         }
         ObjectiveKind::Tag => Head::TokenClassifier { labels: labels.to_vec() },
+        ObjectiveKind::Answer => Head::QuestionAnswering,
+        ObjectiveKind::Match => Head::Embedder,
     }
 }
 
