@@ -5,7 +5,7 @@
 //! integers; `fast` sums floats as PyTorch's DDP does.
 
 use crate::host::Phase;
-use crate::objective::{Sums, Targets, forward, loss_to_fixed};
+use crate::objective::{Computation, Sums, Targets, forward, loss_to_fixed};
 use crate::seeds::dropout_seed;
 use crate::state::State;
 use crate::step::Context;
@@ -66,7 +66,7 @@ fn loss_of(
     device: Device,
 ) -> (Tensor, Sums) {
     tch::manual_seed(dropout_seed(config.run.seed, step, slot, micro));
-    let sums = forward(&state.model, batch, config.run.precision, device, true);
+    let sums = forward(&state.model, batch, Computation::of(config), device, true);
     let mut loss = &sums.main * (1.0 / targets.main.max(1) as f64);
     if let Some((next_sentence, _)) = &sums.next_sentence {
         loss += next_sentence * (1.0 / targets.next_sentence.max(1) as f64);
@@ -202,6 +202,7 @@ mod tests {
             main_correct: Tensor::from(1_i64),
             next_sentence: None,
             answers: None,
+            outputs: None,
         };
         for _ in 0..3 {
             local.add(&sums, 3);

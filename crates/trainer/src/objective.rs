@@ -51,15 +51,37 @@ pub(crate) struct Sums {
     pub outputs: Option<Tensor>,
 }
 
-/// Runs the model on a batch.
-pub(crate) fn forward(model: &Model, batch: &Batch, precision: Precision, device: Device, train: bool) -> Sums {
-    match precision {
-        Precision::Float32 => sums(model, batch, device, train),
-        Precision::Bfloat16 => kernels::with_bfloat16(device, || sums(model, batch, device, train)),
+/// How losses are computed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Computation {
+    precision: Precision,
+    /// What cosines are multiplied by.
+    similarity_scale: f64,
+}
+
+impl Computation {
+    /// As the config has it.
+    pub fn of(config: &CheckedConfig) -> Self {
+        Self {
+            precision: config.run.precision,
+            similarity_scale: config.objective.similarity_scale.unwrap_or(SIMILARITY_SCALE),
+        }
     }
 }
 
-fn sums(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
+/// That of sentence-transformers.
+const SIMILARITY_SCALE: f64 = 20.0;
+
+/// Runs the model on a batch.
+pub(crate) fn forward(model: &Model, batch: &Batch, computation: Computation, device: Device, train: bool) -> Sums {
+    let scale = computation.similarity_scale;
+    match computation.precision {
+        Precision::Float32 => sums(model, batch, device, train, scale),
+        Precision::Bfloat16 => kernels::with_bfloat16(device, || sums(model, batch, device, train, scale)),
+    }
+}
+
+fn sums(model: &Model, batch: &Batch, device: Device, train: bool, similarity_scale: f64) -> Sums {
     let shape = [batch.samples as i64, batch.sequence_length as i64];
     let input = Input {
         ids: Tensor::from_slice(&batch.ids).view(shape).to_device(device),
@@ -97,11 +119,7 @@ fn sums(model: &Model, batch: &Batch, device: Device, train: bool) -> Sums {
             tasks::spans(model.answer_logits(&hidden, train), input.mask.as_ref(), starts, ends)
         }
         Labels::Match => {
-            let scale = match model.head() {
-                Head::Embedder => model.similarity_scale(),
-                _ => 1.0,
-            };
-            tasks::contrast(&model.embeddings(&hidden, input.mask.as_ref()), batch, scale)
+            tasks::contrast(&model.embeddings(&hidden, input.mask.as_ref()), batch, similarity_scale)
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::state::State;
 use crate::tensors::to_i64;
 use crate::{Divergence, TrainError};
 use c10d::{GroupError, ProcessGroup};
-use config::{CheckedConfig, ObjectiveKind, ReduceMode};
+use config::{CheckedConfig, ReduceMode};
 use corpus::{Loader, SlotStep};
 use std::time::Instant;
 use tch::{Device, Tensor};
@@ -254,8 +254,10 @@ impl Stepper<'_> {
         if !outcome.overflowed {
             push("loss", main_loss + next_loss);
         }
-        if matches!(self.context.config.objective.kind, ObjectiveKind::Classify | ObjectiveKind::Tag) {
-            push("accuracy", outcome.main_correct as f64 / main);
+        if self.context.config.objective.kind.is_supervised() {
+            if !self.context.config.objective.regression {
+                push("accuracy", outcome.main_correct as f64 / main);
+            }
             return metrics;
         }
         push("mlm_accuracy", outcome.main_correct as f64 / main);

@@ -1,6 +1,6 @@
 //! Bytes and integers into tensors that travel, and out of them.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Bytes as an int64 tensor, which every backend can broadcast.
 pub(crate) fn pack_bytes(bytes: &[u8], device: Device) -> Tensor {
@@ -40,4 +40,13 @@ mod tests {
             assert_eq!(unpack_bytes(&pack_bytes(&bytes, Device::Cpu), length), bytes);
         }
     }
+}
+
+/// The elements as float64.
+pub(crate) fn to_f64(tensor: &Tensor) -> Vec<f64> {
+    let tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Double).contiguous().view([-1]);
+    let mut values = vec![0.0; tensor.numel()];
+    let count = values.len();
+    tensor.copy_data(&mut values, count);
+    values
 }

@@ -9,6 +9,7 @@ mod folder_store;
 mod process;
 mod recipe;
 mod recovery;
+mod tasks;
 mod tuning;
 
 use cluster::{Cluster, Plan, undisturbed};
