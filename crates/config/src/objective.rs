@@ -163,10 +163,7 @@ impl ObjectiveConfig {
 
     /// `answer`: which answers are looked for.
     pub fn answer_rule(&self) -> AnswerRule {
-        AnswerRule {
-            length_max: self.max_answer_length.unwrap_or(30),
-            no_answer_threshold: self.no_answer_threshold,
-        }
+        AnswerRule { length_max: self.max_answer_length.unwrap_or(30), no_answer_threshold: self.no_answer_threshold }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Batches of unlabelled input, for prediction with a trained model.
 
-use crate::batch::Batch;
 use crate::answers::Question;
+use crate::batch::Batch;
 use crate::samples::labelled::{LabelledBuilder, Target};
 use crate::samples::masking::Amount;
 use crate::samples::{Assembler, Form, MaskKey, Samples, Targets};

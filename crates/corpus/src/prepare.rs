@@ -183,9 +183,7 @@ impl Preparer {
     }
 
     fn label(&self, label: &str, work: &Work<'_, '_>, row: usize) -> Result<i64, CorpusError> {
-        self.labels.get(label).copied().ok_or_else(|| {
-            self.fault(work, row, self.corpus.unknown_label(label))
-        })
+        self.labels.get(label).copied().ok_or_else(|| self.fault(work, row, self.corpus.unknown_label(label)))
     }
 
     fn fault(&self, work: &Work<'_, '_>, row: usize, (message, help): (String, String)) -> CorpusError {
@@ -222,8 +220,7 @@ impl Preparer {
         }
         self.skip_null(nulls, &work);
         let Work { key, encoder, cancelled, .. } = work;
-        let targets =
-            if self.objective.regression { Targets::Score(Vec::new()) } else { Targets::Class(Vec::new()) };
+        let targets = if self.objective.regression { Targets::Score(Vec::new()) } else { Targets::Class(Vec::new()) };
         let mut builder = self.builder(targets, key, encoder);
         for (row, target) in chosen {
             if cancelled() {
@@ -329,9 +326,8 @@ impl Preparer {
         let second = rows::text(work.batch.column(1)).map_err(&wrong)?;
         drop(wrong);
         let order = std::mem::take(&mut work.order);
-        let chosen: Vec<usize> = order.iter().map(|row| *row as usize).filter(|row| {
-            first.is_valid(*row) && second.is_valid(*row)
-        }).collect();
+        let chosen: Vec<usize> =
+            order.iter().map(|row| *row as usize).filter(|row| first.is_valid(*row) && second.is_valid(*row)).collect();
         self.skip_null((order.len() - chosen.len()) as u64, &work);
         let Work { key, encoder, cancelled, .. } = work;
         let mut builder = self.builder(Targets::Match(Vec::new()), key, encoder);

@@ -72,7 +72,8 @@ impl Columns {
             ObjectiveKind::Classify => (pair_column.clone(), label_column.clone()),
             ObjectiveKind::Tag => (None, label_column.clone()),
             ObjectiveKind::Answer => {
-                let named = |column: &Option<String>, default: &str| column.clone().unwrap_or_else(|| default.to_owned());
+                let named =
+                    |column: &Option<String>, default: &str| column.clone().unwrap_or_else(|| default.to_owned());
                 (Some(named(pair_column, "question")), Some(named(label_column, "answers")))
             }
             ObjectiveKind::Match => (pair_column.clone(), None),

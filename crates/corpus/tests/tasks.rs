@@ -129,10 +129,16 @@ fn answers_that_do_not_occur_are_all_named() {
     let error = refused(ANSWER, &path);
     assert!(error.starts_with(&format!("{path}, row group 0, row 1: the answer `dog` does not occur")), "{error}");
     assert!(error.contains(&format!("{path}, row group 0, row 2: the answer `cat` is not at character 3")), "{error}");
-    assert!(error.contains("it is at 4: correct `answer_start`") && error.contains("help: correct the answer"), "{error}");
+    assert!(
+        error.contains("it is at 4: correct `answer_start`") && error.contains("help: correct the answer"),
+        "{error}"
+    );
     let none = write(folder.path(), "b.jsonl", r#"{"context": "the cat", "question": "sat", "answers": []}"#);
     let error = refused(ANSWER, &none);
-    assert!(error.contains("row 0: the question has no answer") && error.contains("no_answer_threshold = 0.0"), "{error}");
+    assert!(
+        error.contains("row 0: the question has no answer") && error.contains("no_answer_threshold = 0.0"),
+        "{error}"
+    );
     assert!(open(&format!("{ANSWER} objective.no_answer_threshold=0.0"), &none).is_ok());
     let impossible = SQUAD.replace("\"id\"", "\"is_impossible\": true, \"id\"");
     let impossible = write(folder.path(), "c.json", &impossible);
@@ -198,7 +204,8 @@ fn a_class_without_rows_is_named() {
     for row in ["row 0: `good` is none of the 2 labels", "row 1: `bad` is none of the 2 labels"] {
         assert!(error.contains(row), "{error}");
     }
-    let path = write(folder.path(), "b.jsonl", "{\"text\": \"cat\", \"label\": \"\"}\n{\"text\": \"dog\", \"label\": \"x\"}");
+    let path =
+        write(folder.path(), "b.jsonl", "{\"text\": \"cat\", \"label\": \"\"}\n{\"text\": \"dog\", \"label\": \"x\"}");
     let error = refused("objective.kind=classify data.label_column=label data.eval_fraction=0", &path);
     assert!(error.contains("an empty label"), "{error}");
 }
@@ -211,7 +218,8 @@ fn pairs_that_match_become_rows_of_their_own() {
     let batch = batches(settings, &path, 1).remove(0);
     assert_eq!((batch.samples, &batch.labels, batch.segment_ids.is_none()), (4, &Labels::Match, true));
     let text = |row: usize| {
-        let ids: Vec<u32> = batch.ids[row * batch.sequence_length..][..batch.sequence_length].iter().map(|id| *id as u32).collect();
+        let ids: Vec<u32> =
+            batch.ids[row * batch.sequence_length..][..batch.sequence_length].iter().map(|id| *id as u32).collect();
         tokenizer().decode(&ids).unwrap()
     };
     let pairs: BTreeSet<(String, String)> = [(text(0), text(1)), (text(2), text(3))].into();
@@ -226,21 +234,24 @@ fn groups_stay_together() {
     let folder = tempfile::tempdir().unwrap();
     let csv: String = (0..300).map(|row| format!("{row} the cat,{},g{}\n", row % 2, row % 23)).collect();
     let path = write(folder.path(), "a.csv", &format!("text,label,who\n{csv}"));
-    let settings = "objective.kind=classify data.label_column=label data.group_column=who data.eval_fraction=0.2 batch.slots=1";
+    let settings =
+        "objective.kind=classify data.label_column=label data.group_column=who data.eval_fraction=0.2 batch.slots=1";
     let group = |text: &str| {
         let row: usize = text.split(" the").next().unwrap().replace(' ', "").replace("##", "").parse().unwrap();
         row % 23
     };
     let groups = |batches: &[Batch]| -> Vec<usize> {
         let rows = batches.iter().flat_map(|batch| batch.ids.chunks(batch.sequence_length));
-        rows.map(|row| group(&tokenizer().decode(&row.iter().map(|id| *id as u32).collect::<Vec<_>>()).unwrap())).collect()
+        rows.map(|row| group(&tokenizer().decode(&row.iter().map(|id| *id as u32).collect::<Vec<_>>()).unwrap()))
+            .collect()
     };
     let config_of = |more: &str| config(&format!("{settings} {more} batch.micro_batch=1"), &[&path]);
     let sides = |more: &str, steps: u64| {
         let config = config_of(more);
         let mut loader = Loader::new(Arc::new(Corpus::open(&config).unwrap()), Arc::new(tokenizer()), &config);
         loader.assign(&[(SlotId(0), Cursor::default())]);
-        let trained: Vec<Batch> = (1..=steps).flat_map(|step| loader.next(SlotId(0), Step(step)).unwrap().batches).collect();
+        let trained: Vec<Batch> =
+            (1..=steps).flat_map(|step| loader.next(SlotId(0), Step(step)).unwrap().batches).collect();
         (groups(&trained), groups(&loader.eval_batches(1000).unwrap()))
     };
     let (_, held) = sides("", 1);

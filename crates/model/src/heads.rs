@@ -144,9 +144,7 @@ impl Heads {
     pub fn answer_logits(&self, hidden: &Tensor, train: bool) -> Tensor {
         match self.architecture {
             Architecture::Bert => self.linear(hidden, "qa_outputs"),
-            Architecture::Modern => {
-                self.linear(&dropout(&self.transform(hidden), self.dropout, train), "classifier")
-            }
+            Architecture::Modern => self.linear(&dropout(&self.transform(hidden), self.dropout, train), "classifier"),
         }
     }
 

@@ -134,7 +134,8 @@ impl Current {
                 pairs.push((begins(first + start) + ends(first + end), start, end));
             }
         }
-        let order = |a: &(f64, usize, usize), b: &(f64, usize, usize)| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2)));
+        let order =
+            |a: &(f64, usize, usize), b: &(f64, usize, usize)| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2)));
         if pairs.len() > most {
             pairs.select_nth_unstable_by(most, order);
             pairs.truncate(most);
@@ -229,7 +230,8 @@ mod tests {
         let [one, other] = [example(8), example(8)];
         let window = |example: &Arc<Example>| Window { example: example.clone(), first: 3, tokens: 0..6 };
         let mut finder = Finder::new(RULE, 3);
-        let complete = finder.add(&batch(vec![window(&one), window(&other)], 10), &scores(&[(0, 3, 0, 1.0), (1, 4, 0, 1.0)]));
+        let complete =
+            finder.add(&batch(vec![window(&one), window(&other)], 10), &scores(&[(0, 3, 0, 1.0), (1, 4, 0, 1.0)]));
         assert_eq!(complete.len(), 1);
         assert!(Arc::ptr_eq(&complete[0].example, &one));
         assert!(Arc::ptr_eq(&finder.finish().unwrap().example, &other) && finder.finish().is_none());

@@ -118,9 +118,7 @@ fn sums(model: &Model, batch: &Batch, device: Device, train: bool, similarity_sc
         Labels::Answer { starts, ends, .. } => {
             tasks::spans(model.answer_logits(&hidden, train), input.mask.as_ref(), starts, ends)
         }
-        Labels::Match => {
-            tasks::contrast(&model.embeddings(&hidden, input.mask.as_ref()), batch, similarity_scale)
-        }
+        Labels::Match => tasks::contrast(&model.embeddings(&hidden, input.mask.as_ref()), batch, similarity_scale),
     }
 }
 

@@ -92,12 +92,7 @@ impl RunConfig {
             format!("{} is not between 1 and the {room} tokens of the passage in a window", windows.stride),
             "128 of 384 is usual: windows must overlap or touch",
         );
-        rule(
-            objective.max_answer_length != Some(0),
-            "objective.max_answer_length",
-            "is 0".into(),
-            "30 is usual",
-        );
+        rule(objective.max_answer_length != Some(0), "objective.max_answer_length", "is 0".into(), "30 is usual");
         rule(
             objective.no_answer_threshold.is_none_or(f64::is_finite),
             "objective.no_answer_threshold",

@@ -74,7 +74,8 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<(), Corp
         match kind {
             ObjectiveKind::Answer => {
                 let unanswered = config.objective.no_answer_threshold.is_some();
-                answers(&batch, unanswered, |row, fault| faults.push(|| corpus.place(&unit, Some(row)), fault)).map_err(wrong)?;
+                answers(&batch, unanswered, |row, fault| faults.push(|| corpus.place(&unit, Some(row)), fault))
+                    .map_err(wrong)?;
             }
             _ => {
                 let mut look = |row: u64, label: &str| {
@@ -128,7 +129,10 @@ fn labels(batch: &RecordBatch, tagged: bool, look: &mut impl FnMut(u64, &str)) -
     let column = batch.column(batch.num_columns() - 1);
     if !tagged {
         let labels = rows::text(column)?;
-        (0..).zip(labels.iter()).filter_map(|(row, label)| Some((row, label?))).for_each(|(row, label)| look(row, label));
+        (0..)
+            .zip(labels.iter())
+            .filter_map(|(row, label)| Some((row, label?)))
+            .for_each(|(row, label)| look(row, label));
         return Ok(());
     }
     let lists = rows::text_lists(column)?;

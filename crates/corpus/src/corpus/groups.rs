@@ -94,8 +94,11 @@ impl Groups {
         let part = |wanted: bool| {
             let mut selected: Selected = (Vec::new(), Vec::new());
             for (unit, groups) in units.iter().zip(&self.of_rows) {
-                let rows: Vec<u32> =
-                    (0..).zip(groups).filter(|(_, group)| held[**group as usize] == wanted).map(|(row, _)| row).collect();
+                let rows: Vec<u32> = (0..)
+                    .zip(groups)
+                    .filter(|(_, group)| held[**group as usize] == wanted)
+                    .map(|(row, _)| row)
+                    .collect();
                 if !rows.is_empty() {
                     selected.0.push(*unit);
                     selected.1.push(rows);

@@ -136,7 +136,8 @@ pub(super) fn lines(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
         let value = object.get(*answers_name).unwrap_or(&Value::Null);
         let read = read(value).ok_or_else(|| {
             let message = format!("`{answers_name}` is {value}");
-            let help = "write the answers as {\"text\": […], \"answer_start\": […]}, each text with its first character";
+            let help =
+                "write the answers as {\"text\": […], \"answer_start\": […]}, each text with its first character";
             broken(name, number, message, help)
         })?;
         answers.push(read.into_iter());

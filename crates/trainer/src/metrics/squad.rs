@@ -39,8 +39,10 @@ pub fn exact_match(truth: &str, predicted: &str) -> bool {
 /// The harmonic mean of precision and recall over words.
 pub fn f1(truth: &str, predicted: &str, script: Script) -> f64 {
     let (truth, predicted) = (normalised(truth), normalised(predicted));
-    let (truth, predicted): (Vec<&str>, Vec<&str>) =
-        (truth.split(' ').filter(|w| !w.is_empty()).collect(), predicted.split(' ').filter(|w| !w.is_empty()).collect());
+    let (truth, predicted): (Vec<&str>, Vec<&str>) = (
+        truth.split(' ').filter(|w| !w.is_empty()).collect(),
+        predicted.split(' ').filter(|w| !w.is_empty()).collect(),
+    );
     if script == Script::MayLackAnswer && (truth.is_empty() || predicted.is_empty()) {
         return f64::from(u8::from(truth == predicted));
     }

@@ -52,7 +52,11 @@ fn that_there_is_no_answer_is_learned_too() {
 
 #[test]
 fn answers_are_exact() {
-    exact(&finetuning(&QUESTIONS.replace("questions", "questions-v2"), "kind = \"answer\"\nno_answer_threshold = 0.0", ""));
+    exact(&finetuning(
+        &QUESTIONS.replace("questions", "questions-v2"),
+        "kind = \"answer\"\nno_answer_threshold = 0.0",
+        "",
+    ));
 }
 
 #[test]
