@@ -31,15 +31,16 @@ fn main() {
         .flag("-fopenmp") // at::parallel_for is serial without it
         .flag("-ffp-contract=off") // the same bits on every instruction set
         .flag("-fno-math-errno") // a root is one instruction
+        .flag("-fno-trapping-math") // nobody looks at exception flags, and for their sake loops would keep their branches
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .include("native")
         .include(&include_dir)
         .include(include_dir.join("torch/csrc/api/include"));
-    for file in
-        ["adamw.cpp", "dropout.cpp", "fixed_point.cpp", "linear.cpp", "masked_loss.cpp", "modes.cpp", "shim.cpp"]
-    {
-        build.file(Path::new("native").join(file));
-    }
+    let sources = std::fs::read_dir("native").expect("the sources lie beside this script");
+    let mut sources: Vec<PathBuf> = sources.map(|entry| entry.expect("a folder can be listed").path()).collect();
+    sources.retain(|path| path.extension().is_some_and(|extension| extension == "cpp"));
+    sources.sort();
+    build.files(sources);
     println!("cargo:rerun-if-changed=native");
     build.compile("trireme_kernels");
 

@@ -19,7 +19,10 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-POOLER = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+POOLER = {
+    "bert": {"bert.pooler.dense.weight", "bert.pooler.dense.bias"},
+    "albert": {"albert.pooler.weight", "albert.pooler.bias"},
+}
 
 
 def main(root):
@@ -34,11 +37,15 @@ def main(root):
 def check(folder):
     config = json.loads((folder / "config.json").read_text())
     name = config["architectures"][0]
-    by_mean = name == "BertForSequenceClassification" and config.get("classifier_pooling") == "mean"
+    by_mean = (
+        name.endswith("ForSequenceClassification")
+        and config.get("classifier_pooling") == "mean"
+        and config["model_type"] != "modernbert"
+    )
     model, info = getattr(transformers, name).from_pretrained(
         folder, output_loading_info=True, attn_implementation="eager"
     )
-    expected_missing = POOLER if by_mean else set()
+    expected_missing = POOLER.get(config["model_type"], set()) if by_mean else set()
     for key, known in [("missing_keys", expected_missing), ("unexpected_keys", set()), ("mismatched_keys", set())]:
         if set(info[key]) != known:
             sys.exit(f"{folder}: {name}: {key}: {sorted(info[key])}")
@@ -65,9 +72,13 @@ def check(folder):
 def class_logits(model, inputs, by_mean):
     if not by_mean:
         return model(**inputs).logits
-    hidden = model.bert(**inputs).last_hidden_state
+    hidden = model.base_model(**inputs).last_hidden_state
     real = inputs["attention_mask"].unsqueeze(2).to(hidden.dtype)
-    return model.classifier((hidden * real).sum(1) / real.sum(1))
+    mean = (hidden * real).sum(1) / real.sum(1)
+    kind = model.config.model_type
+    if kind == "electra":
+        return model.classifier(mean.unsqueeze(1))
+    return model.classifier(torch.relu(model.pre_classifier(mean)) if kind == "distilbert" else mean)
 
 
 def compare_outputs(folder, model, by_mean):
@@ -78,7 +89,9 @@ def compare_outputs(folder, model, by_mean):
         got = class_logits(model, inputs, by_mean)
     else:
         out = model(**inputs)
-        if "MaskedLM" in name or "PreTraining" in name:
+        if name == "ElectraForPreTraining":
+            got = out.logits[:, :4]
+        elif "MaskedLM" in name or "PreTraining" in name:
             logits = out.logits if "logits" in out else out.prediction_logits
             got = logits.reshape(-1, logits.shape[-1])[case["positions"]]
         elif name.endswith("TokenClassification"):

@@ -3,6 +3,24 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// What becomes of the padding of rows that are shorter than the longest of their micro-batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Padding {
+    /// It goes through the network, and is masked.
+    #[default]
+    Padded,
+    /// Rows lie behind one another without any; a token attends within its row. Numbers differ from those of `padded` in
+    /// their last digits, and the weights that dropout hits are others.
+    Unpadded,
+}
+
+impl Padding {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The global batch: `slots × micro_batch × accumulate` samples a step, however many workers there are. It may begin
 /// smaller, and grow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +50,10 @@ pub struct BatchConfig {
     /// With `short_length`: the share of `run.steps` in which rows are short.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub short_share: Option<f64>,
+    /// `padded` or `unpadded`: whether padding goes through the network. Without it nothing is computed that is thrown
+    /// away, and attention keeps no scores.
+    #[serde(default, skip_serializing_if = "Padding::is_default")]
+    pub padding: Padding,
 }
 
 impl BatchConfig {
@@ -133,6 +155,7 @@ mod tests {
             sequence_length: 128,
             short_length: None,
             short_share: None,
+            padding: Padding::Padded,
         }
     }
 

@@ -1,9 +1,10 @@
 //! From [`RunConfig`] to [`CheckedConfig`]: every rule that needs no file and no tensor.
 
+mod relatives;
 mod tasks;
 
 use crate::error::Problem;
-use crate::{ConfigError, ObjectiveKind, OptimizerKind, ReduceMode, RunConfig, RunKind};
+use crate::{Architecture, ConfigError, Masking, ObjectiveKind, OptimizerKind, Packing, ReduceMode, RunConfig, RunKind};
 use std::ops::Deref;
 
 /// Exact mode adds at most so many gradients into one 64-bit sum, or it could overflow unseen: slots times forward
@@ -83,6 +84,7 @@ impl RunConfig {
         self.check_data(&mut rule);
         self.check_model(&mut rule);
         self.check_objective(&mut rule);
+        self.check_relatives(&mut rule);
         self.check_tasks(&mut rule);
         self.check_learning(&mut rule);
         if problems.is_empty() {
@@ -103,12 +105,13 @@ impl RunConfig {
         );
         rule(data.unit_rows != Some(0), "data.unit_rows", "is 0".into(), "leave it out for the default");
         rule(
-            self.objective.kind != ObjectiveKind::MlmNsp
+            !self.objective.kind.has_pairs()
                 || data.unit_rows.is_none_or(|rows| rows == 0 || rows >= NEXT_SENTENCE_UNIT_ROWS_MIN),
             "data.unit_rows",
             format!(
-                "{} rows are too few for `mlm_nsp`, which takes its random next sentences from the same unit",
-                data.unit_rows.unwrap_or_default()
+                "{} rows are too few for `{}`, which takes its random second sentences from the same unit",
+                data.unit_rows.unwrap_or_default(),
+                self.objective.kind.as_str()
             ),
             "32 or more mix well; leave it out for the default, or set objective.kind = \"mlm\"",
         );
@@ -226,6 +229,7 @@ impl RunConfig {
             ("model.layers", shape.layers),
             ("model.hidden", shape.hidden),
             ("model.heads", shape.heads),
+            ("model.embedding", shape.embedding_width()),
             ("model.intermediate", shape.intermediate),
             ("model.vocabulary", shape.vocabulary),
             ("model.max_positions", shape.max_positions),
@@ -239,7 +243,7 @@ impl RunConfig {
             "choose a divisor of model.hidden",
         );
         rule(
-            shape.segment_types > 0 || (shape.hidden / shape.heads.max(1)) % 2 == 0,
+            shape.architecture != Architecture::Modern || (shape.hidden / shape.heads.max(1)) % 2 == 0,
             "model.heads",
             "rotary positions need an even head width".into(),
             "make model.hidden / model.heads even",
@@ -270,6 +274,48 @@ impl RunConfig {
                 "leave it out for the default",
             );
         }
+        let model = &self.model;
+        if let Some(every) = model.global_attn_every_n_layers {
+            rule(
+                every > 0,
+                "model.global_attn_every_n_layers",
+                format!("{every} is not positive"),
+                "3 is ModernBERT's; 1 has every layer attend globally",
+            );
+        }
+        for (key, given) in [
+            ("model.global_attn_every_n_layers", model.global_attn_every_n_layers.is_some()),
+            ("model.local_attention", model.local_attention.is_some()),
+            ("model.local_rope_theta", model.local_rope_theta.is_some()),
+        ] {
+            // Where the model comes from elsewhere, its architecture need not be said.
+            rule(
+                !given || !self.init.from.is_empty() || model.architecture == Architecture::Modern,
+                key,
+                "is for model.architecture = \"modern\"".into(),
+                "leave it out",
+            );
+            rule(
+                !given || model.global_attn_every_n_layers.is_some(),
+                key,
+                "needs `model.global_attn_every_n_layers`".into(),
+                "3 is ModernBERT's",
+            );
+        }
+        if let Some(local) = shape.local_attention {
+            rule(
+                local.window >= 2 && local.window % 2 == 0,
+                "model.local_attention",
+                format!("{} is not an even number of at least 2", local.window),
+                "128 is ModernBERT's: 64 tokens on either side",
+            );
+            rule(
+                local.rope_theta.is_finite() && local.rope_theta > 0.0,
+                "model.local_rope_theta",
+                format!("{} is not a positive number", local.rope_theta),
+                "leave it out for the default",
+            );
+        }
         if let Err(message) = self.init.source() {
             rule(false, "init.from", message, "for example `run:bert-mini` or `hf:models/minilm`");
         }
@@ -282,7 +328,7 @@ impl RunConfig {
             supervised == (self.run.kind == RunKind::Finetune),
             "objective.kind",
             format!("does not go with run.kind = \"{}\"", self.run.kind.as_str()),
-            "pretrain: `mlm_nsp` or `mlm`; finetune: `classify`, `tag`, `answer` or `match`",
+            "finetune: `classify`, `tag`, `answer` or `match`; pretrain: the others",
         );
         for (key, value) in [
             ("objective.mask_rate", objective.mask_rate),
@@ -300,24 +346,37 @@ impl RunConfig {
                 format!("{rate} is not more than 0 and at most 1"),
                 "0.15 is BERT's; leave it out to stay at objective.mask_rate",
             );
-            rule(
-                !supervised,
-                "objective.final_mask_rate",
-                "is for `mlm` and `mlm_nsp`: nothing else masks words".into(),
-                "leave it out",
-            );
+            rule(!supervised, "objective.final_mask_rate", "is for objectives that mask words".into(), "leave it out");
         }
+        rule(
+            objective.masking == Masking::Word || !supervised,
+            "objective.masking",
+            "is for objectives that mask words".into(),
+            "leave it out",
+        );
+        rule(
+            objective.masking == Masking::Word || objective.ngram_max == 1,
+            "objective.masking",
+            "does not go with objective.ngram_max: both choose how many words are masked together".into(),
+            "leave one of them out",
+        );
+        rule(
+            objective.packing == Packing::Blocks || objective.kind == ObjectiveKind::Mlm,
+            "objective.packing",
+            "is for objective.kind = \"mlm\"".into(),
+            "leave it out: `mlm_nsp` makes pairs of sentences",
+        );
+        rule(
+            objective.packing == Packing::Blocks || self.batch.short_length.is_none(),
+            "objective.packing",
+            "does not go with batch.short_length: only packed blocks can be cut".into(),
+            "leave one of them out",
+        );
         rule(
             objective.mask_token_share + objective.random_token_share <= 1.0 + 1e-9,
             "objective.random_token_share",
             "with mask_token_share it is more than 1".into(),
             "BERT's are 0.8 and 0.1",
-        );
-        rule(
-            objective.kind != ObjectiveKind::MlmNsp || self.model.architecture == crate::Architecture::Bert,
-            "objective.kind",
-            "`mlm_nsp` needs segments, which `modern` does not have".into(),
-            "use `mlm`, or model.architecture = \"bert\"",
         );
         let classify = objective.kind == ObjectiveKind::Classify;
         rule(

@@ -26,6 +26,7 @@ impl ModelConfig {
             ("hidden", self.hidden, source.hidden),
             ("heads", self.heads, source.heads),
             ("intermediate", self.intermediate, source.intermediate),
+            ("embedding", self.embedding, source.embedding_width()),
             ("vocabulary", self.vocabulary.filter(|rows| *rows != padded), source.vocabulary),
             ("max_positions", self.max_positions, source.max_positions),
         ] {
@@ -39,6 +40,19 @@ impl ModelConfig {
         ] {
             if let Some(said) = said.filter(|said| *said != is) {
                 return differs(key, said.to_string(), is.to_string());
+            }
+        }
+        let local = source.local_attention;
+        let every = local.map_or(1, |local| local.global_every);
+        if let Some(said) = self.global_attn_every_n_layers.filter(|said| *said != every) {
+            return differs("global_attn_every_n_layers", said.to_string(), every.to_string());
+        }
+        for (key, said, is) in [
+            ("local_attention", self.local_attention.map(|said| said as f64), local.map(|local| local.window as f64)),
+            ("local_rope_theta", self.local_rope_theta, local.map(|local| local.rope_theta)),
+        ] {
+            if let Some(said) = said.filter(|said| Some(*said) != is) {
+                return differs(key, said.to_string(), is.map_or("none".to_owned(), |is| is.to_string()));
             }
         }
         if let Some(said) = self.activation.filter(|said| *said != source.activation) {
@@ -85,7 +99,7 @@ mod tests {
         assert_eq!((told.dropout, told.attention_dropout), (0.3, 0.3));
         assert_eq!((told.initializer, told.initializer_range), (Initializer::TruncatedNormal, 0.05));
         type Change = fn(&mut ModelConfig);
-        let refused: [(&str, Change); 7] = [
+        let refused: [(&str, Change); 10] = [
             ("architecture", |config| config.architecture = Architecture::Modern),
             ("size", |config| config.size = ModelSize::Base),
             ("layers", |config| config.layers = Some(1)),
@@ -93,11 +107,29 @@ mod tests {
             ("activation", |config| config.activation = Some(Activation::Relu)),
             ("layer_norm_epsilon", |config| config.layer_norm_epsilon = Some(1e-3)),
             ("rope_theta", |config| config.rope_theta = Some(1.0)),
+            ("global_attn_every_n_layers", |config| config.global_attn_every_n_layers = Some(3)),
+            ("local_attention", |config| config.local_attention = Some(128)),
+            ("local_rope_theta", |config| config.local_rope_theta = Some(1e4)),
         ];
         for (key, change) in refused {
             let text = inherited(change).unwrap_err();
             assert!(text.contains(&format!("model.{key}:")), "{text}");
         }
+    }
+
+    #[test]
+    fn local_attention_is_the_sources() {
+        let modern = ModelConfig {
+            architecture: Architecture::Modern,
+            global_attn_every_n_layers: Some(3),
+            local_attention: Some(64),
+            ..ModelConfig::default()
+        };
+        let source = modern.shape(1000, 128);
+        assert_eq!(ModelConfig::default().inherit(source.clone()).unwrap(), source);
+        assert_eq!(modern.inherit(source.clone()).unwrap(), source);
+        let wider = ModelConfig { local_attention: Some(128), ..modern };
+        assert!(wider.inherit(source).is_err_and(|text| text.contains("model.local_attention: 128")));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct InitConfig {
     /// Empty: drawn from the seed. `run:RUN` or `run:RUN@STEP`: a checkpoint of another run (id, name or `latest`).
-    /// `hf:PATH`: a folder with Hugging Face's config.json and model.safetensors, at the same path on the coordinator's
-    /// and on every worker's host. The encoder is taken, averaged if the other run averages its weights; heads that the
+    /// `hf:PATH`: a folder with Hugging Face's config.json and model.safetensors or pytorch_model.bin, at the same path on
+    /// the coordinator's and on every worker's host. The encoder is taken, averaged if the other run averages its weights; heads that the
     /// objective lacks are left, and heads that the source lacks are drawn from the seed.
     #[serde(default)]
     pub from: String,
@@ -37,19 +37,26 @@ pub enum InitSource {
 impl InitConfig {
     /// Parses `from`; an error is the text to show.
     pub fn source(&self) -> Result<InitSource, String> {
-        if self.from.is_empty() {
-            return Ok(InitSource::Seed);
+        InitSource::parse(&self.from)
+    }
+}
+
+impl InitSource {
+    /// Of `init.from` and `distill.teacher`.
+    pub(crate) fn parse(from: &str) -> Result<Self, String> {
+        if from.is_empty() {
+            return Ok(Self::Seed);
         }
-        match self.from.split_once(':') {
-            Some(("hf", path)) if !path.is_empty() => Ok(InitSource::HuggingFace { path: path.to_owned() }),
+        match from.split_once(':') {
+            Some(("hf", path)) if !path.is_empty() => Ok(Self::HuggingFace { path: path.to_owned() }),
             Some(("run", rest)) if !rest.is_empty() => match rest.split_once('@') {
-                None => Ok(InitSource::Run { run: rest.to_owned(), step: None }),
+                None => Ok(Self::Run { run: rest.to_owned(), step: None }),
                 Some((run, step)) => match step.parse() {
-                    Ok(step) if !run.is_empty() => Ok(InitSource::Run { run: run.to_owned(), step: Some(step) }),
-                    _ => Err(format!("`{}`: after `@` comes a step, e.g. `run:bert-mini@2000`", self.from)),
+                    Ok(step) if !run.is_empty() => Ok(Self::Run { run: run.to_owned(), step: Some(step) }),
+                    _ => Err(format!("`{from}`: after `@` comes a step, e.g. `run:bert-mini@2000`")),
                 },
             },
-            _ => Err(format!("`{}` is neither `run:RUN[@STEP]` nor `hf:FOLDER`", self.from)),
+            _ => Err(format!("`{from}` is neither `run:RUN[@STEP]` nor `hf:FOLDER`")),
         }
     }
 }

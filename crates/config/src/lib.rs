@@ -8,6 +8,7 @@ mod batch;
 mod check;
 mod checkpoint;
 mod data;
+mod distill;
 mod error;
 mod eval;
 mod inherit;
@@ -22,16 +23,22 @@ mod run;
 mod schedule;
 mod tokenizer;
 
-pub use batch::BatchConfig;
+pub use batch::{BatchConfig, Padding};
 pub use check::{CheckedConfig, EXACT_CONTRIBUTIONS_MAX};
 pub use checkpoint::CheckpointConfig;
 pub use data::{DataConfig, DataFormat};
+pub use distill::{DistillConfig, DistillOver};
 pub use error::ConfigError;
 pub use eval::EvalConfig;
 pub use init::{InitConfig, InitSource};
 pub use load::{Override, json_schema, load, load_checked, parse, to_toml};
-pub use model::{Activation, Architecture, Initializer, ModelConfig, ModelShape, ModelSize, VOCABULARY_MULTIPLE};
-pub use objective::{AnswerRule, AnswerWindows, ObjectiveConfig, ObjectiveKind, Pooling, TagScheme};
+pub use model::{
+    Activation, Architecture, GeneratorShape, Initializer, LocalAttention, ModelConfig, ModelShape, ModelSize,
+    VOCABULARY_MULTIPLE,
+};
+pub use objective::{
+    AnswerRule, AnswerWindows, Masking, ObjectiveConfig, ObjectiveKind, Packing, Pooling, TagScheme,
+};
 pub use optimizer::{OptimizerConfig, OptimizerKind};
 pub use recovery::{OnDivergence, RecoveryConfig};
 pub use reduce::{Compression, ReduceBackend, ReduceConfig, ReduceMode};
@@ -61,6 +68,9 @@ pub struct RunConfig {
     /// What is learned.
     #[serde(default)]
     pub objective: ObjectiveConfig,
+    /// A teacher (`objective.kind = "distill"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distill: Option<DistillConfig>,
     /// The global batch.
     pub batch: BatchConfig,
     /// How gradients are summed over slots and workers.

@@ -148,6 +148,8 @@ fn unknown_keys(table: &Table) -> Vec<(String, String)> {
     let section_schema = |section: &str| {
         let node = &schema["properties"][section];
         let reference = node["$ref"].as_str().or_else(|| node["allOf"][0]["$ref"].as_str());
+        // A section that may be left out.
+        let reference = reference.or_else(|| node["anyOf"][0]["$ref"].as_str());
         match reference.and_then(|path| path.strip_prefix("#/$defs/")) {
             Some(name) => schema["$defs"][name].clone(),
             None => node.clone(),
@@ -213,6 +215,7 @@ fn section_error(section: &str, value: &Value) -> Option<String> {
     match section {
         "run" => check::<crate::RunSection>(value),
         "data" => check::<crate::DataConfig>(value),
+        "distill" => check::<crate::DistillConfig>(value),
         "tokenizer" => check::<crate::TokenizerConfig>(value),
         "model" => check::<crate::ModelConfig>(value),
         "init" => check::<crate::InitConfig>(value),
@@ -271,9 +274,9 @@ fn resolve_paths(table: &mut Table, base: &Path) {
     if let Some(Value::String(text)) = table.get_mut("tokenizer").and_then(|s| s.get_mut("path")) {
         *text = absolute(text);
     }
-    if let Some(Value::String(text)) = table.get_mut("init").and_then(|s| s.get_mut("from")) {
-        let source = crate::InitConfig { from: text.clone() }.source();
-        if let Ok(InitSource::HuggingFace { path }) = source {
+    for (section, key) in [("init", "from"), ("distill", "teacher")] {
+        let Some(Value::String(text)) = table.get_mut(section).and_then(|s| s.get_mut(key)) else { continue };
+        if let Ok(InitSource::HuggingFace { path }) = InitSource::parse(text) {
             *text = format!("hf:{}", absolute(&path));
         }
     }

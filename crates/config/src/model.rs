@@ -12,6 +12,12 @@ pub enum Architecture {
     Bert,
     /// The ModernBERT layout (Warner et al. 2024): pre-norm, rotary positions, GeGLU, no biases, no segments.
     Modern,
+    /// Lan et al. 2019: BERT with narrow embeddings, and one layer that is used as often as there are layers.
+    Albert,
+    /// Clark et al. 2020: BERT whose embeddings may be narrower; the discriminator that tells which tokens were replaced.
+    Electra,
+    /// Sanh et al. 2019: BERT without segments and without a pooler, as a student of a larger model.
+    Distilbert,
 }
 
 /// Published sizes (Turc et al. 2019, Devlin et al. 2018): layers × hidden.
@@ -61,7 +67,7 @@ pub enum Initializer {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// `bert` or `modern`.
+    /// `bert`, `modern`, `albert`, `electra` or `distilbert`.
     pub architecture: Architecture,
     /// `tiny`, `mini`, `small`, `medium`, `base`, `large`.
     pub size: ModelSize,
@@ -74,25 +80,39 @@ pub struct ModelConfig {
     /// Attention heads; must divide `hidden`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<i64>,
-    /// Width of the feed-forward layer. Default: 4 × hidden for `bert`, 8/3 × hidden rounded up to a multiple of 64 for `modern`.
+    /// Width of the feed-forward layer. Default: 4 × hidden; for `modern` 8/3 × hidden rounded up to a multiple
+    /// of 64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intermediate: Option<i64>,
+    /// Width of the embeddings (`albert`, `electra`), which is brought to `hidden` by a matrix. Default: 128 for `albert`,
+    /// `hidden` for `electra`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<i64>,
+    /// Width of ELECTRA's generator (`objective.kind = "replaced_tokens"`). Default: a quarter of `hidden`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generator_hidden: Option<i64>,
+    /// Layers of ELECTRA's generator. Default: as many as the discriminator's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generator_layers: Option<i64>,
+    /// Attention heads of ELECTRA's generator. Default: one for each 64 of its width, one at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generator_heads: Option<i64>,
     /// Rows of the embedding. Default: the tokenizer's size rounded up to a multiple of 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<i64>,
     /// Longest sequence. Default: 512, or `batch.sequence_length` if that is longer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_positions: Option<i64>,
-    /// Default: `gelu`.
+    /// Default: `gelu`; `gelu_new` for `albert`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
-    /// Dropout on embeddings and sub-layers. Default: 0.1 for `bert`, 0 for `modern`.
+    /// Dropout on embeddings and sub-layers. Default: 0.1; 0 for `modern` and `albert`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
     /// Dropout on attention weights. Default: as `dropout`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_dropout: Option<f64>,
-    /// Default: 1e-12 for `bert`, 1e-5 for `modern`.
+    /// Default: 1e-12; 1e-5 for `modern`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer_norm_epsilon: Option<f64>,
     /// Standard deviation of the initial weights. Default: 0.02.
@@ -100,9 +120,44 @@ pub struct ModelConfig {
     pub initializer_range: Option<f64>,
     /// How the initial weights are drawn.
     pub initializer: Initializer,
-    /// Base of the rotary positions (`modern`). Default: 10000.
+    /// Base of the rotary positions (`modern`); with local attention, of the layers that attend globally. Default: 10000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
+    /// `modern`: of so many layers, beginning with the first, one attends to the whole sequence, and the others within
+    /// `local_attention`. ModernBERT's is 3. Default: 1, all of them globally.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global_attn_every_n_layers: Option<i64>,
+    /// With `global_attn_every_n_layers`: the window of the other layers; a token sees half of it on either side. Cheaper
+    /// than the whole sequence with `batch.padding = "unpadded"`. Default: 128.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_attention: Option<i64>,
+    /// With `global_attn_every_n_layers`: base of the rotary positions of the other layers. Default: 10000; ModernBERT's
+    /// `rope_theta` is 160000 then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_rope_theta: Option<f64>,
+}
+
+/// Layers that see only what is near by, between layers that see everything (ModernBERT).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LocalAttention {
+    /// Of so many layers, beginning with the first, one attends globally. At least 2.
+    pub global_every: i64,
+    /// Tokens of the window; half of them on either side.
+    pub window: i64,
+    /// Base of the rotary positions of the layers that attend locally.
+    pub rope_theta: f64,
+}
+
+impl LocalAttention {
+    /// Whether this layer, counted from 0, sees only its window.
+    pub fn is_local(&self, layer: i64) -> bool {
+        layer % self.global_every != 0
+    }
+
+    /// Positions that a token sees on either side.
+    pub fn reach(&self) -> i64 {
+        self.window / 2
+    }
 }
 
 /// The model with every number decided. Field names follow the Hugging Face `config.json` where it has them.
@@ -122,8 +177,11 @@ pub struct ModelShape {
     pub intermediate: i64,
     /// Longest sequence.
     pub max_positions: i64,
-    /// Segment embeddings; 2 for `bert`, 0 for `modern`.
+    /// Segment embeddings; 0 for `modern` and `distilbert`, 2 for the others.
     pub segment_types: i64,
+    /// Width of the embeddings; None: `hidden`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<i64>,
     /// The non-linearity.
     pub activation: Activation,
     /// Dropout on embeddings and sub-layers.
@@ -136,8 +194,24 @@ pub struct ModelShape {
     pub initializer_range: f64,
     /// How the initial weights are drawn.
     pub initializer: Initializer,
-    /// Base of the rotary positions.
+    /// Base of the rotary positions, of the layers that attend globally.
     pub rope_theta: f64,
+    /// None: every layer attends globally.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_attention: Option<LocalAttention>,
+}
+
+/// The numbers of ELECTRA's generator, which shares the discriminator's embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GeneratorShape {
+    /// Layers.
+    pub layers: i64,
+    /// Width of the residual stream.
+    pub hidden: i64,
+    /// Attention heads.
+    pub heads: i64,
+    /// Width of the feed-forward layer: 4 × `hidden`.
+    pub intermediate: i64,
 }
 
 /// Where `model.vocabulary` is left out, the embedding has the tokenizer's size rounded up to a multiple of this.
@@ -165,9 +239,15 @@ impl ModelConfig {
             ModelSize::Large => (24, 1024, 16),
         };
         let hidden = self.hidden.unwrap_or(hidden);
-        let modern = self.architecture == Architecture::Modern;
+        let (modern, albert) = (self.architecture == Architecture::Modern, self.architecture == Architecture::Albert);
         let feed_forward = if modern { round_up(hidden.saturating_mul(8) / 3, 64) } else { hidden.saturating_mul(4) };
-        let dropout = self.dropout.unwrap_or(if modern { 0.0 } else { 0.1 });
+        let dropout = self.dropout.unwrap_or(if modern || albert { 0.0 } else { 0.1 });
+        let embedding = match self.architecture {
+            Architecture::Albert => Some(self.embedding.unwrap_or(128)),
+            Architecture::Electra => Some(self.embedding.unwrap_or(hidden)),
+            _ => None,
+        };
+        let has_segments = !matches!(self.architecture, Architecture::Modern | Architecture::Distilbert);
         ModelShape {
             architecture: self.architecture,
             vocabulary: self.vocabulary.unwrap_or_else(|| padded(tokenizer_size)),
@@ -176,14 +256,54 @@ impl ModelConfig {
             heads: self.heads.unwrap_or(heads),
             intermediate: self.intermediate.unwrap_or(feed_forward),
             max_positions: self.max_positions.unwrap_or(sequence_length.max(512)),
-            segment_types: if modern { 0 } else { 2 },
-            activation: self.activation.unwrap_or_default(),
+            segment_types: if has_segments { 2 } else { 0 },
+            embedding: embedding.filter(|width| *width != hidden),
+            activation: self.activation.unwrap_or(if albert { Activation::GeluNew } else { Activation::Gelu }),
             dropout,
             attention_dropout: self.attention_dropout.unwrap_or(dropout),
             layer_norm_epsilon: self.layer_norm_epsilon.unwrap_or(if modern { 1e-5 } else { 1e-12 }),
             initializer_range: self.initializer_range.unwrap_or(0.02),
             initializer: self.initializer,
             rope_theta: self.rope_theta.unwrap_or(10_000.0),
+            local_attention: self.local_attention().filter(|_| modern),
         }
+    }
+
+    fn local_attention(&self) -> Option<LocalAttention> {
+        let global_every = self.global_attn_every_n_layers.filter(|every| *every > 1)?;
+        let (window, rope_theta) = (self.local_attention.unwrap_or(128), self.local_rope_theta.unwrap_or(10_000.0));
+        Some(LocalAttention { global_every, window, rope_theta })
+    }
+
+    /// The generator beside a discriminator of this shape (google-research/electra: a quarter as wide, as deep).
+    pub fn generator(&self, discriminator: &ModelShape) -> GeneratorShape {
+        let hidden = self.generator_hidden.unwrap_or(discriminator.hidden / 4);
+        GeneratorShape {
+            layers: self.generator_layers.unwrap_or(discriminator.layers),
+            hidden,
+            heads: self.generator_heads.unwrap_or((hidden / 64).max(1)),
+            intermediate: hidden.saturating_mul(4),
+        }
+    }
+}
+
+impl GeneratorShape {
+    /// The generator as an encoder of its own, beside this discriminator.
+    pub fn beside(&self, discriminator: &ModelShape) -> ModelShape {
+        ModelShape {
+            layers: self.layers,
+            hidden: self.hidden,
+            heads: self.heads,
+            intermediate: self.intermediate,
+            embedding: Some(discriminator.embedding_width()),
+            ..discriminator.clone()
+        }
+    }
+}
+
+impl ModelShape {
+    /// Width of the embeddings.
+    pub fn embedding_width(&self) -> i64 {
+        self.embedding.unwrap_or(self.hidden)
     }
 }

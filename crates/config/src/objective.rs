@@ -16,6 +16,12 @@ pub enum ObjectiveKind {
     Classify,
     /// A tag for each word.
     Tag,
+    /// ALBERT's: masked words and whether two pieces of text are in their order, on sentence pairs.
+    MlmSop,
+    /// ELECTRA's: which tokens a small generator has replaced, on packed blocks.
+    ReplacedTokens,
+    /// DistilBERT's: what a teacher predicts, and masked words, on packed blocks.
+    Distill,
     /// The part of a passage that answers a question (SQuAD).
     Answer,
     /// Vectors of texts, near for the two texts of a pair.
@@ -23,9 +29,34 @@ pub enum ObjectiveKind {
 }
 
 impl ObjectiveKind {
+    /// The name in the config.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MlmNsp => "mlm_nsp",
+            Self::Mlm => "mlm",
+            Self::Classify => "classify",
+            Self::Tag => "tag",
+            Self::MlmSop => "mlm_sop",
+            Self::ReplacedTokens => "replaced_tokens",
+            Self::Distill => "distill",
+            Self::Answer => "answer",
+            Self::Match => "match",
+        }
+    }
+
     /// Whether it is learned from labelled data, not from raw text.
     pub fn is_supervised(self) -> bool {
         matches!(self, Self::Classify | Self::Tag | Self::Answer | Self::Match)
+    }
+
+    /// Whether words are masked.
+    pub fn masks(self) -> bool {
+        !self.is_supervised()
+    }
+
+    /// Whether the samples are sentence pairs with a label of their own.
+    pub fn has_pairs(self) -> bool {
+        matches!(self, Self::MlmNsp | Self::MlmSop)
     }
 }
 
@@ -51,11 +82,36 @@ pub enum TagScheme {
     Bio,
 }
 
+/// Which tokens are masked together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Masking {
+    /// Each piece by itself, or each word (`whole_word`): BERT's.
+    #[default]
+    Word,
+    /// Spans of one to ten words that begin with a word, short ones more often (Joshi et al. 2020, SpanBERT).
+    Span,
+}
+
+/// How `mlm` makes samples of documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Packing {
+    /// Documents behind one another, cut wherever a block is full: no padding.
+    #[default]
+    Blocks,
+    /// As many whole sentences as fit, across documents, with a separator between two of these (Liu et al. 2019,
+    /// RoBERTa's FULL-SENTENCES).
+    FullSentences,
+    /// The same, but never across documents (DOC-SENTENCES).
+    DocSentences,
+}
+
 /// What is learned, and how the samples are made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectiveConfig {
-    /// `mlm_nsp`, `mlm`, `classify`, `tag`, `answer`, `match`.
+    /// `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`, `replaced_tokens`, `distill`, `answer`, `match`.
     pub kind: ObjectiveKind,
     /// Share of tokens to predict.
     pub mask_rate: f64,
@@ -69,7 +125,23 @@ pub struct ObjectiveConfig {
     pub random_token_share: f64,
     /// Mask all pieces of a word together.
     pub whole_word: bool,
-    /// `mlm_nsp`: share of pairs that are made shorter than the sequence.
+    /// Mask runs of up to so many words (with `whole_word`) or tokens together: a run of n is chosen with a probability
+    /// proportional to 1/n. 3 is ALBERT's.
+    #[serde(skip_serializing_if = "is_one")]
+    pub ngram_max: usize,
+    /// `replaced_tokens`: the factor of the discriminator's loss beside the generator's.
+    #[serde(skip_serializing_if = "is_electras")]
+    pub discriminator_weight: f64,
+    /// `word` or `span`. A span is masked, replaced or left as a whole, and ceil(rate × text tokens)
+    /// positions are predicted; the last span is cut where they are reached.
+    #[serde(skip_serializing_if = "is_default")]
+    pub masking: Masking,
+    /// `mlm`: `blocks`, `full-sentences` or `doc-sentences`. Only blocks are all of one length. With `doc-sentences` the
+    /// end of each document makes a short sample, so that a batch of as many samples holds fewer tokens: raise
+    /// `batch.micro_batch` for a fair comparison.
+    #[serde(skip_serializing_if = "is_default")]
+    pub packing: Packing,
+    /// `mlm_nsp`, `mlm_sop`: share of pairs that are made shorter than the sequence.
     pub short_sequence_probability: f64,
     /// Positions to predict in one sequence at most, all short rows of it (`batch.short_length`) together. Default:
     /// ceil(rate × length) of each row, at the rate of the step.
@@ -106,6 +178,21 @@ pub struct ObjectiveConfig {
     pub similarity_scale: Option<f64>,
 }
 
+/// Clark et al. 2020.
+const DISCRIMINATOR_WEIGHT: f64 = 50.0;
+
+fn is_electras(weight: &f64) -> bool {
+    *weight == DISCRIMINATOR_WEIGHT
+}
+
+fn is_one(number: &usize) -> bool {
+    *number == 1
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 impl Default for ObjectiveConfig {
     fn default() -> Self {
         Self {
@@ -115,6 +202,10 @@ impl Default for ObjectiveConfig {
             mask_token_share: 0.8,
             random_token_share: 0.1,
             whole_word: false,
+            ngram_max: 1,
+            discriminator_weight: DISCRIMINATOR_WEIGHT,
+            masking: Masking::Word,
+            packing: Packing::Blocks,
             short_sequence_probability: 0.1,
             max_predictions: None,
             labels: Vec::new(),

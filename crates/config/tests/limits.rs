@@ -72,6 +72,26 @@ fn numbers_of_the_model_are_positive_and_finite() {
 }
 
 #[test]
+fn local_attention_is_whole_and_for_the_modern_encoder() {
+    let modern = ["model.architecture=\"modern\"", "model.global_attn_every_n_layers=3"];
+    let with = |more: &[&str]| message(&[&modern[..], more].concat());
+    assert_eq!(with(&["model.local_attention=64", "model.local_rope_theta=1e4"]), "");
+    for (value, part) in [
+        ("local_attention=0", "even number"),
+        ("local_attention=63", "even number"),
+        ("local_rope_theta=-1.0", "not a positive number"),
+        ("global_attn_every_n_layers=0", "is not positive"),
+    ] {
+        let text = with(&[&format!("model.{value}")]);
+        assert!(text.contains(part), "{value}: {text}");
+    }
+    let text = message(&["model.architecture=\"bert\"", "model.global_attn_every_n_layers=3"]);
+    assert!(text.contains("`model.global_attn_every_n_layers`: is for model.architecture"), "{text}");
+    let text = message(&["model.architecture=\"modern\"", "model.local_attention=64"]);
+    assert!(text.contains("`model.local_attention`: needs `model.global_attn_every_n_layers`"), "{text}");
+}
+
+#[test]
 fn the_power_of_a_way_down_is_positive_and_finite() {
     let with = |power: &str| message(&["schedule.decay=polynomial", &format!("schedule.power={power}")]);
     assert_eq!(with("2.0"), "");
@@ -93,7 +113,7 @@ fn the_mask_rate_ends_somewhere_and_where_words_are_masked() {
     let classify = ["run.kind=finetune", "objective.kind=classify", "data.label_column=label"];
     assert_eq!(message(&classify), "");
     let text = message(&[&classify[..], &["objective.final_mask_rate=0.15"]].concat());
-    assert!(text.contains("`objective.final_mask_rate`: is for `mlm` and `mlm_nsp`"), "{text}");
+    assert!(text.contains("`objective.final_mask_rate`: is for objectives that mask words"), "{text}");
 }
 
 #[test]
@@ -172,4 +192,52 @@ fn next_sentences_need_other_rows_in_the_unit() {
         assert_eq!(with("mlm", rows), "", "blocks are made of each document alone");
     }
     assert_eq!(with("mlm_nsp", 8), "");
+}
+
+#[test]
+fn what_does_not_go_with_an_architecture_is_refused() {
+    let electra = ["model.architecture=\"electra\"", "objective.kind=\"replaced_tokens\""];
+    assert_eq!(message(&electra), "");
+    let albert = ["model.architecture=\"albert\"", "objective.kind=\"mlm_sop\"", "data.unit_rows=32"];
+    assert_eq!(message(&albert), "");
+    let student = ["model.architecture=\"distilbert\"", "objective.kind=\"distill\"", "distill.teacher=\"run:a@3\""];
+    assert_eq!(message(&student), "");
+    let with = |base: &[&'static str], more: &'static str| message(&[base, &[more]].concat());
+    for (text, part) in [
+        (message(&["objective.kind=\"replaced_tokens\""]), "`objective.kind`: `replaced_tokens` is ELECTRA's"),
+        (message(&["objective.kind=\"mlm_sop\"", "model.architecture=\"modern\""]), "sentence pairs need segments"),
+        (message(&["objective.ngram_max=0"]), "`objective.ngram_max`: 0 is outside 1 to 10"),
+        (message(&["model.embedding=64"]), "`model.embedding`: is for `albert` and `electra`"),
+        (message(&["model.generator_hidden=64"]), "`model.generator_hidden`: is for `replaced_tokens`"),
+        (with(&electra, "model.generator_heads=7"), "7 heads do not divide the generator's width"),
+        (with(&electra, "objective.discriminator_weight=-1.0"), "`objective.discriminator_weight`"),
+        (message(&student[..2]), "`distill.teacher`: is missing"),
+        (with(&student, "distill.teacher=\"\""), "`distill.teacher`: is empty"),
+        (with(&student, "distill.teacher=\"a\""), "neither `run:RUN[@STEP]` nor `hf:FOLDER`"),
+        (with(&student, "distill.temperature=0.0"), "`distill.temperature`"),
+        (with(&student, "distill.mlm_weight=-1.0"), "`distill.mlm_weight`"),
+        (with(&student, "init.from=\"run:b\""), "`init.from`: cannot be given beside `distill.teacher`"),
+        (with(&student, "model.architecture=\"modern\""), "`model.architecture`: of a student is"),
+        (with(&student, "objective.kind=\"mlm\""), "`distill`: is for objective.kind"),
+        (with(&student, "model.layer_norm_epsilon=1e-5"), "`model.layer_norm_epsilon`: of `distilbert` is 1e-12"),
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn spans_and_sentences_go_with_masked_words_alone() {
+    assert_eq!(message(&["objective.kind=mlm", "objective.masking=span", "objective.packing=doc-sentences"]), "");
+    let pairs = ["objective.kind=mlm_nsp", "model.architecture=bert", "data.unit_rows=32", "objective.masking=span"];
+    assert_eq!(message(&pairs), "");
+    let classify = ["run.kind=finetune", "objective.kind=classify", "data.label_column=label"];
+    let text = message(&[&classify[..], &["objective.masking=span"]].concat());
+    assert!(text.contains("`objective.masking`: is for objectives that mask words"), "{text}");
+    let text = message(&["objective.kind=mlm", "objective.masking=span", "objective.ngram_max=3"]);
+    assert!(text.contains("`objective.masking`: does not go with objective.ngram_max"), "{text}");
+    let text = message(&["objective.kind=mlm_nsp", "objective.packing=full-sentences"]);
+    assert!(text.contains("`objective.packing`: is for objective.kind"), "{text}");
+    let short = ["objective.kind=mlm", "batch.sequence_length=64", "batch.short_length=32", "batch.short_share=0.5"];
+    let text = message(&[&short[..], &["objective.packing=full-sentences"]].concat());
+    assert!(text.contains("`objective.packing`: does not go with batch.short_length"), "{text}");
 }

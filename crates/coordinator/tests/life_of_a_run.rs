@@ -97,12 +97,12 @@ async fn from_submission_to_completion() {
     assert_eq!(code, 0, "{complaint}");
     assert_eq!(serde_json::from_str::<Value>(&exported).unwrap()["step"], 6);
     assert_eq!(std::fs::read_to_string(out.join("model.safetensors")).unwrap(), "weights after step 6");
-    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
+    for file in ["README.md", "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
         assert!(out.join(file).exists(), "{file}");
     }
     let config = std::fs::read_to_string(out.join("tokenizer_config.json")).unwrap();
     assert_eq!(config, r#"{"unk_token": "<unk>"}"#, "the checkpoint's own, whatever its special tokens are");
-    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 5, "and no partial file");
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 6, "and no partial file");
     let (code, watched, _) = server.command(&["runs", "watch", &run, "--json"]).await;
     assert_eq!(code, 0);
     assert_eq!(serde_json::from_str::<Value>(&watched).unwrap()["status"], "completed");

@@ -61,7 +61,7 @@ impl Question {
     ) -> Result<Option<Self>, CorpusError> {
         let mut question = tokenizer.encode(question)?;
         question.truncate(rule.question_length);
-        let (ids, offsets) = tokenizer.encode_with_offsets(passage)?;
+        let (ids, offsets): (Vec<u32>, Vec<Range<usize>>) = tokenizer.encode_with_ranges(passage)?.into_iter().unzip();
         let mut answer = None;
         if let Some(range) = answers.first() {
             let first = offsets.iter().position(|token| token.end > range.start && token.start < range.end);

@@ -98,11 +98,11 @@ impl Corpus {
         } else {
             plan::hold_out(all, config.data.eval_fraction, seed)
         };
-        if kind == ObjectiveKind::MlmNsp && train.iter().all(|unit| unit.rows < 2) {
+        if kind.has_pairs() && train.iter().all(|unit| unit.rows < 2) {
             return Err(CorpusError::new(
                 ErrorKind::Empty,
                 files.first().map_or("data.paths", |file| file.path.as_str()),
-                "every row is a unit of its own, so there is no other row to take a random next sentence from",
+                "every row is a unit of its own, so there is no other row to take a random second sentence from",
                 "write the files with larger row groups, or set objective.kind = \"mlm\"",
             ));
         }

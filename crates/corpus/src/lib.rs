@@ -20,8 +20,10 @@ mod random;
 mod rows;
 mod samples;
 mod source;
+mod texts;
 mod tokenizer;
 mod whole_file;
+mod words;
 
 pub use answers::{Example, Window};
 pub use batch::{Batch, IGNORED, Labels, SlotStep};
@@ -34,4 +36,6 @@ pub use plan::{Dealt, Plan, Unit};
 pub use predict::{question_batches, separate_batch, text_batch, word_batch};
 pub use prepare::Counts;
 pub use source::{Columns, CorpusFile, FileSource, UnitSource};
+pub use texts::for_each_text;
 pub use tokenizer::{Encoder, SpecialIds, Tokenizer, WordPieceOptions, check_vocabulary, train_word_piece};
+pub use words::WordSplitter;

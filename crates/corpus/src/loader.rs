@@ -8,7 +8,7 @@ use crate::samples::masking::{Amount, Masker};
 use crate::samples::{Assembler, Form, Samples};
 use crate::{Corpus, CorpusError, ErrorKind, Tokenizer};
 use background::Background;
-use config::{BatchConfig, CheckedConfig, ObjectiveConfig, ObjectiveKind};
+use config::{BatchConfig, CheckedConfig, ObjectiveConfig};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use types::{Cursor, Segment, SlotId, Step};
@@ -44,8 +44,7 @@ impl Loader {
     /// A loader with no slots.
     pub fn new(corpus: Arc<Corpus>, tokenizer: Arc<Tokenizer>, config: &CheckedConfig) -> Self {
         let counts = Arc::new(Counts::default());
-        let masked = matches!(config.objective.kind, ObjectiveKind::Mlm | ObjectiveKind::MlmNsp);
-        let masker = masked.then(|| Masker::new(&config.objective, &tokenizer));
+        let masker = config.objective.kind.masks().then(|| Masker::new(&config.objective, &tokenizer));
         let assembler = Assembler { pad: tokenizer.special().pad, masker };
         let preparer = Arc::new(Preparer::new(corpus.clone(), tokenizer, config, counts.clone()));
         Self {

@@ -8,11 +8,11 @@ use crate::plan::Unit;
 use crate::rows::{self, AnswerRows, TextRows};
 use crate::samples::labelled::{LabelledBuilder, Target};
 use crate::samples::pairs::PairRule;
-use crate::samples::{MaskKey, Samples, Targets, blocks, pairs};
+use crate::samples::{MaskKey, Samples, Targets, blocks, pairs, sentences};
 use crate::tokenizer::Encoder;
 use crate::{Corpus, CorpusError, ErrorKind, Tokenizer};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use config::{CheckedConfig, ObjectiveConfig, ObjectiveKind};
+use config::{CheckedConfig, ObjectiveConfig, ObjectiveKind, Packing};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,11 +107,11 @@ impl Preparer {
         };
         let work = Work { unit, batch, order, key, encoder, cancelled: &between_rows };
         match self.objective.kind {
-            ObjectiveKind::Mlm | ObjectiveKind::MlmNsp => self.masked(work),
             ObjectiveKind::Classify => self.classes(work),
             ObjectiveKind::Tag => self.tags(work),
             ObjectiveKind::Answer => self.questions(work),
             ObjectiveKind::Match => self.pairs_that_match(work),
+            _ => self.masked(work),
         }
     }
 
@@ -132,7 +132,7 @@ impl Preparer {
     }
 
     fn masked(&self, mut work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {
-        let by_sentence = self.objective.kind == ObjectiveKind::MlmNsp;
+        let by_sentence = self.objective.kind.has_pairs() || self.objective.packing != Packing::Blocks;
         let (special, size) = (self.tokenizer.special(), self.tokenizer.size());
         let column = self.text_column(&work.unit, work.batch.column(0))?;
         let mut documents = Documents::default();
@@ -165,17 +165,22 @@ impl Preparer {
             }
         }
         self.skip_null(nulls, &work);
-        let samples = if by_sentence {
+        let samples = if self.objective.kind.has_pairs() {
             let rule = PairRule {
                 sequence_length: self.sequence_length,
                 short_sequence_probability: self.objective.short_sequence_probability,
+                sentence_order: self.objective.kind == ObjectiveKind::MlmSop,
                 special,
             };
             pairs::build(&documents, &rule, &mut work.key.stream("pairs", 0), work.key)
         } else {
             // Held-out blocks are never cut into rows: they are as full as can be.
             let length = if work.key.held_out { self.sequence_length } else { self.sample_length };
-            blocks::build(&documents, length, special, work.key)
+            match self.objective.packing {
+                Packing::Blocks => blocks::build(&documents, length, special, work.key),
+                Packing::FullSentences => sentences::build(&documents, length, true, special, work.key),
+                Packing::DocSentences => sentences::build(&documents, length, false, special, work.key),
+            }
         };
         // Samples that share a document are neighbours; a batch should not be all of one.
         let order = work.key.stream("samples", 0).permutation(samples.count());

@@ -4,6 +4,7 @@ pub(crate) mod blocks;
 pub(crate) mod labelled;
 pub(crate) mod masking;
 pub(crate) mod pairs;
+pub(crate) mod sentences;
 
 use crate::answers::Window;
 use crate::batch::{Batch, IGNORED, Labels};

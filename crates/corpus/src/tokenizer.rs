@@ -1,6 +1,10 @@
-//! Text to token ids, by Hugging Face's `tokenizers`: a `tokenizer.json`, or a `vocab.txt` for BERT's WordPiece.
+//! Text to token ids, by Hugging Face's `tokenizers`: a `tokenizer.json`, a `vocab.txt` for BERT's WordPiece, or a `.model` of
+//! SentencePiece.
 
 mod encoder;
+mod identity;
+mod ranges;
+mod sentence_piece;
 mod train;
 
 pub use encoder::Encoder;
@@ -9,7 +13,6 @@ pub use train::{WordPieceOptions, train_word_piece};
 use crate::{CorpusError, ErrorKind, whole_file};
 use config::{ModelShape, TokenizerConfig};
 use std::collections::HashMap;
-use std::ops::Range;
 use std::path::Path;
 use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
 use tokenizers::models::wordpiece::WordPiece;
@@ -38,7 +41,10 @@ pub struct SpecialIds {
 /// The special tokens, in the order in which a vocabulary trained here begins with them.
 const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
-/// A tokenizer that has BERT's five special tokens.
+/// The same in other families' spellings.
+const OTHER_SPELLINGS: [&str; 5] = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"];
+
+/// A tokenizer that has BERT's five special tokens, in one spelling or the other.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     json: Vec<u8>,
@@ -67,8 +73,8 @@ impl Tokenizer {
         Self::from_bytes(&config.path, &contents, config.lowercase)
     }
 
-    /// From a file's contents: JSON, or else the lines of a `vocab.txt` (`lowercase` is for those only). `name` is for
-    /// errors.
+    /// From a file's contents: JSON, a model of SentencePiece, or else the lines of a `vocab.txt` (`lowercase` is for those
+    /// only). `name` is for errors.
     pub fn from_bytes(name: &str, contents: &[u8], lowercase: bool) -> Result<Self, CorpusError> {
         let broken = |message: String| {
             CorpusError::new(
@@ -77,6 +83,14 @@ impl Tokenizer {
                 message,
                 "give a Hugging Face tokenizer.json, or a vocab.txt with one token a line",
             )
+        };
+        let converted;
+        let contents = if sentence_piece::is_model(contents) {
+            converted =
+                sentence_piece::to_json(name, contents, &std::array::from_fn::<_, 5, _>(SpecialIds::spellings))?;
+            converted.as_bytes()
+        } else {
+            contents
         };
         let is_json = contents.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
         let inner = if is_json {
@@ -155,27 +169,16 @@ impl Tokenizer {
     }
 
     fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), CorpusError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| Self::cannot_encode(&error))?;
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| {
+            CorpusError::new(
+                ErrorKind::Tokenizer,
+                "tokenizer",
+                format!("cannot encode: {error}"),
+                "check that the tokenizer's model has an unknown token",
+            )
+        })?;
         ids.extend_from_slice(encoding.get_ids());
         Ok(())
-    }
-
-    /// The same, and for each id the bytes of `text` that it stands for.
-    pub(crate) fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), CorpusError> {
-        let encoding = self.inner.encode(text, false).map_err(|error| Self::cannot_encode(&error))?;
-        let within = |(start, end): &(usize, usize)| {
-            text.floor_char_boundary(*start)..text.ceil_char_boundary((*end).min(text.len()))
-        };
-        Ok((encoding.get_ids().to_vec(), encoding.get_offsets().iter().map(within).collect()))
-    }
-
-    fn cannot_encode(error: &tokenizers::Error) -> CorpusError {
-        CorpusError::new(
-            ErrorKind::Tokenizer,
-            "tokenizer",
-            format!("cannot encode: {error}"),
-            "check that the tokenizer's model has an unknown token",
-        )
     }
 
     /// An encoder for one thread's work.
@@ -228,7 +231,16 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl SpecialIds {
+    /// How the token of that role is spelled.
+    fn spellings(role: usize) -> [&'static str; 2] {
+        [SPECIAL[role], OTHER_SPELLINGS[role]]
+    }
+
     fn of(name: &str, id: impl Fn(&str) -> Option<u32>) -> Result<Self, CorpusError> {
+        let id = |token: &str| {
+            let other = SPECIAL.iter().position(|special| *special == token).map(|role| OTHER_SPELLINGS[role]);
+            id(token).or_else(|| other.and_then(&id))
+        };
         let missing: Vec<&str> = SPECIAL.into_iter().filter(|token| id(token).is_none()).collect();
         let [Some(pad), Some(unknown), Some(classify), Some(separator), Some(mask)] = SPECIAL.map(&id) else {
             return Err(CorpusError::new(

@@ -485,3 +485,45 @@ fn dropping_a_loader_at_work_ends_it() {
         run::until(|| weak.upgrade().is_none());
     }
 }
+
+#[test]
+fn whole_sentences_fill_samples_and_spans_are_masked_in_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = corpus_file(folder.path(), 60);
+    let rows = |packing: &str| {
+        let settings = format!("{MLM} objective.masking=span objective.packing={packing}");
+        let (mut loader, _, tokenizer) = loader(&settings, &path);
+        loader.assign(&[(SlotId(0), Cursor::default())]);
+        let texts: Vec<String> = (0..60).map(text).collect();
+        let sentences: Vec<Vec<i64>> = texts
+            .iter()
+            .flat_map(|text| text.split_inclusive('.'))
+            .map(|sentence| tokenizer.encode(sentence).unwrap().into_iter().map(i64::from).collect())
+            .collect();
+        let special = tokenizer.special();
+        let mut rows = Vec::new();
+        for step in 1..=5 {
+            for batch in loader.next(SlotId(0), Step(step)).unwrap().batches {
+                let Labels::Masked { positions, .. } = &batch.labels else { panic!("{:?}", batch.labels) };
+                let restored = restored(&batch);
+                for (row, ids) in restored.chunks(batch.sequence_length).enumerate() {
+                    let real = ids.iter().filter(|id| **id != i64::from(special.pad)).count();
+                    let range = row * batch.sequence_length..(row + 1) * batch.sequence_length;
+                    let masked = positions.iter().filter(|at| range.contains(&(**at as usize))).count();
+                    let inner = &ids[1..real - 1];
+                    let text = inner.iter().filter(|id| **id != i64::from(special.separator)).count();
+                    assert_eq!(masked, (text as f64 * 0.15).ceil() as usize);
+                    // What lies between separators begins and ends with sentences.
+                    for part in inner.split(|id| *id == i64::from(special.separator)) {
+                        assert!(sentences.iter().any(|sentence| part.starts_with(sentence)), "{part:?}");
+                        assert!(sentences.iter().any(|sentence| part.ends_with(sentence)), "{part:?}");
+                    }
+                    rows.push(inner.iter().filter(|id| **id == i64::from(special.separator)).count());
+                }
+            }
+        }
+        rows
+    };
+    assert!(rows("full-sentences").iter().any(|separators| *separators > 0), "documents share a sample");
+    assert!(rows("doc-sentences").iter().all(|separators| *separators == 0), "no sample has two documents");
+}

@@ -38,6 +38,35 @@ fn ids_are_those_of_hugging_face() {
     }
 }
 
+/// Its special tokens are BERT's, at the end of the vocabulary; its pieces are bytes, and none says that it goes on with a
+/// word.
+#[test]
+fn modern_berts_tokenizer_gives_the_ids_of_hugging_face() {
+    let path = fixtures().join("modern.json").display().to_string();
+    let tokenizer = Tokenizer::open(&TokenizerConfig { path, lowercase: true }).unwrap();
+    let special = tokenizer.special();
+    let names = [special.unknown, special.classify, special.separator, special.pad, special.mask]
+        .map(|id| tokenizer.token(id).unwrap());
+    assert_eq!(names, ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]);
+    assert_eq!(special.mask as usize + 1, tokenizer.size());
+    let cases = std::fs::read_to_string(fixtures().join("modern_cases.json")).unwrap();
+    let cases: Vec<serde_json::Value> = serde_json::from_str(&cases).unwrap();
+    assert!(cases.len() > 20);
+    let mut encoder = tokenizer.encoder();
+    for case in &cases {
+        let text = case["text"].as_str().unwrap();
+        let expected: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+        assert_eq!(tokenizer.encode(text).unwrap(), expected, "{text:?}");
+        for _ in 0..2 {
+            let mut ids = Vec::new();
+            encoder.encode(text, &mut ids).unwrap();
+            assert_eq!(ids, expected, "by the encoder: {text:?}");
+        }
+    }
+    assert!((0..tokenizer.size() as u32).all(|id| !tokenizer.is_continuation(id)));
+    assert_eq!(tokenizer.decode(&tokenizer.encode("Hello  world").unwrap()).unwrap(), "Hello  world");
+}
+
 #[test]
 fn special_ids_and_continuations_are_known() {
     let tokenizer = open(true);

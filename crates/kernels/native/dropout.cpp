@@ -1,44 +1,16 @@
 // Dropout whose mask is a function of (key, position) and is computed again in the backward pass instead of stored.
+#include "drop.h"
+#include "hash.h"
 #include "shim.h"
 #include "versions.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/types.h>
 
-#include <mutex>
-
 namespace {
 
 constexpr int64_t kGrain = 1 << 14;
-
-// Wellons' lowbias32, a 32-bit integer hash with next to no bias (nullprogram.com/blog/2018/07/31).
-inline uint32_t mixed(uint32_t x) {
-  x ^= x >> 16;
-  x *= 0x7feb352du;
-  x ^= x >> 15;
-  x *= 0x846ca68bu;
-  x ^= x >> 16;
-  return x;
-}
-
-// One bit decision for each position: the two halves of the key enter before and between two rounds of the hash.
-TR_VERSIONS
-void apply_range(
-    const float* from,
-    float* into,
-    int64_t begin,
-    int64_t end,
-    uint32_t first,
-    uint32_t second,
-    uint32_t threshold,
-    float factor) {
-  for (int64_t i = begin; i < end; ++i) {
-    const uint32_t random = mixed(mixed(static_cast<uint32_t>(i) + first) ^ second);
-    into[i] = random >= threshold ? from[i] * factor : 0.0f;
-  }
-}
 
 at::Tensor masked(const at::Tensor& input, double probability, int64_t key) {
   const at::Tensor source = input.contiguous();
@@ -51,7 +23,8 @@ at::Tensor masked(const at::Tensor& input, double probability, int64_t key) {
   const float* from = source.const_data_ptr<float>();
   float* into = result.data_ptr<float>();
   at::parallel_for(0, source.numel(), kGrain, [&](int64_t begin, int64_t end) {
-    apply_range(from, into, begin, end, first, second, threshold, factor);
+    trireme::drop(
+        from + begin, into + begin, static_cast<uint32_t>(begin), end - begin, first, second, threshold, factor);
   });
   return result;
 }
@@ -77,18 +50,41 @@ class Dropout final : public torch::autograd::Function<Dropout> {
   }
 };
 
-// From torch's own generator, so that a manual seed governs this mask too.
-int64_t next_key() {
-  at::Generator generator = at::detail::getDefaultCPUGenerator();
-  const std::lock_guard<std::mutex> lock(generator.mutex());
-  return static_cast<int64_t>(at::check_generator<at::CPUGeneratorImpl>(generator)->random64());
+} // namespace
+
+namespace trireme {
+
+// One bit decision for each position: the two halves of the key enter before and between two rounds of the hash. The
+// counter has as many bits as the hash, or each vector would be made of two of twice the width.
+TR_VERSIONS
+void drop(
+    const float* from,
+    float* into,
+    uint32_t begin,
+    int64_t count,
+    uint32_t first,
+    uint32_t second,
+    uint32_t threshold,
+    float factor) {
+  const uint32_t key = begin + first;
+  const auto positions = static_cast<uint32_t>(count);
+  for (uint32_t i = 0; i < positions; ++i) {
+    const uint32_t random = mixed(mixed(i + key) ^ second);
+    // All are scaled and the bits of some cleared: with a branch it would be no vector loop.
+    union {
+      float value;
+      uint32_t bits;
+    } kept = {from[i] * factor};
+    kept.bits &= random >= threshold ? 0xffffffffu : 0u;
+    into[i] = kept.value;
+  }
 }
 
-} // namespace
+} // namespace trireme
 
 extern "C" char* tr_dropout(at::Tensor* input, double probability, at::Tensor** result) {
   return trireme::guarded([&] {
     TORCH_CHECK(probability >= 0.0 && probability < 1.0, "a dropout probability of ", probability);
-    *result = new at::Tensor(Dropout::apply(*input, probability, next_key()));
+    *result = new at::Tensor(Dropout::apply(*input, probability, trireme::next_key()));
   });
 }

@@ -1,22 +1,29 @@
 // The fused passes of exact mode: float32 to 64-bit fixed point and back. See src/fixed_point.rs for the contract.
+#include "direct.h"
 #include "shim.h"
 #include "versions.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 #include <torch/types.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 namespace {
 
 constexpr int64_t kGrain = 1 << 15;
+constexpr int64_t kPiece = 1 << 25; // elements of a device's gradients that are converted at once
 constexpr double kLimit = 2251799813685248.0; // 2^51
 constexpr double kMagic = 6755399441055744.0; // 1.5 * 2^52: adding it leaves the nearest integer in the low bits
 
@@ -26,10 +33,10 @@ union Bits {
 };
 
 // The nearest integer to a gradient's element, or 0 and one more in `bad`.
-inline int64_t fixed(float gradient, double scale, int64_t& bad) {
+inline int64_t fixed(float gradient, double scale, double limit, int64_t& bad) {
   const Bits magic = {kMagic};
   const double scaled = static_cast<double>(gradient) * scale; // exact: a power of two
-  const bool good = std::fabs(scaled) < kLimit; // false for NaN and infinity too
+  const bool good = std::fabs(scaled) < limit; // false for NaN and infinity too
   Bits shifted;
   shifted.value = scaled + kMagic; // rounds to nearest, ties to even
   const int64_t keep = good ? -1 : 0;
@@ -38,19 +45,19 @@ inline int64_t fixed(float gradient, double scale, int64_t& bad) {
 }
 
 TR_VERSIONS
-int64_t add_range(const float* gradient, int64_t* accumulator, int64_t count, double scale) {
+int64_t add_range(const float* gradient, int64_t* accumulator, int64_t count, double scale, double limit) {
   int64_t bad = 0;
   for (int64_t i = 0; i < count; ++i) {
-    accumulator[i] += fixed(gradient[i], scale, bad);
+    accumulator[i] += fixed(gradient[i], scale, limit, bad);
   }
   return bad;
 }
 
 TR_VERSIONS
-int64_t store_range(const float* gradient, int64_t* accumulator, int64_t count, double scale) {
+int64_t store_range(const float* gradient, int64_t* accumulator, int64_t count, double scale, double limit) {
   int64_t bad = 0;
   for (int64_t i = 0; i < count; ++i) {
-    accumulator[i] = fixed(gradient[i], scale, bad);
+    accumulator[i] = fixed(gradient[i], scale, limit, bad);
   }
   return bad;
 }
@@ -66,6 +73,33 @@ void to_float_range(const int64_t* accumulator, float* gradient, int64_t count, 
     lower.integer = static_cast<int64_t>((biased & 0xffffffffull) | 0x4330000000000000ull); // 2^52
     const double value = (upper.value - 0x1.00000801p84) + lower.value; // 2^84 + 2^63 + 2^52
     gradient[i] = static_cast<float>(value * scale);
+  }
+}
+
+// Elements `offset..` of what begins with 8-byte integers become 4-byte floats in the same memory. Those of a range that
+// ends at twice its start are written where everything has been read already, so a range is done by many threads at once,
+// and each is twice as long as the one before.
+template <typename Convert>
+void in_place(
+    const int64_t* from,
+    float* into,
+    int64_t offset,
+    int64_t count,
+    double scale,
+    const Convert& convert) {
+  constexpr int64_t kSmall = 1024;
+  int64_t done = 0;
+  while (done < count && offset + done < kSmall) {
+    float some[kSmall];
+    const int64_t length = std::min(count - done, kSmall);
+    to_float_range(from + done, some, length, scale);
+    std::memcpy(static_cast<void*>(into + done), some, length * sizeof(float));
+    done += length;
+  }
+  while (done < count) {
+    const int64_t end = std::min(count, 2 * (offset + done) - offset);
+    convert(done, end);
+    done = end;
   }
 }
 
@@ -97,6 +131,10 @@ class Bad {
   at::Tensor elsewhere_;
 };
 
+// A leaf whose operators add to the sum themselves has so many parts at most, what comes through autograd included; each
+// must stay below its share of the limit, so that the whole does.
+constexpr int kParts = 4;
+
 // Where gradients go: `first` means that what is in the accumulator is not read, but replaced.
 struct Sum {
   at::Tensor accumulator;
@@ -104,7 +142,10 @@ struct Sum {
   bool first;
   Bad bad;
 
-  void add(const at::Tensor& gradient, int64_t offset, int64_t count) {
+  // The whole gradient of a leaf, or what is left of it after `parts` that were added directly.
+  void add(const at::Tensor& gradient, int64_t offset, int64_t count, int parts = 0) {
+    const bool first = this->first && parts == 0;
+    const double limit = parts == 0 ? kLimit : kLimit / kParts;
     check_accumulator(accumulator, offset, count);
     at::Tensor target = accumulator.narrow(0, offset, count);
     if (!gradient.defined()) { // a parameter that took no part: zero
@@ -132,7 +173,7 @@ struct Sum {
     std::atomic<int64_t> total{0};
     at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
       const auto range = first ? store_range : add_range;
-      total += range(from + begin, into + begin, end - begin, scale);
+      total += range(from + begin, into + begin, end - begin, scale, limit);
     });
     bad.add(total.load());
   }
@@ -141,34 +182,55 @@ struct Sum {
 // Called when a leaf's gradient is there: it goes into the sum while it is in the cache, and is freed.
 class ToSum final : public torch::autograd::PostAccumulateGradHook {
  public:
-  ToSum(Sum& sum, int64_t offset, char& done) : sum_(sum), offset_(offset), done_(done) {}
+  ToSum(Sum& sum, int64_t offset, int& parts) : sum_(sum), offset_(offset), parts_(parts) {}
 
   void operator()(const at::Tensor& leaf) override {
     at::NoGradGuard no_grad;
-    sum_.add(leaf.grad(), offset_, leaf.numel());
+    sum_.add(leaf.grad(), offset_, leaf.numel(), parts_);
     leaf.mutable_grad().reset();
-    done_ = 1;
+    ++parts_;
   }
 
  private:
   Sum& sum_;
   int64_t offset_;
-  char& done_;
+  int& parts_;
 };
 
-// The leaves have these hooks for as long as it lives.
+// The sum of the backward pass that this thread is in, and which leaf is where in it.
+struct Pass {
+  const Sum* sum;
+  const int64_t* offsets;
+  std::vector<int>* parts;
+  std::unordered_map<const c10::TensorImpl*, size_t> leaves;
+  std::atomic<int64_t> bad{0};
+};
+thread_local Pass* pass_of_this_thread = nullptr;
+
+// The leaves have these hooks, and this thread its pass, for as long as it lives.
 class Hooks {
  public:
-  Hooks(const std::vector<at::Tensor>& leaves, const int64_t* offsets, Sum& sum, std::vector<char>& done)
-      : leaves_(leaves) {
+  Hooks(const std::vector<at::Tensor>& leaves, const int64_t* offsets, Sum& sum, std::vector<int>& done)
+      : leaves_(leaves), outer_(pass_of_this_thread) {
+    pass_.sum = &sum;
+    pass_.offsets = offsets;
+    pass_.parts = &done;
+    pass_of_this_thread = sum.accumulator.is_cpu() ? &pass_ : nullptr;
     for (size_t index = 0; index < leaves.size(); ++index) {
       leaves[index].mutable_grad().reset(); // a gradient that is there would be added
       torch::autograd::impl::set_post_acc_grad_hooks(
           leaves[index], std::make_unique<ToSum>(sum, offsets[index], done[index]));
+      pass_.leaves.emplace(leaves[index].unsafeGetTensorImpl(), index);
     }
   }
 
+  // What was added directly and no number can stand for.
+  int64_t bad() const {
+    return pass_.bad.load();
+  }
+
   ~Hooks() {
+    pass_of_this_thread = outer_;
     for (const at::Tensor& leaf : leaves_) {
       torch::autograd::impl::set_post_acc_grad_hooks(leaf, nullptr);
     }
@@ -179,9 +241,97 @@ class Hooks {
 
  private:
   const std::vector<at::Tensor>& leaves_;
+  Pass* outer_;
+  Pass pass_;
 };
 
+void backward_by_leaf(
+    const at::Tensor& loss,
+    const std::vector<at::Tensor>& leaves,
+    const int64_t* offsets,
+    Sum& sum) {
+  std::vector<int> done(leaves.size(), 0);
+  {
+    const Hooks hooks(leaves, offsets, sum, done);
+    loss.backward();
+    sum.bad.add(hooks.bad());
+  }
+  at::NoGradGuard no_grad;
+  for (size_t index = 0; index < leaves.size(); ++index) {
+    if (done[index] == 0) { // it took no part
+      sum.add({}, offsets[index], leaves[index].numel());
+    }
+  }
+}
+
+// On a device it is launching that costs: neighbours' gradients are laid end to end and converted together.
+void backward_by_piece(
+    const at::Tensor& loss,
+    const std::vector<at::Tensor>& leaves,
+    const int64_t* offsets,
+    Sum& sum) {
+  auto gradients = torch::autograd::grad(
+      {loss}, leaves, /*grad_outputs=*/{}, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
+  at::NoGradGuard no_grad;
+  for (size_t begin = 0; begin < leaves.size();) {
+    std::vector<at::Tensor> piece;
+    int64_t length = 0;
+    size_t end = begin;
+    for (; end < leaves.size() && offsets[end] == offsets[begin] + length; ++end) {
+      const int64_t count = leaves[end].numel();
+      if (length > 0 && length + count > kPiece) {
+        break;
+      }
+      piece.push_back(
+          gradients[end].defined() ? gradients[end].reshape({-1}).to(at::kFloat)
+                                   : at::zeros({count}, leaves[end].options().dtype(at::kFloat)));
+      gradients[end].reset();
+      length += count;
+    }
+    sum.add(piece.size() == 1 ? piece.front() : at::cat(piece), offsets[begin], length);
+    begin = end;
+  }
+}
+
 } // namespace
+
+namespace trireme {
+
+std::optional<DirectPart> DirectPart::of(const at::Tensor& leaf) {
+  Pass* pass = pass_of_this_thread;
+  if (pass == nullptr || !leaf.is_leaf() || leaf.scalar_type() != at::kFloat || !leaf.is_contiguous()) {
+    return std::nullopt;
+  }
+  const auto found = pass->leaves.find(leaf.unsafeGetTensorImpl());
+  if (found == pass->leaves.end() || (*pass->parts)[found->second] >= kParts - 1) {
+    return std::nullopt;
+  }
+  int& parts = (*pass->parts)[found->second];
+  const int64_t offset = pass->offsets[found->second], count = leaf.numel();
+  check_accumulator(pass->sum->accumulator, offset, count);
+  const bool first = pass->sum->first && parts == 0;
+  ++parts;
+  int64_t* sum = pass->sum->accumulator.data_ptr<int64_t>() + offset;
+  return DirectPart(sum, count, std::ldexp(1.0, pass->sum->fraction_bits), first, &pass->bad);
+}
+
+void DirectPart::begin() {
+  if (first_) {
+    std::fill(sum_, sum_ + elements_, 0);
+    first_ = false;
+  }
+}
+
+void DirectPart::add(int64_t start, const float* values, int64_t count) {
+  TORCH_INTERNAL_ASSERT(start >= 0 && start + count <= elements_);
+  const auto range = first_ ? store_range : add_range;
+  const int64_t bad = range(values, sum_ + start, count, factor_, kLimit / kParts);
+  if (bad != 0) {
+    *bad_ += bad;
+  }
+}
+
+} // namespace trireme
 
 extern "C" {
 
@@ -213,16 +363,10 @@ char* tr_fixed_point_backward(
   return trireme::guarded([&] {
     const std::vector<at::Tensor> all = trireme::collect(leaves, count);
     Sum sum{*accumulator, fraction_bits, first != 0, {}};
-    std::vector<char> done(count, 0);
-    {
-      const Hooks hooks(all, offsets, sum, done);
-      loss->backward();
-    }
-    at::NoGradGuard no_grad;
-    for (size_t index = 0; index < count; ++index) {
-      if (done[index] == 0) { // it took no part
-        sum.add({}, offsets[index], all[index].numel());
-      }
+    if (accumulator->is_cpu()) {
+      backward_by_leaf(*loss, all, offsets, sum);
+    } else {
+      backward_by_piece(*loss, all, offsets, sum);
     }
     *bad = sum.bad.count();
   });
@@ -243,9 +387,19 @@ char* tr_fixed_point_to_float(at::Tensor* accumulator, int64_t offset, at::Tenso
         "the gradient must be contiguous float32 on the accumulator's device");
     const int64_t* from = accumulator->const_data_ptr<int64_t>() + offset;
     float* into = target.data_ptr<float>();
-    at::parallel_for(0, target.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      to_float_range(from + begin, into + begin, end - begin, scale);
-    });
+    const auto convert = [&](int64_t first, int64_t last) {
+      at::parallel_for(first, last, kGrain, [&](int64_t begin, int64_t end) {
+        to_float_range(from + begin, into + begin, end - begin, scale);
+      });
+    };
+    const void* base = accumulator->const_data_ptr();
+    if (target.storage().data() != accumulator->storage().data()) {
+      convert(0, target.numel());
+      return;
+    }
+    TORCH_CHECK(
+        static_cast<const void*>(into - offset) == base, "gradients in the accumulator's memory must be at its beginning");
+    in_place(from, into, offset, target.numel(), scale, convert);
   });
 }
 

@@ -1,6 +1,6 @@
 //! The C++ functions (native/*.cpp), exactly as they are. Safe wrappers are in the modules beside this one.
 
-use std::ffi::{c_char, c_double, c_int};
+use std::ffi::{c_char, c_double, c_int, c_void};
 
 use torch_sys::C_tensor;
 
@@ -20,6 +20,33 @@ unsafe extern "C" {
         correct: *mut *mut C_tensor,
     ) -> *mut c_char;
     pub(crate) fn tr_dropout(input: *mut C_tensor, probability: c_double, result: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn tr_row_attention(
+        query: *mut C_tensor,
+        key: *mut C_tensor,
+        value: *mut C_tensor,
+        lengths: *const i64,
+        rows: usize,
+        reach: i64,
+        probability: c_double,
+        result: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn tr_checkpoint(
+        inputs: *const *mut C_tensor,
+        count: usize,
+        body: unsafe extern "C" fn(*mut c_void, *mut C_tensor, *mut *mut C_tensor, *mut c_char, usize) -> c_int,
+        drop: unsafe extern "C" fn(*mut c_void),
+        data: *mut c_void,
+        result: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn tr_memory_begin(watch: *mut *mut c_void) -> *mut c_char;
+    pub(crate) fn tr_memory_end(watch: *mut c_void, most: *mut i64);
+    pub(crate) fn tr_attention(
+        packed: *mut C_tensor,
+        bias: *mut C_tensor,
+        probability: c_double,
+        result: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn tr_embedding(table: *mut C_tensor, ids: *mut C_tensor, result: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn tr_fixed_point_accumulate(
         gradient: *mut C_tensor,
         accumulator: *mut C_tensor,
@@ -45,6 +72,9 @@ unsafe extern "C" {
         gradient: *mut C_tensor,
         fraction_bits: c_int,
     ) -> *mut c_char;
+    pub(crate) fn tr_norms(tensors: *const *mut C_tensor, count: usize, result: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn tr_trace_begin(cuda: c_int) -> *mut c_char;
+    pub(crate) fn tr_trace_end(path: *const c_char) -> *mut c_char;
     pub(crate) fn tr_deterministic_algorithms() -> *mut c_char;
     pub(crate) fn tr_autocast_begin(cuda: c_int) -> *mut c_char;
     pub(crate) fn tr_autocast_end(cuda: c_int) -> *mut c_char;

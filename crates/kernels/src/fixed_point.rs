@@ -8,6 +8,9 @@
 //! skipped everywhere. 4,096 contributions below that limit cannot overflow the 64-bit sum; that bounds the number of
 //! slots times micro-batches of a step ([`MAX_CONTRIBUTIONS`]).
 //!
+//! The operators that read the vocabulary's table ([`crate::embedding`], [`crate::masked_loss`]) add their parts of its
+//! gradient to the sum themselves, each rounded by itself. There are four at most, and the limit of each is a quarter.
+//!
 //! On the CPU each pass is one fused loop over as many threads as torch has; the bits do not depend on that number, nor
 //! on the processor's vector instructions.
 
@@ -63,7 +66,7 @@ pub fn accumulate(
 }
 
 /// The backward pass of a scalar, with [`accumulate`] of each leaf's gradient at its offset as soon as it is there: no
-/// gradient is kept, and each is read while it is in the cache. The leaves' own `.grad` is forgotten.
+/// gradient is kept, and each is read while it is in the cache. A table's gradient comes in parts: see above. The leaves' own `.grad` is forgotten.
 ///
 /// # Panics
 /// As [`accumulate`]; and if there is no backward pass of `loss`.
@@ -97,7 +100,8 @@ pub fn backward(
 }
 
 /// Writes the sum at `accumulator[offset..]` into `gradient` (float32, contiguous, same device) as real numbers: each
-/// integer times `2^-fraction_bits`, rounded to float32.
+/// integer times `2^-fraction_bits`, rounded to float32. `gradient` may be the same elements of the accumulator's own
+/// memory, seen as float32: the sum is gone then.
 ///
 /// # Panics
 /// As [`accumulate`].

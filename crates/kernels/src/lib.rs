@@ -1,23 +1,32 @@
 //! What libtorch has no fast operator for, or tch no binding: a few operators in C++, each with a safe function.
 //!
-//! - [`linear`], [`masked_loss`] and [`dropout`] are differentiable and do what libtorch's own operators do, faster on
-//!   the CPU; on other devices and kinds they are libtorch's.
+//! - [`linear`], [`attention`], [`embedding`], [`masked_loss`] and [`dropout`] are differentiable and do what libtorch's
+//!   own operators do, faster on the CPU; on other devices and kinds they are libtorch's.
+//! - [`row_attention`] is attention of rows of different lengths, of all tokens or those near by, without padding.
+//! - [`checkpoint`] runs a part of a network whose inner tensors are made again in the backward pass instead of kept, and
+//!   [`peak_memory`] shows what that saves.
 //! - [`fixed_point`] turns gradients into integers and back: what exact reduction is made of.
-//! - [`fused_adamw`] is torch's fused optimizer step.
-//! - [`with_bfloat16`] and [`deterministic_algorithms`] are modes of libtorch.
+//! - [`fused_adamw`] is torch's fused optimizer step, [`norms`] its norms of many tensors at once.
+//! - [`with_bfloat16`] and [`deterministic_algorithms`] are modes of libtorch; [`traced`] is its profiler.
 //!
 //! The crate knows no models and no workers. All of the project's `unsafe` and C++ is here and in `c10d`.
 
 #![allow(unsafe_code)]
 
 mod adamw;
+mod checkpoint;
 mod ffi;
 pub mod fixed_point;
 mod modes;
 pub mod native;
 mod operators;
+mod rows;
+mod trace;
 
 pub use adamw::{AdamW, fused_adamw};
+pub use checkpoint::{checkpoint, peak_memory};
 pub use modes::{deterministic_algorithms, with_bfloat16};
 pub use native::NativeError;
-pub use operators::{dropout, linear, masked_loss};
+pub use operators::{attention, dropout, embedding, linear, masked_loss, norms};
+pub use rows::row_attention;
+pub use trace::traced;

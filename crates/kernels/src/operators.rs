@@ -6,7 +6,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::ffi;
 use crate::modes::takes_bfloat16;
-use crate::native::{made, pointer};
+use crate::native::{made, pointer, pointers};
 
 /// `input · weightᵀ + bias`: `[…, in]`, `[out, in]` and `[out]` give `[…, out]`.
 ///
@@ -58,6 +58,56 @@ pub fn dropout(input: &Tensor, probability: f64) -> Tensor {
     }
     // SAFETY: the tensor is live for the length of the call.
     let [result] = unsafe { made("dropout", |[result]| ffi::tr_dropout(pointer(input), probability, result)) };
+    result
+}
+
+/// The Euclidean norm of each tensor, `[tensors]`; not differentiable. On a device a few launches for all of them.
+///
+/// # Panics
+/// If there are none, or they are not all on one device.
+#[track_caller]
+pub fn norms(tensors: &[Tensor]) -> Tensor {
+    // SAFETY: the tensors are live for the length of the call.
+    let [result] =
+        unsafe { made("norms", |[result]| ffi::tr_norms(pointers(tensors).as_ptr(), tensors.len(), result)) };
+    result
+}
+
+/// Scaled dot-product attention with dropout of its weights: `[batch, length, 3, heads, width]`, queries, keys and values
+/// side by side, give `[batch, length, heads × width]`. `bias`, one number for each key, is added to the scores: `batch ×
+/// length` of them. What is dropped follows torch's seed, as in [`dropout`].
+///
+/// # Panics
+/// If the shapes do not fit, or the probability is not in `0..1`.
+#[track_caller]
+pub fn attention(packed: &Tensor, bias: Option<&Tensor>, probability: f64) -> Tensor {
+    if !is_fast(packed) {
+        let size = packed.size();
+        let heads = packed.permute([2, 0, 3, 1, 4]);
+        let (query, key, value) = (heads.get(0), heads.get(1), heads.get(2));
+        let bias = bias.map(|bias| bias.view([size[0], 1, 1, size[1]]));
+        let context = Tensor::scaled_dot_product_attention(&query, &key, &value, bias, probability, false, None, false);
+        return context.transpose(1, 2).reshape([size[0], size[1], size[3] * size[4]]);
+    }
+    let bias = bias.map_or(ptr::null_mut(), pointer);
+    // SAFETY: the tensors are live for the length of the call.
+    let [result] =
+        unsafe { made("attention", |[result]| ffi::tr_attention(pointer(packed), bias, probability, result)) };
+    result
+}
+
+/// The rows of `table` with these int64 ids, in the ids' shape. Its gradient goes straight into the sum of
+/// [`crate::fixed_point::backward`], without ever being a table.
+///
+/// # Panics
+/// If an id is outside of the table.
+#[track_caller]
+pub fn embedding(table: &Tensor, ids: &Tensor) -> Tensor {
+    if !is_fast(table) {
+        return Tensor::embedding(table, ids, -1, false, false);
+    }
+    // SAFETY: the tensors are live for the length of the call.
+    let [result] = unsafe { made("embedding", |[result]| ffi::tr_embedding(pointer(table), pointer(ids), result)) };
     result
 }
 

@@ -205,3 +205,73 @@ fn a_backward_pass_adds_what_its_gradients_would_add() {
     let broken = (&first * f64::NAN).sum(Kind::Float);
     assert_eq!(fixed_point::backward(&broken, &leaves, &offsets, &sum, 1, Turn::Later), 3);
 }
+
+#[test]
+fn real_numbers_may_take_the_place_of_the_sum() {
+    for (length, start, end) in [(5, 0, 5), (200_003, 0, 200_003), (200_003, 700, 150_000), (200_003, 90_000, 200_003)]
+    {
+        let mut random = Random(length as u64);
+        let values: Vec<i64> = (0..length).map(|_| (random.next() >> 8) as i64 - (1 << 55)).collect();
+        let expected = Tensor::zeros([end - start], (Kind::Float, Device::Cpu));
+        to_float(&Tensor::from_slice(&values), start as usize, &expected, BITS);
+        for threads in [1, 2] {
+            tch::set_num_threads(threads);
+            let accumulator = Tensor::from_slice(&values);
+            let part = accumulator.view_dtype(Kind::Float).narrow(0, start, end - start);
+            to_float(&accumulator, start as usize, &part, BITS);
+            assert_eq!(part, expected, "{start}..{end} of {length}, {threads} threads");
+        }
+    }
+}
+
+/// A loss that reads its table three times: rows of it, rows of it again, and all of it.
+fn tied_loss(table: &Tensor, bias: &Tensor, scale: f64) -> Tensor {
+    let ids = Tensor::from_slice(&[3_i64, 8999, 3, 17, 4500, 3]);
+    let again = kernels::embedding(table, &(&ids - 1)) * 0.5;
+    let rows = kernels::embedding(table, &ids) + again;
+    kernels::masked_loss(&rows, table, bias, &Tensor::from_slice(&[0_i64, 8999, 5000, 1, 2, 3])).0 * scale
+}
+
+#[test]
+fn what_operators_add_to_the_sum_is_their_gradient() {
+    tch::manual_seed(1);
+    let table = Tensor::randn([9000, 32], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let bias = Tensor::randn([9000], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let leaves = [&table, &bias];
+    let (elements, offsets) = (9000 * 33, [9000_usize, 0]);
+    let gradients = Tensor::run_backward(&[tied_loss(&table, &bias, 0.3)], &leaves, false, false);
+    let expected = zeros(elements);
+    for (gradient, offset) in gradients.iter().zip(offsets) {
+        assert_eq!(accumulate(gradient, &expected, offset, BITS), 0);
+    }
+    let run = |threads, turns: &[Turn]| {
+        tch::set_num_threads(threads);
+        let sum = Tensor::full([elements as i64], 77, (Kind::Int64, Device::Cpu));
+        for &turn in turns {
+            assert_eq!(fixed_point::backward(&tied_loss(&table, &bias, 0.3), &leaves, &offsets, &sum, BITS, turn), 0);
+        }
+        assert!(!table.grad().defined(), "no gradient is kept");
+        sum
+    };
+    // Float32 rounds numbers of about 1 to 2^-24, in another order.
+    let off = |found: &Tensor, expected: &Tensor| {
+        (found - expected).abs().max().double_value(&[]) * 2_f64.powi(-(BITS as i32))
+    };
+    let once = run(1, &[Turn::First]);
+    assert!(off(&once, &expected) < 1e-6, "off by {:e}", off(&once, &expected));
+    let twice = run(2, &[Turn::First, Turn::Later]);
+    assert!(off(&twice, &(&expected * 2)) < 2e-6, "twice is off by {:e}", off(&twice, &(&expected * 2)));
+}
+
+#[test]
+fn what_operators_cannot_add_is_counted() {
+    let table = Tensor::ones([9000, 32], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let bias = Tensor::zeros([9000], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let bad = |scale| {
+        let sum = zeros(9000 * 33);
+        fixed_point::backward(&tied_loss(&table, &bias, scale), &[&table, &bias], &[9000, 0], &sum, BITS, Turn::First)
+    };
+    assert_eq!(bad(1.0), 0);
+    assert!(bad(1e9) > 0, "too large");
+    assert!(bad(f64::NAN) >= 9000 * 33, "not a number");
+}

@@ -1,6 +1,6 @@
 //! Each operator beside libtorch's own.
 
-use kernels::{dropout, linear, masked_loss};
+use kernels::{attention, dropout, embedding, linear, masked_loss};
 use tch::{Device, Kind, Reduction, Tensor};
 
 const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -140,4 +140,80 @@ fn dropout_drops_its_share_everywhere_and_keeps_the_mean() {
 fn dropout_of_nothing_is_the_identity() {
     let input = random(&[100]);
     assert_eq!(dropout(&input, 0.0), input);
+}
+
+/// Queries, keys and values side by side, and the bias of a batch whose second sequence ends earlier.
+fn heads(batch: i64, length: i64, heads: i64, width: i64) -> (Tensor, Tensor) {
+    let bias = Tensor::zeros([batch, 1, 1, length], FLOAT);
+    let _ = bias.narrow(0, batch - 1, 1).narrow(3, length / 2, length - length / 2).fill_(-1e30);
+    (random(&[batch, length, 3, heads, width]), bias)
+}
+
+/// What attention is by definition, with `dropped` for its dropout.
+fn attention_by_hand(packed: &Tensor, bias: Option<&Tensor>, dropped: impl Fn(&Tensor) -> Tensor) -> Tensor {
+    let size = packed.size();
+    let heads = packed.permute([2, 0, 3, 1, 4]);
+    let mut scores = (heads.get(0) * (size[4] as f64).powf(-0.5)).matmul(&heads.get(1).transpose(2, 3));
+    if let Some(bias) = bias {
+        scores += bias;
+    }
+    let context = dropped(&scores.softmax(-1, Kind::Float)).matmul(&heads.get(2));
+    context.transpose(1, 2).reshape([size[0], size[1], size[3] * size[4]])
+}
+
+#[test]
+fn attention_and_its_gradients_are_what_they_are_by_definition() {
+    tch::manual_seed(7);
+    for (shape, probability) in [((2, 17, 3, 8), 0.0), ((3, 64, 2, 16), 0.1), ((1, 128, 4, 64), 0.5)] {
+        let (packed, bias) = heads(shape.0, shape.1, shape.2, shape.3);
+        for bias in [None, Some(&bias)] {
+            let run = |ours: bool| {
+                let packed = leaf(&packed);
+                tch::manual_seed(8);
+                let result = if ours {
+                    attention(&packed, bias, probability)
+                } else {
+                    // The same mask, since it follows the seed and the place alone.
+                    attention_by_hand(&packed, bias, |weights| dropout(weights, probability))
+                };
+                let gradient = Tensor::arange(result.numel() as i64, FLOAT).reshape(result.size()).sin();
+                let gradients =
+                    Tensor::run_backward(&[(&result * gradient).sum(Kind::Float)], &[&packed], false, false);
+                (result.detach(), gradients[0].shallow_clone())
+            };
+            let ((ours, our_gradient), (theirs, their_gradient)) = (run(true), run(false));
+            assert_close(&ours, &theirs, "attention");
+            assert_close(&our_gradient, &their_gradient, "its gradient");
+        }
+    }
+}
+
+#[test]
+fn attention_does_not_follow_the_threads() {
+    tch::manual_seed(9);
+    let (packed, bias) = heads(2, 32, 4, 16);
+    let run = |threads| {
+        tch::set_num_threads(threads);
+        tch::manual_seed(10);
+        let packed = leaf(&packed);
+        let result = attention(&packed, Some(&bias), 0.2);
+        let gradients = Tensor::run_backward(&[(&result * &result).sum(Kind::Float)], &[&packed], false, false);
+        (result.detach(), gradients[0].shallow_clone())
+    };
+    assert_eq!(run(1), run(2));
+}
+
+#[test]
+fn embedding_and_its_gradient_are_libtorchs() {
+    tch::manual_seed(11);
+    let table = random(&[50, 24]);
+    let ids = Tensor::randint(20, [6, 9], (Kind::Int64, Device::Cpu));
+    let run = |ours: bool| {
+        let table = leaf(&table);
+        let rows = if ours { embedding(&table, &ids) } else { Tensor::embedding(&table, &ids, -1, false, false) };
+        let gradients = Tensor::run_backward(&[(&rows * &rows).sum(Kind::Float)], &[&table], false, false);
+        (rows.detach(), gradients[0].shallow_clone())
+    };
+    assert_eq!(run(true).0, run(false).0);
+    assert_close(&run(true).1, &run(false).1, "the table's gradient");
 }

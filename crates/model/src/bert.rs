@@ -1,8 +1,12 @@
-//! BERT as published (Devlin et al. 2018, google-research/bert modeling.py): three embeddings, post-norm layers.
+//! BERT as published (Devlin et al. 2018, google-research/bert modeling.py): three embeddings, post-norm layers. And
+//! what differs from it in little more than names (names.rs): ALBERT, whose embeddings are narrow and whose layers are one
+//! layer used again and again; ELECTRA's two encoders; DistilBERT, which has no segments.
 
-use crate::attention::{activate, attend, padding_bias};
+use crate::attention::{Sight, activate, attend, attend_rows};
 use crate::heads::dropout;
+use crate::names::{EncoderNames, LayerNames};
 use crate::network::{Input, Named};
+use crate::rows::Rows;
 use config::ModelShape;
 use tch::Tensor;
 
@@ -11,8 +15,11 @@ pub(crate) struct Bert {
     shape: ModelShape,
     words: Tensor,
     positions: Tensor,
-    segments: Tensor,
+    /// None: the architecture has no segments.
+    segments: Option<Tensor>,
     norm: Norm,
+    /// From the embeddings' width to the layers'.
+    projection: Option<Linear>,
     layers: Vec<Layer>,
 }
 
@@ -46,6 +53,10 @@ impl Linear {
     fn forward(&self, input: &Tensor) -> Tensor {
         kernels::linear(input, &self.weight, Some(&self.bias))
     }
+
+    fn shallow_clone(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), bias: self.bias.shallow_clone() }
+    }
 }
 
 impl Norm {
@@ -56,74 +67,134 @@ impl Norm {
     fn forward(&self, input: &Tensor) -> Tensor {
         input.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, false)
     }
+
+    fn shallow_clone(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), bias: self.bias.shallow_clone(), epsilon: self.epsilon }
+    }
 }
 
 impl Bert {
-    pub fn new(shape: &ModelShape, named: &Named) -> Self {
+    pub fn new(shape: &ModelShape, names: &EncoderNames, named: &Named) -> Self {
         let epsilon = shape.layer_norm_epsilon;
-        let layers = (0..shape.layers).map(|layer| {
-            let prefix = format!("bert.encoder.layer.{layer}");
-            let linear = |name: &str| Linear::new(named, &format!("{prefix}.{name}"));
-            let norm = |name: &str| Norm::new(named, &format!("{prefix}.{name}"), epsilon);
-            Layer {
-                query: linear("attention.self.query"),
-                key: linear("attention.self.key"),
-                value: linear("attention.self.value"),
-                attention_output: linear("attention.output.dense"),
-                attention_norm: norm("attention.output.LayerNorm"),
-                intermediate: linear("intermediate.dense"),
-                output: linear("output.dense"),
-                output_norm: norm("output.LayerNorm"),
-            }
-        });
+        let table = |name: &str| named.get(&format!("{}.{name}.weight", names.embeddings));
         Self {
             shape: shape.clone(),
-            words: named.get("bert.embeddings.word_embeddings.weight"),
-            positions: named.get("bert.embeddings.position_embeddings.weight"),
-            segments: named.get("bert.embeddings.token_type_embeddings.weight"),
-            norm: Norm::new(named, "bert.embeddings.LayerNorm", epsilon),
-            layers: layers.collect(),
+            words: table("word_embeddings"),
+            positions: table("position_embeddings"),
+            segments: (shape.segment_types > 0).then(|| table("token_type_embeddings")),
+            norm: Norm::new(named, &format!("{}.LayerNorm", names.embeddings), epsilon),
+            projection: names.projects(shape).then(|| Linear::new(named, names.projection)),
+            layers: (0..shape.layers).map(|at| Layer::new(named, &names.prefix(at), &names.layer, epsilon)).collect(),
         }
     }
 
-    /// `[batch, length, hidden]`.
-    pub fn encode(&self, input: &Input, train: bool) -> Tensor {
-        let bias = input.mask.as_ref().map(padding_bias);
-        let mut hidden = dropout(&self.norm.forward(&self.embed(input)), self.shape.dropout, train);
+    /// `[batch, length, hidden]`; of `rows`, which are the input then, `[1, tokens, hidden]`.
+    pub fn encode(&self, input: &Input, rows: Option<&Rows>, checkpoints: bool, train: bool) -> Tensor {
+        let sight = Sight::new(input.mask.as_ref(), rows, None, input.ids.size()[1], input.ids.device());
+        let mut hidden = dropout(&self.norm.forward(&self.embed(input, rows)), self.shape.dropout, train);
+        if let Some(projection) = &self.projection {
+            hidden = projection.forward(&hidden);
+        }
         for layer in &self.layers {
-            hidden = layer.forward(&hidden, bias.as_ref(), &self.shape, train);
+            hidden = if checkpoints {
+                layer.checkpointed(&hidden, &sight, &self.shape, train)
+            } else {
+                layer.forward(&hidden, &sight, &self.shape, train)
+            };
         }
         hidden
     }
 
-    fn embed(&self, input: &Input) -> Tensor {
+    fn embed(&self, input: &Input, rows: Option<&Rows>) -> Tensor {
         let length = input.ids.size()[1];
-        let words = Tensor::embedding(&self.words, &input.ids, -1, false, false);
-        let positions = self.positions.narrow(0, 0, length);
-        match &input.segments {
-            Some(segments) => words + Tensor::embedding(&self.segments, segments, -1, false, false) + positions,
-            None => words + (positions + self.segments.select(0, 0)),
+        let words = kernels::embedding(&self.words, &input.ids);
+        let positions = match rows {
+            Some(rows) => Tensor::embedding(&self.positions, &rows.positions, -1, false, false),
+            None => self.positions.narrow(0, 0, length),
+        };
+        match (&self.segments, &input.segments) {
+            (Some(table), Some(segments)) => words + Tensor::embedding(table, segments, -1, false, false) + positions,
+            (Some(table), None) => words + (positions + table.select(0, 0)),
+            (None, _) => words + positions,
         }
     }
 }
 
 impl Layer {
-    fn forward(&self, hidden: &Tensor, bias: Option<&Tensor>, shape: &ModelShape, train: bool) -> Tensor {
-        let attended = self.attention_output.forward(&self.attend(hidden, bias, shape, train));
+    fn new(named: &Named, prefix: &str, names: &LayerNames, epsilon: f64) -> Self {
+        let linear = |name: &str| Linear::new(named, &format!("{prefix}.{name}"));
+        let norm = |name: &str| Norm::new(named, &format!("{prefix}.{name}"), epsilon);
+        Self {
+            query: linear(names.query),
+            key: linear(names.key),
+            value: linear(names.value),
+            attention_output: linear(names.attention_output),
+            attention_norm: norm(names.attention_norm),
+            intermediate: linear(names.intermediate),
+            output: linear(names.output),
+            output_norm: norm(names.output_norm),
+        }
+    }
+
+    fn forward(&self, hidden: &Tensor, sight: &Sight, shape: &ModelShape, train: bool) -> Tensor {
+        let attended = self.attention_output.forward(&self.attend(hidden, sight, shape, train));
         let hidden = self.attention_norm.forward(&(dropout(&attended, shape.dropout, train) + hidden));
         let wide = activate(&self.intermediate.forward(&hidden), shape.activation);
         let narrow = dropout(&self.output.forward(&wide), shape.dropout, train);
         self.output_norm.forward(&(narrow + hidden))
     }
 
-    fn attend(&self, hidden: &Tensor, bias: Option<&Tensor>, shape: &ModelShape, train: bool) -> Tensor {
+    /// The same, of which nothing is kept but `hidden`.
+    fn checkpointed(&self, hidden: &Tensor, sight: &Sight, shape: &ModelShape, train: bool) -> Tensor {
+        let (layer, sight, shape) = (self.shallow_clone(), sight.shallow_clone(), shape.clone());
+        kernels::checkpoint(hidden, &self.leaves(), move |hidden| layer.forward(hidden, &sight, &shape, train))
+    }
+
+    fn attend(&self, hidden: &Tensor, sight: &Sight, shape: &ModelShape, train: bool) -> Tensor {
         let size = hidden.size();
         // Three parameters, one product: the copy of the weights is small beside it.
         let weight = Tensor::cat(&[&self.query.weight, &self.key.weight, &self.value.weight], 0);
         let offset = Tensor::cat(&[&self.query.bias, &self.key.bias, &self.value.bias], 0);
-        let heads = kernels::linear(hidden, &weight, Some(&offset))
-            .view([size[0], size[1], 3, shape.heads, shape.hidden / shape.heads])
-            .permute([2, 0, 3, 1, 4]);
-        attend(&heads.get(0), &heads.get(1), &heads.get(2), bias, shape.attention_dropout, train)
+        let heads = kernels::linear(hidden, &weight, Some(&offset)).view([
+            size[0],
+            size[1],
+            3,
+            shape.heads,
+            shape.hidden / shape.heads,
+        ]);
+        match sight {
+            Sight::Padded(bias) if train && shape.attention_dropout > 0.0 => {
+                kernels::attention(&heads, bias.as_ref(), shape.attention_dropout)
+            }
+            Sight::Padded(bias) => {
+                let heads = heads.permute([2, 0, 3, 1, 4]);
+                let (query, key, value) = (heads.get(0), heads.get(1), heads.get(2));
+                attend(&query, &key, &value, bias.as_ref(), shape.attention_dropout, train)
+            }
+            Sight::Rows { rows, reach } => {
+                let heads = heads.unbind(2);
+                attend_rows([&heads[0], &heads[1], &heads[2]], rows, *reach, shape.attention_dropout, train)
+            }
+        }
+    }
+
+    fn leaves(&self) -> Vec<&Tensor> {
+        let dense = [&self.query, &self.key, &self.value, &self.attention_output, &self.intermediate, &self.output];
+        let norms = [&self.attention_norm, &self.output_norm];
+        let of_dense = dense.into_iter().flat_map(|dense| [&dense.weight, &dense.bias]);
+        of_dense.chain(norms.into_iter().flat_map(|norm| [&norm.weight, &norm.bias])).collect()
+    }
+
+    fn shallow_clone(&self) -> Self {
+        Self {
+            query: self.query.shallow_clone(),
+            key: self.key.shallow_clone(),
+            value: self.value.shallow_clone(),
+            attention_output: self.attention_output.shallow_clone(),
+            attention_norm: self.attention_norm.shallow_clone(),
+            intermediate: self.intermediate.shallow_clone(),
+            output: self.output.shallow_clone(),
+            output_norm: self.output_norm.shallow_clone(),
+        }
     }
 }

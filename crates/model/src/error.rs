@@ -48,6 +48,14 @@ pub enum ModelError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file of weights that is damaged, or is of a kind that cannot be read.
+    #[error("{path}: {why}")]
+    WeightsFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// libtorch refused (out of memory, no such device).
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),

@@ -1,7 +1,8 @@
 //! What sits on the encoder: masked words, next sentence, a class for a text, a tag for each token.
 
 use crate::attention::activate;
-use config::{Activation, Architecture, ModelShape, Pooling};
+use crate::names::HeadNames;
+use config::{Activation, Architecture, GeneratorShape, ModelShape, Pooling};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
@@ -10,7 +11,8 @@ use tch::{Kind, Tensor};
 pub enum Head {
     /// The masked words.
     MaskedLm,
-    /// The masked words and whether the second segment follows the first (`bert` only).
+    /// The masked words, and a label for the pair of segments: for `bert` whether the second follows the first, for
+    /// `albert` whether they are in their order.
     PreTraining,
     /// A class for a text.
     SequenceClassifier {
@@ -26,6 +28,11 @@ pub enum Head {
     },
     /// The encoder alone.
     None,
+    /// For each token whether it was replaced (`electra` only).
+    ReplacedTokens {
+        /// The generator that replaces tokens, beside the model; None: the discriminator alone.
+        generator: Option<GeneratorShape>,
+    },
     /// For each token, how likely an answer begins and ends there.
     QuestionAnswering,
     /// A vector for a text: the mean over its tokens. Nothing of the head is trained, and there is no pooler.
@@ -43,13 +50,22 @@ impl Head {
 
     /// Whether there is a head over the vocabulary.
     pub fn predicts_masked(&self) -> bool {
-        matches!(self, Self::MaskedLm | Self::PreTraining)
+        matches!(self, Self::MaskedLm | Self::PreTraining | Self::ReplacedTokens { generator: Some(_) })
+    }
+}
+
+impl Head {
+    /// Whether a parameter is the generator's alone, so that it is no part of the discriminator.
+    pub fn is_generators(&self, name: &str) -> bool {
+        let beside = matches!(self, Self::ReplacedTokens { generator: Some(_) });
+        beside && ["generator.", "generator_predictions.", "generator_lm_head."].iter().any(|it| name.starts_with(it))
     }
 }
 
 /// The dense layers of the heads, by parameter name.
 pub(crate) struct Heads {
     architecture: Architecture,
+    names: HeadNames,
     activation: Activation,
     epsilon: f64,
     dropout: f64,
@@ -63,6 +79,7 @@ impl Heads {
     pub fn new(shape: &ModelShape, parameters: BTreeMap<String, Tensor>, embeddings: Tensor) -> Self {
         Self {
             architecture: shape.architecture,
+            names: HeadNames::of(shape.architecture),
             activation: shape.activation,
             epsilon: shape.layer_norm_epsilon,
             dropout: shape.dropout,
@@ -86,18 +103,18 @@ impl Heads {
         input.layer_norm(weight.size(), Some(weight), bias, self.epsilon, false)
     }
 
-    /// Dense, non-linearity, LayerNorm: before the vocabulary in both architectures, before every head in `modern`.
+    /// Dense, non-linearity, LayerNorm: before the vocabulary in all architectures, before every head in `modern`.
     fn transform(&self, input: &Tensor) -> Tensor {
-        let (dense, norm) = match self.architecture {
-            Architecture::Bert => ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
-            Architecture::Modern => ("head.dense", "head.norm"),
-        };
-        self.norm(&activate(&self.linear(input, dense), self.activation), norm)
+        // Hugging Face's ELECTRA has GELU here whatever its other non-linearities are.
+        let electra = self.architecture == Architecture::Electra;
+        let activation = if electra { Activation::Gelu } else { self.activation };
+        self.norm(&activate(&self.linear(input, self.names.dense), activation), self.names.norm)
     }
 
     /// `[batch, hidden]`: dense and tanh on the first token.
-    fn bert_pooler(&self, hidden: &Tensor) -> Tensor {
-        self.linear(&hidden.select(1, 0), "bert.pooler.dense").tanh()
+    fn pooler(&self, hidden: &Tensor) -> Tensor {
+        let name = self.names.pooler.unwrap_or_else(|| panic!("{:?} has no pooler", self.architecture));
+        self.linear(&hidden.select(1, 0), name).tanh()
     }
 
     /// `[positions, vocabulary]`.
@@ -118,41 +135,54 @@ impl Heads {
     }
 
     fn mlm_bias(&self) -> &Tensor {
-        self.parameter(match self.architecture {
-            Architecture::Bert => "cls.predictions.bias",
-            Architecture::Modern => "decoder.bias",
-        })
+        self.parameter(self.names.bias)
     }
 
-    /// `[batch, 2]`: 0 = the second segment follows the first, 1 = it is random.
+    /// `[batch, 2]`: 0 = the second segment follows the first (`albert`: both are in order), 1 = not so.
     pub fn nsp_logits(&self, hidden: &Tensor) -> Tensor {
-        self.linear(&self.bert_pooler(hidden), "cls.seq_relationship")
+        let name = self.names.pair.unwrap_or_else(|| panic!("{:?} has no head for pairs", self.architecture));
+        self.linear(&self.pooler(hidden), name)
+    }
+
+    /// `[batch, length]`: above 0 where a token looks replaced.
+    pub fn replaced_logits(&self, hidden: &Tensor) -> Tensor {
+        let dense = activate(&self.linear(hidden, "discriminator_predictions.dense"), self.activation);
+        self.linear(&dense, "discriminator_predictions.dense_prediction").squeeze_dim(-1)
     }
 
     /// `[batch, classes]`.
     pub fn class_logits(&self, hidden: &Tensor, pooling: Pooling, mask: Option<&Tensor>, train: bool) -> Tensor {
-        let pooled = match (pooling, self.architecture) {
-            (Pooling::Cls, Architecture::Bert) => self.bert_pooler(hidden),
-            (Pooling::Cls, Architecture::Modern) => self.transform(&hidden.select(1, 0)),
-            (Pooling::Mean, Architecture::Bert) => mean(hidden, mask),
-            (Pooling::Mean, Architecture::Modern) => self.transform(&mean(hidden, mask)),
+        let pooled = match pooling {
+            Pooling::Cls => hidden.select(1, 0),
+            Pooling::Mean => mean(hidden, mask),
         };
-        self.linear(&dropout(&pooled, self.dropout, train), "classifier")
+        let (pooled, output) = match (self.architecture, pooling) {
+            (Architecture::Bert | Architecture::Albert, Pooling::Cls) => (self.pooler(hidden), "classifier"),
+            (Architecture::Bert | Architecture::Albert, Pooling::Mean) => (pooled, "classifier"),
+            (Architecture::Modern, _) => (self.transform(&pooled), "classifier"),
+            (Architecture::Electra, _) => {
+                let dense = self.linear(&dropout(&pooled, self.dropout, train), "classifier.dense");
+                (dense.gelu("none"), "classifier.out_proj")
+            }
+            (Architecture::Distilbert, _) => (self.linear(&pooled, "pre_classifier").relu(), "classifier"),
+        };
+        self.linear(&dropout(&pooled, self.dropout, train), output)
     }
 
-    /// `[batch, length, 2]`: beginnings and ends. BERT's head has no dropout, as in Hugging Face.
+    /// `[batch, length, 2]`: beginnings and ends. With or without dropout as in Hugging Face.
     pub fn answer_logits(&self, hidden: &Tensor, train: bool) -> Tensor {
         match self.architecture {
-            Architecture::Bert => self.linear(hidden, "qa_outputs"),
+            Architecture::Bert | Architecture::Albert | Architecture::Electra => self.linear(hidden, "qa_outputs"),
             Architecture::Modern => self.linear(&dropout(&self.transform(hidden), self.dropout, train), "classifier"),
+            Architecture::Distilbert => self.linear(&dropout(hidden, self.dropout, train), "qa_outputs"),
         }
     }
 
     /// `[batch, length, tags]`.
     pub fn token_logits(&self, hidden: &Tensor, train: bool) -> Tensor {
         let transformed = match self.architecture {
-            Architecture::Bert => hidden.shallow_clone(),
             Architecture::Modern => self.transform(hidden),
+            _ => hidden.shallow_clone(),
         };
         self.linear(&dropout(&transformed, self.dropout, train), "classifier")
     }

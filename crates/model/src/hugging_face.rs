@@ -2,12 +2,12 @@
 
 mod config_json;
 mod tokenizer_files;
+mod weights;
 
 pub use config_json::from_config_json;
 
 use crate::error::ModelError;
 use crate::heads::Head;
-use crate::safetensors_io;
 use config::ModelShape;
 use std::path::Path;
 use tch::Tensor;
@@ -22,27 +22,21 @@ pub struct Folder {
     pub head: Head,
     /// The weights under the names in the file; [`Model::load_parameters`] knows the variants.
     pub tensors: Vec<(String, Tensor)>,
+    /// The identity of the tokenizer that the model was trained with, where `config.json` says one.
+    pub tokenizer_identity: Option<String>,
 }
 
-/// Reads `config.json` and `model.safetensors`.
+/// The key of `config.json` under which an export says which tokenizer belongs to the model.
+pub const TOKENIZER_KEY: &str = "trireme_tokenizer";
+
+/// Reads `config.json` and the weights: `model.safetensors` or `pytorch_model.bin`, in one file or several.
 pub fn read_folder(path: &Path) -> Result<Folder, ModelError> {
     let config = path.join("config.json");
     let config = std::fs::read_to_string(&config).map_err(ModelError::file(config))?;
     let (shape, head) = from_config_json(&config)?;
-    let weights = path.join("model.safetensors");
-    if !weights.exists() {
-        for other in ["model.safetensors.index.json", "pytorch_model.bin", "tf_model.h5"] {
-            if path.join(other).exists() {
-                return Err(ModelError::Unsupported(format!(
-                    "{}: there is `{other}` but no `model.safetensors`: save the model once more with \
-                     `save_pretrained(folder)` as one safetensors file",
-                    path.display()
-                )));
-            }
-        }
-    }
-    let bytes = std::fs::read(&weights).map_err(ModelError::file(weights))?;
-    Ok(Folder { shape, head, tensors: safetensors_io::read(&bytes)? })
+    let keys: serde_json::Value = serde_json::from_str(&config).unwrap_or_default();
+    let tokenizer_identity = keys[TOKENIZER_KEY].as_str().map(str::to_owned);
+    Ok(Folder { shape, head, tensors: weights::read(path)?, tokenizer_identity })
 }
 
 /// The files beside `model.safetensors` that make a folder which `transformers` loads: name and contents of

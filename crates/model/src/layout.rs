@@ -1,6 +1,7 @@
 //! Which parameters a model has: names, shapes, how they start. The one list that construction, loading and export share.
 
 use crate::heads::Head;
+use crate::names::{EncoderNames, GENERATOR, HeadNames};
 use config::Pooling;
 use config::{Architecture, ModelShape};
 
@@ -33,51 +34,87 @@ pub(crate) struct Entry {
 /// Every parameter of the model, sorted by name.
 pub(crate) fn layout(shape: &ModelShape, head: &Head) -> Vec<Entry> {
     let mut list = List::default();
-    match shape.architecture {
-        Architecture::Bert => bert(shape, head, &mut list),
-        Architecture::Modern => modern(shape, head, &mut list),
+    match EncoderNames::of(shape.architecture) {
+        Some(names) => post_norm(shape, names, head, &mut list),
+        None => modern(shape, head, &mut list),
     }
     list.entries.sort_by(|a, b| a.name.cmp(&b.name));
     list.entries
 }
 
-fn bert(shape: &ModelShape, head: &Head, list: &mut List) {
-    let (hidden, wide) = (shape.hidden, shape.intermediate);
-    list.matrix("bert.embeddings.word_embeddings.weight", shape.vocabulary, hidden);
-    list.matrix("bert.embeddings.position_embeddings.weight", shape.max_positions, hidden);
-    list.matrix("bert.embeddings.token_type_embeddings.weight", shape.segment_types, hidden);
-    list.norm("bert.embeddings.LayerNorm", hidden, true);
-    list.in_layers = true;
-    for layer in 0..shape.layers {
-        let prefix = format!("bert.encoder.layer.{layer}");
-        for projection in ["query", "key", "value"] {
-            list.linear(&format!("{prefix}.attention.self.{projection}"), hidden, hidden);
-        }
-        list.linear(&format!("{prefix}.attention.output.dense"), hidden, hidden);
-        list.norm(&format!("{prefix}.attention.output.LayerNorm"), hidden, true);
-        list.linear(&format!("{prefix}.intermediate.dense"), wide, hidden);
-        list.linear(&format!("{prefix}.output.dense"), hidden, wide);
-        list.norm(&format!("{prefix}.output.LayerNorm"), hidden, true);
+fn post_norm(shape: &ModelShape, names: &EncoderNames, head: &Head, list: &mut List) {
+    let (hidden, narrow) = (shape.hidden, shape.embedding_width());
+    let table = |name: &str| format!("{}.{name}.weight", names.embeddings);
+    list.matrix(&table("word_embeddings"), shape.vocabulary, narrow);
+    list.matrix(&table("position_embeddings"), shape.max_positions, narrow);
+    if shape.segment_types > 0 {
+        list.matrix(&table("token_type_embeddings"), shape.segment_types, narrow);
     }
-    list.in_layers = false;
+    list.norm(&format!("{}.LayerNorm", names.embeddings), narrow, true);
+    layers(shape, names, list);
     list.in_head = true;
-    if head.has_bert_pooler() {
-        list.linear("bert.pooler.dense", hidden, hidden);
+    let heads = HeadNames::of(shape.architecture);
+    if let Some(pooler) = heads.pooler.filter(|_| head.has_pooler()) {
+        list.linear(pooler, hidden, hidden);
     }
     if head.predicts_masked() {
-        list.linear("cls.predictions.transform.dense", hidden, hidden);
-        list.norm("cls.predictions.transform.LayerNorm", hidden, true);
-        list.zeros("cls.predictions.bias", shape.vocabulary);
+        let below = if let Head::ReplacedTokens { generator: Some(generator) } = head {
+            let generator = generator.beside(shape);
+            layers(&generator, &GENERATOR, list);
+            generator.hidden
+        } else {
+            hidden
+        };
+        // Only ALBERT and ELECTRA have narrow embeddings, and both go back to their width before the vocabulary.
+        list.linear(heads.dense, narrow, below);
+        list.norm(heads.norm, narrow, true);
+        list.zeros(heads.bias, shape.vocabulary);
     }
-    if *head == Head::PreTraining {
-        list.linear("cls.seq_relationship", 2, hidden);
+    match head {
+        Head::PreTraining => list.linear(heads.pair.expect("checked: there are pairs"), 2, hidden),
+        Head::ReplacedTokens { .. } => {
+            list.linear("discriminator_predictions.dense", hidden, hidden);
+            list.linear("discriminator_predictions.dense_prediction", 1, hidden);
+        }
+        _ => {}
     }
     if *head == Head::QuestionAnswering {
         list.linear("qa_outputs", 2, hidden);
     }
-    if let Some(labels) = head.labels() {
-        list.linear("classifier", labels.len() as i64, hidden);
+    let Some(labels) = head.labels() else { return };
+    match (shape.architecture, head) {
+        (Architecture::Electra, Head::SequenceClassifier { .. }) => {
+            list.linear("classifier.dense", hidden, hidden);
+            list.linear("classifier.out_proj", labels.len() as i64, hidden);
+        }
+        (Architecture::Distilbert, Head::SequenceClassifier { .. }) => {
+            list.linear("pre_classifier", hidden, hidden);
+            list.linear("classifier", labels.len() as i64, hidden);
+        }
+        _ => list.linear("classifier", labels.len() as i64, hidden),
     }
+}
+
+/// What comes between the embeddings and the heads.
+fn layers(shape: &ModelShape, names: &EncoderNames, list: &mut List) {
+    let (hidden, wide) = (shape.hidden, shape.intermediate);
+    if names.projects(shape) {
+        list.linear(names.projection, hidden, shape.embedding_width());
+    }
+    list.in_layers = true;
+    for layer in 0..names.distinct_layers(shape) {
+        let prefix = names.prefix(layer);
+        let part = |name: &str| format!("{prefix}.{name}");
+        for projection in [names.layer.query, names.layer.key, names.layer.value] {
+            list.linear(&part(projection), hidden, hidden);
+        }
+        list.linear(&part(names.layer.attention_output), hidden, hidden);
+        list.norm(&part(names.layer.attention_norm), hidden, true);
+        list.linear(&part(names.layer.intermediate), wide, hidden);
+        list.linear(&part(names.layer.output), hidden, wide);
+        list.norm(&part(names.layer.output_norm), hidden, true);
+    }
+    list.in_layers = false;
 }
 
 fn modern(shape: &ModelShape, head: &Head, list: &mut List) {
@@ -117,7 +154,7 @@ fn modern(shape: &ModelShape, head: &Head, list: &mut List) {
 
 impl Head {
     /// BERT's dense and tanh on the first token. Models that do not use it do not have it, as in Hugging Face.
-    fn has_bert_pooler(&self) -> bool {
+    fn has_pooler(&self) -> bool {
         matches!(self, Self::PreTraining | Self::None | Self::SequenceClassifier { pooling: Pooling::Cls, .. })
     }
 }

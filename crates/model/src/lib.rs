@@ -1,5 +1,5 @@
-//! Encoders of the BERT family on one device: BERT as published and the ModernBERT layout, their heads and losses, and
-//! Hugging Face's names, `config.json` and safetensors both ways.
+//! Encoders of the BERT family on one device: BERT as published and its relatives, the ModernBERT layout, their heads and
+//! losses, and Hugging Face's names, `config.json` and safetensors both ways.
 //!
 //! Parameters are leaves under exactly the names that Hugging Face uses, so a checkpoint, a gradient and an optimizer
 //! state mean the same thing here and there. Parallelism comes from outside: nothing here may know of ranks, process
@@ -8,6 +8,8 @@
 
 mod attention;
 mod bert;
+pub mod distil;
+mod electra;
 mod error;
 mod heads;
 pub mod hugging_face;
@@ -15,10 +17,14 @@ mod initial;
 mod layout;
 mod load;
 mod modern;
+mod names;
 mod network;
+mod rows;
 pub mod safetensors_io;
+mod torch_file;
 
+pub use electra::Filled;
 pub use error::ModelError;
 pub use heads::Head;
 pub use load::{LoadReport, Missing};
-pub use network::{Input, Model, Parameter};
+pub use network::{Execution, Input, Model, Parameter};

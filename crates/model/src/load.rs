@@ -2,6 +2,7 @@
 
 use crate::error::ModelError;
 use crate::layout::Entry;
+use crate::names::{self, EncoderNames, HeadNames};
 use config::{Architecture, ModelShape, VOCABULARY_MULTIPLE};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor, no_grad};
@@ -58,7 +59,16 @@ pub(crate) fn load(
         }
     }
     if !broken.is_empty() {
-        return Err(ModelError::Weights(summary(&broken)));
+        let of_head =
+            |text: &String| entries.iter().any(|it| it.head && text.split([' ', ':']).next() == Some(&it.name));
+        let advice = if broken.iter().all(of_head) {
+            ". The encoder is there, its head is not: these weights are of another class than `architectures` in \
+             config.json says. Correct it there (BertModel: the encoder alone), or fine-tune from them, which draws the \
+             head anew"
+        } else {
+            ""
+        };
+        return Err(ModelError::Weights(format!("{}{advice}", summary(&broken))));
     }
     report.unexpected = found.into_keys().collect();
     report.loaded = copies.len();
@@ -83,7 +93,8 @@ fn is_unpadded(entry: &Entry, source: &Tensor) -> bool {
 }
 
 fn is_vocabulary_bias(name: &str) -> bool {
-    name == "cls.predictions.bias" || name == "decoder.bias"
+    ["cls.predictions.bias", "decoder.bias", "predictions.bias", "generator_lm_head.bias", "vocab_projector.bias"]
+        .contains(&name)
 }
 
 fn is_word_table(name: &str) -> bool {
@@ -105,27 +116,26 @@ fn canonical(
     architecture: Architecture,
     tensors: &[(String, Tensor)],
 ) -> Result<BTreeMap<String, &Tensor>, ModelError> {
+    let embeddings = EncoderNames::of(architecture).map_or("", |names| names.embeddings);
+    let buffers = ["position_ids", "token_type_ids"].map(|buffer| format!("{embeddings}.{buffer}"));
     let mut found: BTreeMap<String, &Tensor> = BTreeMap::new();
     for (name, tensor) in tensors {
         let name = rename(architecture, name);
-        if name != "bert.embeddings.position_ids" && name != "bert.embeddings.token_type_ids" {
+        if !buffers.contains(&name) {
             found.insert(name, tensor);
         }
     }
-    let (decoder, words) = match architecture {
-        Architecture::Bert => ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
-        Architecture::Modern => ("decoder.weight", "model.embeddings.tok_embeddings.weight"),
-    };
-    if let Some(decoder) = found.remove(decoder)
-        && let Some(words) = found.get(words)
+    let heads = HeadNames::of(architecture);
+    if let Some(decoder) = found.remove(&format!("{}.weight", heads.decoder))
+        && let Some(words) = found.get(&names::words(architecture))
         && (decoder.size() != words.size() || !decoder.to_kind(Kind::Float).equal(&words.to_kind(Kind::Float)))
     {
         return Err(ModelError::Unsupported(
             "the weights have an output layer of their own; only one tied to the word embeddings is supported".into(),
         ));
     }
-    if let Some(bias) = found.remove("cls.predictions.decoder.bias") {
-        found.entry("cls.predictions.bias".to_owned()).or_insert(bias);
+    if let Some(bias) = found.remove(&format!("{}.bias", heads.decoder)) {
+        found.entry(heads.bias.to_owned()).or_insert(bias);
     }
     Ok(found)
 }
@@ -134,6 +144,9 @@ fn rename(architecture: Architecture, name: &str) -> String {
     let (prefix, bare) = match architecture {
         Architecture::Bert => ("bert.", &["embeddings.", "encoder.", "pooler."][..]),
         Architecture::Modern => ("model.", &["embeddings.", "layers.", "final_norm."][..]),
+        Architecture::Albert => ("albert.", &["embeddings.", "encoder.", "pooler."][..]),
+        Architecture::Electra => ("electra.", &["embeddings.", "embeddings_project.", "encoder."][..]),
+        Architecture::Distilbert => ("distilbert.", &["embeddings.", "transformer."][..]),
     };
     let name = if bare.iter().any(|start| name.starts_with(start)) { format!("{prefix}{name}") } else { name.into() };
     if let Some(stem) = name.strip_suffix("LayerNorm.gamma") {

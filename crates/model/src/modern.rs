@@ -1,10 +1,10 @@
-//! The ModernBERT layout (Warner et al. 2024): pre-norm layers, rotary positions, GeGLU, no biases.
-//!
-//! Every layer attends globally; ModernBERT's alternation with local attention is not here, and `config.json` says so.
+//! ModernBERT (Warner et al. 2024): pre-norm layers, rotary positions, GeGLU, no biases, and layers that attend locally
+//! between such that attend globally.
 
-use crate::attention::{activate, attend, padding_bias};
+use crate::attention::{Sight, activate, attend, attend_rows};
 use crate::heads::dropout;
 use crate::network::{Input, Named};
+use crate::rows::Rows;
 use config::ModelShape;
 use tch::{Device, Kind, Tensor};
 
@@ -16,9 +16,13 @@ pub(crate) struct Modern {
     layers: Vec<Layer>,
     final_norm: Tensor,
     rotary: Rotary,
+    /// Of the layers that attend locally, where there are any.
+    local_rotary: Option<Rotary>,
 }
 
 struct Layer {
+    /// It sees a window only.
+    is_local: bool,
     /// None in layer 0, where the embeddings were normalised a moment ago.
     attention_norm: Option<Tensor>,
     /// Queries, keys and values. `[3 × hidden, hidden]`
@@ -35,6 +39,7 @@ impl Modern {
         let layers = (0..shape.layers).map(|layer| {
             let get = |name: &str| named.get(&format!("model.layers.{layer}.{name}.weight"));
             Layer {
+                is_local: shape.local_attention.is_some_and(|local| local.is_local(layer)),
                 attention_norm: (layer > 0).then(|| get("attn_norm")),
                 projections: get("attn.Wqkv"),
                 attention_output: get("attn.Wo"),
@@ -49,35 +54,54 @@ impl Modern {
             norm: named.get("model.embeddings.norm.weight"),
             layers: layers.collect(),
             final_norm: named.get("model.final_norm.weight"),
-            rotary: Rotary::new(shape, device),
+            rotary: Rotary::new(shape, shape.rope_theta, device),
+            local_rotary: shape.local_attention.map(|local| Rotary::new(shape, local.rope_theta, device)),
         }
     }
 
-    /// `[batch, length, hidden]`.
-    pub fn encode(&self, input: &Input, train: bool) -> Tensor {
-        let bias = input.mask.as_ref().map(padding_bias);
-        let rotary = self.rotary.first(input.ids.size()[1]);
-        let words = Tensor::embedding(&self.words, &input.ids, -1, false, false);
+    /// `[batch, length, hidden]`; of `rows`, which are the input then, `[1, tokens, hidden]`.
+    pub fn encode(&self, input: &Input, rows: Option<&Rows>, checkpoints: bool, train: bool) -> Tensor {
+        let length = input.ids.size()[1];
+        let view = |rotary: &Rotary, reach: Option<i64>| View {
+            sight: Sight::new(input.mask.as_ref(), rows, reach, length, input.ids.device()),
+            rotary: rows.map_or_else(|| rotary.first(length), |rows| rotary.at(&rows.positions)),
+        };
+        let global = view(&self.rotary, None);
+        let local = self.local_rotary.as_ref().zip(self.shape.local_attention);
+        let local = local.map(|(rotary, local)| view(rotary, Some(local.reach())));
+        let words = kernels::embedding(&self.words, &input.ids);
         let mut hidden = dropout(&norm(&words, &self.norm, &self.shape), self.shape.dropout, train);
         for layer in &self.layers {
-            hidden = layer.forward(&hidden, bias.as_ref(), &rotary, &self.shape, train);
+            let view = local.as_ref().filter(|_| layer.is_local).unwrap_or(&global);
+            hidden = if checkpoints {
+                layer.checkpointed(&hidden, view, &self.shape, train)
+            } else {
+                layer.forward(&hidden, view, &self.shape, train)
+            };
         }
         norm(&hidden, &self.final_norm, &self.shape)
     }
 }
 
+/// What a layer needs to know of the micro-batch.
+struct View {
+    sight: Sight,
+    rotary: Rotary,
+}
+
+impl View {
+    fn shallow_clone(&self) -> Self {
+        let Rotary { cosine, sine } = &self.rotary;
+        let rotary = Rotary { cosine: cosine.shallow_clone(), sine: sine.shallow_clone() };
+        Self { sight: self.sight.shallow_clone(), rotary }
+    }
+}
+
 impl Layer {
-    fn forward(
-        &self,
-        hidden: &Tensor,
-        bias: Option<&Tensor>,
-        rotary: &Rotary,
-        shape: &ModelShape,
-        train: bool,
-    ) -> Tensor {
+    fn forward(&self, hidden: &Tensor, view: &View, shape: &ModelShape, train: bool) -> Tensor {
         let attended = match &self.attention_norm {
-            Some(weight) => self.attend(&norm(hidden, weight, shape), bias, rotary, shape, train),
-            None => self.attend(hidden, bias, rotary, shape, train),
+            Some(weight) => self.attend(&norm(hidden, weight, shape), view, shape, train),
+            None => self.attend(hidden, view, shape, train),
         };
         let hidden = hidden + dropout(&attended, shape.attention_dropout, train);
         let wide = linear(&norm(&hidden, &self.feed_forward_norm, shape), &self.wide).chunk(2, -1);
@@ -85,22 +109,46 @@ impl Layer {
         hidden + linear(&dropout(&gated, shape.dropout, train), &self.narrow)
     }
 
-    fn attend(
-        &self,
-        hidden: &Tensor,
-        bias: Option<&Tensor>,
-        rotary: &Rotary,
-        shape: &ModelShape,
-        train: bool,
-    ) -> Tensor {
+    /// The same, of which nothing is kept but `hidden`.
+    fn checkpointed(&self, hidden: &Tensor, view: &View, shape: &ModelShape, train: bool) -> Tensor {
+        let (layer, view, shape) = (self.shallow_clone(), view.shallow_clone(), shape.clone());
+        kernels::checkpoint(hidden, &self.leaves(), move |hidden| layer.forward(hidden, &view, &shape, train))
+    }
+
+    fn attend(&self, hidden: &Tensor, view: &View, shape: &ModelShape, train: bool) -> Tensor {
         let size = hidden.size();
         let projected =
             linear(hidden, &self.projections).view([size[0], size[1], 3, shape.heads, shape.hidden / shape.heads]);
-        let rotated = rotary.rotate(&projected.narrow(2, 0, 2));
-        let query = rotated.select(2, 0).transpose(1, 2);
-        let key = rotated.select(2, 1).transpose(1, 2);
-        let value = projected.select(2, 2).transpose(1, 2);
-        linear(&attend(&query, &key, &value, bias, shape.attention_dropout, train), &self.attention_output)
+        let rotated = view.rotary.rotate(&projected.narrow(2, 0, 2));
+        let (query, key) = (rotated.select(2, 0), rotated.select(2, 1));
+        let value = projected.select(2, 2);
+        let context = match &view.sight {
+            Sight::Padded(bias) => {
+                let [query, key, value] = [query, key, value].map(|part| part.transpose(1, 2));
+                attend(&query, &key, &value, bias.as_ref(), shape.attention_dropout, train)
+            }
+            Sight::Rows { rows, reach } => {
+                attend_rows([&query, &key, &value], rows, *reach, shape.attention_dropout, train)
+            }
+        };
+        linear(&context, &self.attention_output)
+    }
+
+    fn leaves(&self) -> Vec<&Tensor> {
+        let matrices = [&self.projections, &self.attention_output, &self.wide, &self.narrow];
+        self.attention_norm.iter().chain([&self.feed_forward_norm]).chain(matrices).collect()
+    }
+
+    fn shallow_clone(&self) -> Self {
+        Self {
+            is_local: self.is_local,
+            attention_norm: self.attention_norm.as_ref().map(Tensor::shallow_clone),
+            projections: self.projections.shallow_clone(),
+            attention_output: self.attention_output.shallow_clone(),
+            feed_forward_norm: self.feed_forward_norm.shallow_clone(),
+            wide: self.wide.shallow_clone(),
+            narrow: self.narrow.shallow_clone(),
+        }
     }
 }
 
@@ -113,11 +161,11 @@ struct Rotary {
 }
 
 impl Rotary {
-    fn new(shape: &ModelShape, device: Device) -> Self {
+    fn new(shape: &ModelShape, theta: f64, device: Device) -> Self {
         let head = shape.hidden / shape.heads;
         let options = (Kind::Float, device);
         let exponents = Tensor::arange_start_step(0, head, 2, options) / head as f64;
-        let frequencies = Tensor::full([head / 2], shape.rope_theta, options).pow(&exponents).reciprocal();
+        let frequencies = Tensor::full([head / 2], theta, options).pow(&exponents).reciprocal();
         let angles = Tensor::arange(shape.max_positions, options).unsqueeze(1) * frequencies;
         let table =
             |first: Tensor, second: Tensor| Tensor::cat(&[first, second], 1).view([shape.max_positions, 1, 1, head]);
@@ -127,6 +175,11 @@ impl Rotary {
     /// The tables for the first `length` positions.
     fn first(&self, length: i64) -> Self {
         Self { cosine: self.cosine.narrow(0, 0, length), sine: self.sine.narrow(0, 0, length) }
+    }
+
+    /// The tables for these positions.
+    fn at(&self, positions: &Tensor) -> Self {
+        Self { cosine: self.cosine.index_select(0, positions), sine: self.sine.index_select(0, positions) }
     }
 
     /// Rotates `[batch, length, …, heads, head]`. Swapping the halves is a roll by half the width.

@@ -7,6 +7,8 @@ use crate::initial::initial;
 use crate::layout::{Entry, layout};
 use crate::load::{self, LoadReport, Missing};
 use crate::modern::Modern;
+use crate::names::{self, EncoderNames, GENERATOR};
+use crate::rows::Rows;
 use config::{Architecture, ModelShape, Pooling};
 use std::collections::BTreeMap;
 use tch::{Device, Tensor};
@@ -20,6 +22,15 @@ pub struct Input {
     pub segments: Option<Tensor>,
     /// `[batch, length]`, bool, true = a real token; None: there is no padding, which is faster.
     pub mask: Option<Tensor>,
+}
+
+/// How a network is run; what it is a function of is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Execution {
+    /// Padding is taken out before the first layer and put back behind the last one, where hidden states are 0.
+    pub unpadded: bool,
+    /// In training only what goes into each layer is kept; the backward pass runs the layers again.
+    pub activation_checkpointing: bool,
 }
 
 /// One trained tensor.
@@ -43,8 +54,11 @@ pub struct Model {
     /// Alongside `entries`.
     tensors: Vec<Tensor>,
     encoder: Encoder,
-    heads: Heads,
+    /// ELECTRA's, beside the discriminator.
+    pub(crate) generator: Option<Bert>,
+    pub(crate) heads: Heads,
     device: Device,
+    pub(crate) execution: Execution,
 }
 
 enum Encoder {
@@ -75,23 +89,43 @@ impl Model {
     /// gradients.
     pub fn duplicate(&self) -> Self {
         let tensors = self.tensors.iter().map(|tensor| tensor.detach().copy()).collect();
-        Self::of(&self.shape, self.head.clone(), self.entries.clone(), tensors, self.device)
+        let mut other = Self::of(&self.shape, self.head.clone(), self.entries.clone(), tensors, self.device);
+        other.set_execution(self.execution);
+        other
+    }
+
+    /// How it is run from now on.
+    pub fn set_execution(&mut self, execution: Execution) {
+        self.execution = execution;
     }
 
     /// `tensors` go with `entries`, which are the layout of (shape, head).
     fn of(shape: &ModelShape, head: Head, entries: Vec<Entry>, tensors: Vec<Tensor>, device: Device) -> Self {
         let named = Named(entries.iter().map(|entry| entry.name.as_str()).zip(&tensors).collect());
-        let (encoder, embeddings) = match shape.architecture {
-            Architecture::Bert => (Encoder::Bert(Bert::new(shape, &named)), "bert.embeddings.word_embeddings.weight"),
-            Architecture::Modern => {
-                (Encoder::Modern(Modern::new(shape, &named, device)), "model.embeddings.tok_embeddings.weight")
-            }
+        let encoder = match EncoderNames::of(shape.architecture) {
+            Some(names) => Encoder::Bert(Bert::new(shape, names, &named)),
+            None => Encoder::Modern(Modern::new(shape, &named, device)),
         };
-        let embeddings = named.get(embeddings);
+        let generator = match &head {
+            Head::ReplacedTokens { generator } => generator.as_ref(),
+            _ => None,
+        };
+        let generator = generator.map(|generator| Bert::new(&generator.beside(shape), &GENERATOR, &named));
+        let embeddings = named.get(&names::words(shape.architecture));
         let of_heads = entries.iter().filter(|entry| entry.head).map(|entry| entry.name.clone());
         let of_heads = of_heads.map(|name| (name.clone(), named.get(&name))).collect();
         let heads = Heads::new(shape, of_heads, embeddings);
-        Self { shape: shape.clone(), head, entries, tensors, encoder, heads, device }
+        Self {
+            shape: shape.clone(),
+            head,
+            entries,
+            tensors,
+            encoder,
+            generator,
+            heads,
+            device,
+            execution: Execution::default(),
+        }
     }
 
     /// Every number of the encoder.
@@ -127,13 +161,28 @@ impl Model {
     /// The last hidden states. `[batch, length, hidden]`
     ///
     /// # Panics
-    /// If the sequence is longer than the model's positions, or an id is not in the vocabulary.
+    /// If the sequence is longer than the model's positions, or an id is not in the vocabulary; without padding also if a
+    /// mask has real tokens behind padding.
     pub fn encode(&self, input: &Input, train: bool) -> Tensor {
         let (length, most) = (input.ids.size()[1], self.shape.max_positions);
         assert!(length <= most, "a sequence of {length} tokens is longer than the model's {most} positions");
+        if !self.execution.unpadded {
+            return self.encode_as(input, None, train);
+        }
+        let rows = Rows::of(input);
+        let tokens = Input {
+            ids: rows.without_padding(&input.ids),
+            segments: input.segments.as_ref().map(|segments| rows.without_padding(segments)),
+            mask: None,
+        };
+        rows.with_padding(&self.encode_as(&tokens, Some(&rows), train))
+    }
+
+    fn encode_as(&self, input: &Input, rows: Option<&Rows>, train: bool) -> Tensor {
+        let checkpoints = train && self.execution.activation_checkpointing;
         match &self.encoder {
-            Encoder::Bert(encoder) => encoder.encode(input, train),
-            Encoder::Modern(encoder) => encoder.encode(input, train),
+            Encoder::Bert(encoder) => encoder.encode(input, rows, checkpoints, train),
+            Encoder::Modern(encoder) => encoder.encode(input, rows, checkpoints, train),
         }
     }
 
@@ -149,7 +198,7 @@ impl Model {
         self.heads.mlm_logits(hidden, positions)
     }
 
-    /// Scores of "follows" and "random". `[batch, 2]`
+    /// Scores of "follows" and "random", or for `albert` of "in order" and "swapped". `[batch, 2]`
     pub fn nsp_logits(&self, hidden: &Tensor) -> Tensor {
         self.heads.nsp_logits(hidden)
     }
@@ -196,13 +245,30 @@ fn check(shape: &ModelShape, head: &Head) -> Result<(), ModelError> {
     if shape.heads <= 0 || shape.hidden % shape.heads != 0 {
         return refuse(format!("{} heads do not divide hidden = {}", shape.heads, shape.hidden));
     }
-    match shape.architecture {
-        Architecture::Bert if shape.segment_types < 1 => refuse("bert needs at least one segment type".to_owned()),
-        Architecture::Modern if (shape.hidden / shape.heads) % 2 != 0 => {
+    match (shape.architecture, head) {
+        (Architecture::Bert | Architecture::Albert | Architecture::Electra, _) if shape.segment_types < 1 => {
+            refuse("this architecture needs at least one segment type".to_owned())
+        }
+        (Architecture::Modern, _) if (shape.hidden / shape.heads) % 2 != 0 => {
             refuse(format!("rotary positions need an even head width, not {}", shape.hidden / shape.heads))
         }
-        Architecture::Modern if *head == Head::PreTraining => {
+        (Architecture::Modern, Head::PreTraining) => {
             refuse("the modern encoder has no next-sentence head: use objective.kind = \"mlm\"".to_owned())
+        }
+        (Architecture::Electra | Architecture::Distilbert, Head::PreTraining) => {
+            refuse("this architecture has no head for pairs: use objective.kind = \"mlm\"".to_owned())
+        }
+        (Architecture::Distilbert, _) if shape.layer_norm_epsilon != 1e-12 => refuse(
+            "the LayerNorm of `distilbert` has an epsilon of 1e-12: leave out model.layer_norm_epsilon".to_owned(),
+        ),
+        (Architecture::Electra, Head::ReplacedTokens { generator: Some(it) })
+            if it.heads <= 0 || it.layers <= 0 || it.hidden <= 0 || it.hidden % it.heads != 0 =>
+        {
+            refuse(format!("a generator of {} layers × {} with {} heads", it.layers, it.hidden, it.heads))
+        }
+        (Architecture::Electra, Head::ReplacedTokens { .. }) => Ok(()),
+        (_, Head::ReplacedTokens { .. }) => {
+            refuse("only `electra` tells replaced tokens: set model.architecture = \"electra\"".to_owned())
         }
         _ if head.labels().is_some_and(<[String]>::is_empty) => refuse("a classifier needs labels".to_owned()),
         _ => Ok(()),

@@ -3,7 +3,7 @@
 // clippy.toml lets tests unwrap, but not the functions that they share.
 #![allow(clippy::unwrap_used)]
 
-use config::{Activation, Architecture, ModelConfig, ModelShape, Pooling};
+use config::{Activation, Architecture, LocalAttention, ModelConfig, ModelShape, Pooling};
 use model::hugging_face::{from_config_json, side_files};
 use model::{Head, ModelError};
 use serde_json::{Value, json};
@@ -80,7 +80,11 @@ fn what_would_compute_something_else_is_refused() {
         (Modern, "mlp_bias", json!(true)),
         (Modern, "decoder_bias", json!(false)),
         (Modern, "classifier_pooling", json!("max")),
+        // Four layers: too short, one that is not known, and no pattern.
         (Modern, "layer_types", json!(["full_attention", "sliding_attention"])),
+        (Modern, "layer_types", json!(["full_attention", "chunked_attention", "full_attention", "full_attention"])),
+        (Modern, "layer_types", json!(["sliding_attention", "full_attention", "full_attention", "full_attention"])),
+        (Modern, "rope_scaling", json!({ "type": "linear", "factor": 2.0 })),
     ] {
         match from_config_json(&edited(architecture, key, value.clone())) {
             Err(ModelError::UnsupportedConfig { key: named, value: shown, .. }) => {
@@ -95,21 +99,74 @@ fn what_would_compute_something_else_is_refused() {
     assert!(error.contains("rope_type` = \"yarn\""), "{error}");
 }
 
+#[test]
+fn local_attention_survives() {
+    for (layers, global_every) in [(4, 2), (22, 3), (2, 3), (3, 3)] {
+        let local = LocalAttention { global_every, window: 64, rope_theta: 9000.0 };
+        let shape =
+            ModelShape { layers, rope_theta: 80_000.0, local_attention: Some(local), ..shape(Architecture::Modern) };
+        let text = config_json(&shape, &Head::MaskedLm);
+        assert_eq!(from_config_json(&text).unwrap(), (shape.clone(), Head::MaskedLm));
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        let kinds: Vec<bool> =
+            config["layer_types"].as_array().unwrap().iter().map(|kind| kind == "sliding_attention").collect();
+        assert_eq!(kinds, (0..layers).map(|layer| layer % global_every != 0).collect::<Vec<_>>());
+        // transformers 5 does not write the number.
+        config.as_object_mut().unwrap().remove("global_attn_every_n_layers");
+        let (read, _) = from_config_json(&config.to_string()).unwrap();
+        let is_local = |shape: &ModelShape, layer| shape.local_attention.unwrap().is_local(layer);
+        assert!((0..layers).all(|layer| is_local(&read, layer) == is_local(&shape, layer)), "{layers} layers");
+    }
+    let yarn = json!({ "sliding_attention": { "rope_type": "yarn" } });
+    let mut config: Value = serde_json::from_str(&edited(Architecture::Modern, "rope_parameters", yarn)).unwrap();
+    config.as_object_mut().unwrap().remove("layer_types");
+    config["global_attn_every_n_layers"] = json!(3);
+    let error = from_config_json(&config.to_string()).unwrap_err().to_string();
+    assert!(error.contains("rope_parameters.sliding_attention.rope_type` = \"yarn\""), "{error}");
+}
+
 /// As released for transformers 4: no layer_types, no rope_parameters.
 #[test]
 fn older_modern_configs_are_understood() {
-    let text = |every: i64| {
+    let text = |every: i64, local_theta: Value| {
         json!({
             "model_type": "modernbert", "architectures": ["ModernBertForMaskedLM"], "vocab_size": 100, "hidden_size": 32,
             "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 48, "global_rope_theta": 7000.0,
-            "global_attn_every_n_layers": every,
+            "global_attn_every_n_layers": every, "local_rope_theta": local_theta,
         })
         .to_string()
     };
-    let (shape, head) = from_config_json(&text(1)).unwrap();
+    let (shape, head) = from_config_json(&text(1, json!(10_000.0))).unwrap();
     assert_eq!((shape.rope_theta, shape.layers, head), (7000.0, 4, Head::MaskedLm));
-    let error = from_config_json(&text(3)).unwrap_err().to_string();
-    assert!(error.contains("global_attn_every_n_layers") && error.contains("local"), "{error}");
+    assert_eq!(shape.local_attention, None);
+    for (said, is) in [(json!(500.0), 500.0), (Value::Null, 7000.0)] {
+        let (shape, _) = from_config_json(&text(3, said)).unwrap();
+        let local = LocalAttention { global_every: 3, window: 128, rope_theta: is };
+        assert_eq!(shape.local_attention, Some(local));
+    }
+}
+
+/// ModernBERT-base as it was published.
+#[test]
+fn the_published_modern_bert_is_understood() {
+    let text = r#"{
+        "architectures": ["ModernBertForMaskedLM"], "attention_bias": false, "attention_dropout": 0.0,
+        "bos_token_id": 50281, "classifier_activation": "gelu", "classifier_bias": false, "classifier_dropout": 0.0,
+        "classifier_pooling": "mean", "cls_token_id": 50281, "decoder_bias": true, "deterministic_flash_attn": false,
+        "embedding_dropout": 0.0, "eos_token_id": 50282, "global_attn_every_n_layers": 3,
+        "global_rope_theta": 160000.0, "gradient_checkpointing": false, "hidden_activation": "gelu",
+        "hidden_size": 768, "initializer_cutoff_factor": 2.0, "initializer_range": 0.02, "intermediate_size": 1152,
+        "layer_norm_eps": 1e-05, "local_attention": 128, "local_rope_theta": 10000.0,
+        "max_position_embeddings": 8192, "mlp_bias": false, "mlp_dropout": 0.0, "model_type": "modernbert",
+        "norm_bias": false, "norm_eps": 1e-05, "num_attention_heads": 12, "num_hidden_layers": 22,
+        "pad_token_id": 50283, "position_embedding_type": "absolute", "sep_token_id": 50282,
+        "tie_word_embeddings": true, "torch_dtype": "float32", "vocab_size": 50368
+    }"#;
+    let (shape, head) = from_config_json(text).unwrap();
+    assert_eq!((shape.layers, shape.hidden, shape.vocabulary, shape.max_positions), (22, 768, 50_368, 8192));
+    assert_eq!((shape.intermediate, shape.rope_theta, shape.layer_norm_epsilon), (1152, 160_000.0, 1e-5));
+    let local = LocalAttention { global_every: 3, window: 128, rope_theta: 10_000.0 };
+    assert_eq!((shape.local_attention, head), (Some(local), Head::MaskedLm));
 }
 
 #[test]

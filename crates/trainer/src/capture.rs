@@ -3,7 +3,8 @@
 //! A checkpoint's files: `model.safetensors`, `state.json`, and `config.json` and the tokenizer as Hugging Face lays them
 //! out, by rank 0; `optimizer-<rank>-of-<world>.safetensors` by every rank, holding the optimizer's tensors of the
 //! parameters whose index in name order, modulo the world size, is the rank. Reading does not care how many ranks wrote.
-//! Where weights are averaged, `model.safetensors` holds the average, and the optimizer files also the weights.
+//! ELECTRA's generator is not in `model.safetensors`, which is the discriminator as Hugging Face lays it out, but in
+//! `generator.safetensors` beside it, without the embeddings that both share. Where weights are averaged, `model.safetensors` holds the average, and the optimizer files also the weights.
 
 use config::{ModelShape, OptimizerKind};
 use corpus::Tokenizer;
@@ -15,6 +16,9 @@ use types::{Attempt, Cursor, Digest, Generation, Rank, Step, WorldSize};
 
 /// The version of `state.json` and of the tensors' names in the optimizer files.
 pub(crate) const FORMAT: u32 = 1;
+
+/// The generator's own weights, beside a discriminator.
+pub(crate) const GENERATOR: &str = "generator.safetensors";
 
 /// Everything of the state that is no tensor: `state.json`, and what a source sends before its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,7 +88,7 @@ impl Capture {
         &self.header
     }
 
-    /// SHA-256 of all parameters of `model.safetensors` in name order; rank 0 only.
+    /// SHA-256 of all parameters of `model.safetensors`, and of a generator beside it, in name order; rank 0 only.
     pub fn weights_digest(&self) -> Result<Option<Digest>, ModelError> {
         let Some(whole) = &self.whole else { return Ok(None) };
         safetensors_io::digest(whole.parameters.iter().map(|(_, tensor)| tensor)).map(Some)
@@ -94,7 +98,12 @@ impl Capture {
     pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, ModelError> {
         let mut files = Vec::new();
         if let Some(whole) = &self.whole {
-            files.push(("model.safetensors".to_owned(), safetensors_io::write(&whole.parameters)?));
+            let named = whole.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+            let (beside, model): (Vec<_>, Vec<_>) = named.partition(|(name, _)| whole.head.is_generators(name));
+            files.push(("model.safetensors".to_owned(), safetensors_io::write(&model)?));
+            if !beside.is_empty() {
+                files.push((GENERATOR.to_owned(), safetensors_io::write(&beside)?));
+            }
             let sides = hugging_face::side_files(&self.header.shape, &whole.head, whole.tokenizer.bytes())?;
             files.extend(sides.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)));
             let state = serde_json::to_vec_pretty(&self.header).expect("a header is always expressible as JSON");

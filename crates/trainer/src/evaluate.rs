@@ -8,19 +8,25 @@ mod tasks;
 use crate::TrainError;
 use crate::answers::Finder;
 use crate::host::Host;
+use crate::losses::{Counted, Loss, Tally, Targets, weighted};
 use crate::metrics::squad::AnswerCounts;
 use crate::metrics::{Confusion, EntityCounts};
-use crate::objective::{Computation, Targets, forward, loss_from_fixed, loss_to_fixed};
+use crate::objective::{self, Computation, forward};
+use crate::seeds::held_out_seed;
 use crate::state::State;
+use crate::teacher::Teacher;
 use crate::tensors::{to_f64, to_i64};
 use c10d::{GroupError, ProcessGroup};
 use config::{CheckedConfig, ObjectiveConfig, ObjectiveKind, TagScheme};
 use corpus::{Batch, IGNORED, Labels, Loader};
+use model::Model;
 use tch::{Device, Tensor};
 
 /// The held-out samples, and what is reported of them.
 pub(crate) struct HeldOut {
     objective: ObjectiveConfig,
+    seed: u64,
+    losses: Vec<Loss>,
     computation: Computation,
     entities: bool,
     samples: u64,
@@ -31,14 +37,8 @@ pub(crate) struct HeldOut {
 
 /// Counts that add up over batches and workers.
 struct Counts {
-    main_loss: i64,
-    main: i64,
-    main_correct: i64,
-    next_sentence_loss: i64,
-    next_sentence: i64,
-    next_sentence_correct: i64,
-    /// Batches whose loss was not finite or too large to be added up.
-    broken: i64,
+    targets: Targets,
+    tally: Tally,
     entities: EntityCounts,
     confusion: Confusion,
     answers: AnswerCounts,
@@ -51,6 +51,8 @@ impl HeldOut {
         let objective = &config.objective;
         Self {
             objective: objective.clone(),
+            seed: config.run.seed,
+            losses: objective::losses(config),
             computation: Computation::of(config),
             entities: objective.kind == ObjectiveKind::Tag && objective.tag_scheme == TagScheme::Bio,
             samples: config.eval.samples,
@@ -63,6 +65,7 @@ impl HeldOut {
     pub fn evaluate(
         &mut self,
         state: &State,
+        teacher: Option<&Teacher>,
         loader: &Loader,
         group: &ProcessGroup,
         host: &dyn Host,
@@ -74,20 +77,22 @@ impl HeldOut {
         }
         let batches = self.batches.as_deref().unwrap_or_default();
         let numbers = batches.iter().map(|batch| batch.samples).filter(|_| self.objective.regression).sum();
-        let mut counts = Counts::new(self.labels.len(), numbers);
+        let mut counts = Counts::new(self.losses.len(), self.labels.len(), numbers);
         let mut finder = Finder::new(self.objective.answer_rule(), 1);
         let shares = tasks::shares(batches);
         let (rank, world) = (group.rank() as usize, group.world().max(1) as usize);
         let failed = |error: GroupError| TrainError::collective(Some(state.header.step), error);
         let mut first_row = 0;
-        for (batch, share) in batches.iter().zip(shares) {
+        for (index, (batch, share)) in batches.iter().zip(shares).enumerate() {
             let place = (first_row, batches.len() as u64);
             first_row += batch.samples;
             if share % world != rank {
                 continue;
             }
             group.check().map_err(failed)?;
-            tch::no_grad(|| self.count(&mut counts, &mut finder, state, batch, place, device));
+            tch::manual_seed(held_out_seed(self.seed, index));
+            let models = (state.result(), teacher);
+            tch::no_grad(|| self.count(&mut counts, &mut finder, models, batch, place, device));
             host.moved();
         }
         let script = tasks::script(&self.objective);
@@ -103,27 +108,14 @@ impl HeldOut {
         &self,
         counts: &mut Counts,
         finder: &mut Finder,
-        state: &State,
+        models: (&Model, Option<&Teacher>),
         batch: &Batch,
         (first_row, all): (usize, u64),
         device: Device,
     ) {
-        let sums = forward(state.result(), batch, self.computation, device, false);
-        let targets = Targets::of(batch);
-        counts.main += targets.main;
-        counts.main_correct += sums.main_correct.int64_value(&[]);
-        match loss_to_fixed(sums.main.double_value(&[]), all) {
-            Some(loss) => counts.main_loss += loss,
-            None => counts.broken += 1,
-        }
-        if let Some((loss, correct)) = sums.next_sentence {
-            counts.next_sentence += targets.next_sentence;
-            counts.next_sentence_correct += correct.int64_value(&[]);
-            match loss_to_fixed(loss.double_value(&[]), all) {
-                Some(loss) => counts.next_sentence_loss += loss,
-                None => counts.broken += 1,
-            }
-        }
+        let sums = forward(models, batch, self.computation, device, false);
+        counts.targets.add(&Targets::of(&self.losses, batch));
+        counts.tally.add(&sums, all);
         match (&batch.labels, &sums.outputs) {
             (Labels::Answer { .. }, Some(scores)) => {
                 for answered in finder.add(batch, scores) {
@@ -155,27 +147,34 @@ impl HeldOut {
     fn report(&self, counts: &Counts, batches: &[Batch], state: &State) -> Vec<(String, f64)> {
         let mut report = Vec::new();
         let mut push = |name: &str, value: f64| report.push((format!("eval/{name}"), value));
-        let share = |part: i64, whole: i64| part as f64 / whole.max(1) as f64;
-        let main_loss = loss_from_fixed(counts.main_loss) / counts.main.max(1) as f64;
-        let next_loss = loss_from_fixed(counts.next_sentence_loss) / counts.next_sentence.max(1) as f64;
-        let finite = counts.broken == 0 && counts.main > 0;
+        let means = counts.tally.means(&counts.targets);
+        let (broken, finite) = (counts.tally.broken, counts.tally.broken == 0 && counts.targets.0[0] > 0);
         if finite {
-            push("loss", main_loss + if counts.next_sentence > 0 { next_loss } else { 0.0 });
+            push("loss", weighted(&self.losses, &means));
         } else {
-            tracing::warn!(step = state.header.step.0, broken = counts.broken, "the held-out loss is not finite");
+            tracing::warn!(step = state.header.step.0, broken, "the held-out loss is not finite");
         }
         match self.objective.kind {
-            ObjectiveKind::MlmNsp | ObjectiveKind::Mlm => {
-                if finite {
-                    push("mlm_loss", main_loss);
-                    push("perplexity", main_loss.exp().min(f64::MAX));
-                }
-                push("mlm_accuracy", share(counts.main_correct, counts.main));
-                if counts.next_sentence > 0 {
-                    if finite {
-                        push("nsp_loss", next_loss);
+            ObjectiveKind::MlmNsp
+            | ObjectiveKind::Mlm
+            | ObjectiveKind::MlmSop
+            | ObjectiveKind::ReplacedTokens
+            | ObjectiveKind::Distill => {
+                for (index, loss) in self.losses.iter().enumerate() {
+                    let count = counts.targets.0[index];
+                    if index > 0 && count == 0 {
+                        continue;
                     }
-                    push("nsp_accuracy", share(counts.next_sentence_correct, counts.next_sentence));
+                    if finite {
+                        push(&loss.metric("loss"), means[index]);
+                    }
+                    if finite && loss.has_answers && loss.counted == Counted::MaskedWords {
+                        push("perplexity", means[index].exp().min(f64::MAX));
+                    }
+                    if loss.has_answers {
+                        let correct = counts.tally.sums[index].correct;
+                        push(&loss.metric("accuracy"), correct as f64 / count.max(1) as f64);
+                    }
                 }
             }
             ObjectiveKind::Classify if self.objective.regression => {
@@ -184,7 +183,9 @@ impl HeldOut {
             ObjectiveKind::Answer => {
                 tasks::report_answers(&counts.answers, tasks::script(&self.objective), &mut push);
             }
-            ObjectiveKind::Match => push("accuracy", share(counts.main_correct, counts.main)),
+            ObjectiveKind::Match => {
+                push("accuracy", counts.tally.sums[0].correct as f64 / counts.targets.0[0].max(1) as f64);
+            }
             ObjectiveKind::Classify => {
                 push("accuracy", counts.confusion.accuracy());
                 push("macro_f1", counts.confusion.macro_f1());
@@ -206,15 +207,10 @@ impl HeldOut {
 }
 
 impl Counts {
-    fn new(classes: usize, numbers: usize) -> Self {
+    fn new(losses: usize, classes: usize, numbers: usize) -> Self {
         Self {
-            main_loss: 0,
-            main: 0,
-            main_correct: 0,
-            next_sentence_loss: 0,
-            next_sentence: 0,
-            next_sentence_correct: 0,
-            broken: 0,
+            targets: Targets(vec![0; losses]),
+            tally: Tally::new(losses),
             entities: EntityCounts::default(),
             confusion: Confusion::new(classes),
             answers: AnswerCounts::default(),
@@ -224,44 +220,33 @@ impl Counts {
 
     /// The sums over all members.
     fn summed(self, group: &ProcessGroup, device: Device) -> Result<Self, GroupError> {
-        let classes = self.confusion.classes();
-        let mut values = vec![
-            self.main_loss,
-            self.main,
-            self.main_correct,
-            self.next_sentence_loss,
-            self.next_sentence,
-            self.next_sentence_correct,
-            self.broken,
-            self.entities.truth,
-            self.entities.predicted,
-            self.entities.correct,
-        ];
+        let (losses, classes) = (self.targets.0.len(), self.confusion.classes());
+        let mut values = vec![self.entities.truth, self.entities.predicted, self.entities.correct];
         let AnswerCounts { answered, unanswered } = self.answers;
         values.extend(answered.into_iter().chain(unanswered));
-        let plain = values.len();
+        values.extend_from_slice(&self.targets.0);
+        values.extend(self.tally.to_words());
         values.extend_from_slice(self.confusion.counts());
-        let counted = values.len();
         // As bits: all members but one add 0.
         values.extend(self.numbers.iter().map(|number| number.to_bits() as i64));
         let tensor = Tensor::from_slice(&values).to_device(device);
         group.all_reduce_sum(&tensor)?;
         let values = to_i64(&tensor);
+        let (entities, rest) = values.split_at(3);
+        let (answers, rest) = rest.split_at(6);
+        let (targets, rest) = rest.split_at(losses);
+        let (tally, rest) = rest.split_at(Tally::words(losses));
+        let (confusion, numbers) = rest.split_at(classes * classes);
         Ok(Self {
-            main_loss: values[0],
-            main: values[1],
-            main_correct: values[2],
-            next_sentence_loss: values[3],
-            next_sentence: values[4],
-            next_sentence_correct: values[5],
-            broken: values[6],
-            entities: EntityCounts { truth: values[7], predicted: values[8], correct: values[9] },
-            confusion: Confusion::from_counts(classes, values[plain..counted].to_vec()),
+            targets: Targets(targets.to_vec()),
+            tally: Tally::from_words(tally),
+            entities: EntityCounts { truth: entities[0], predicted: entities[1], correct: entities[2] },
+            confusion: Confusion::from_counts(classes, confusion.to_vec()),
             answers: AnswerCounts {
-                answered: [values[10], values[11], values[12]],
-                unanswered: [values[13], values[14], values[15]],
+                answered: [answers[0], answers[1], answers[2]],
+                unanswered: [answers[3], answers[4], answers[5]],
             },
-            numbers: values[counted..].iter().map(|bits| f64::from_bits(*bits as u64)).collect(),
+            numbers: numbers.iter().map(|bits| f64::from_bits(*bits as u64)).collect(),
         })
     }
 }

@@ -5,7 +5,8 @@
 //! integers; `fast` sums floats as PyTorch's DDP does.
 
 use crate::host::Phase;
-use crate::objective::{Computation, Sums, Targets, forward, loss_to_fixed};
+use crate::losses::{Loss, Tally, Targets};
+use crate::objective::{Computation, Sums, forward};
 use crate::seeds::dropout_seed;
 use crate::state::State;
 use crate::step::Context;
@@ -13,42 +14,18 @@ use c10d::{GroupError, ProcessGroup, Reducer};
 use config::{CheckedConfig, ReduceMode};
 use corpus::{Batch, SlotStep};
 use kernels::fixed_point::{self, Turn};
-use tch::{Device, TchError, Tensor};
+use tch::{TchError, Tensor};
 use types::{SlotId, Step};
 
 /// DDP's default: buckets of 25 MiB.
 const BUCKET_BYTES: usize = 25 << 20;
 
 /// What this worker alone has summed up.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Local {
-    /// Gradient elements and losses that no number can stand for.
+    /// Gradient elements that no number can stand for.
     pub overflows: u64,
-    /// Fixed point.
-    pub main_loss: i64,
-    pub main_correct: i64,
-    /// Fixed point.
-    pub next_sentence_loss: i64,
-    pub next_sentence_correct: i64,
-}
-
-impl Local {
-    /// Adds a micro-batch's numbers; the global batch has `micro_batches` at most.
-    fn add(&mut self, sums: &Sums, micro_batches: u64) {
-        self.main_loss += self.fixed(&sums.main, micro_batches);
-        self.main_correct += sums.main_correct.int64_value(&[]);
-        if let Some((loss, correct)) = &sums.next_sentence {
-            self.next_sentence_loss += self.fixed(loss, micro_batches);
-            self.next_sentence_correct += correct.int64_value(&[]);
-        }
-    }
-
-    fn fixed(&mut self, loss: &Tensor, micro_batches: u64) -> i64 {
-        loss_to_fixed(loss.double_value(&[]), micro_batches).unwrap_or_else(|| {
-            self.overflows += 1;
-            0
-        })
-    }
+    pub tally: Tally,
 }
 
 /// The micro-batches of a global batch, once it has grown: no step has more.
@@ -58,20 +35,15 @@ pub(crate) fn contributions(config: &CheckedConfig) -> u64 {
 
 /// The seeded forward pass of one micro-batch, and its share of the global loss.
 fn loss_of(
-    config: &CheckedConfig,
+    &Context { config, teacher, device, .. }: &Context<'_>,
     state: &State,
     step: Step,
     (slot, micro, batch): (SlotId, usize, &Batch),
-    targets: Targets,
-    device: Device,
+    (losses, targets): (&[Loss], &Targets),
 ) -> (Tensor, Sums) {
     tch::manual_seed(dropout_seed(config.run.seed, step, slot, micro));
-    let sums = forward(&state.model, batch, Computation::of(config), device, true);
-    let mut loss = &sums.main * (1.0 / targets.main.max(1) as f64);
-    if let Some((next_sentence, _)) = &sums.next_sentence {
-        loss += next_sentence * (1.0 / targets.next_sentence.max(1) as f64);
-    }
-    (loss, sums)
+    let sums = forward((&state.model, teacher), batch, Computation::of(config), device, true);
+    (targets.share(losses, &sums), sums)
 }
 
 fn micro_batches(own: &[(SlotId, SlotStep)]) -> impl Iterator<Item = (SlotId, usize, &Batch)> {
@@ -82,21 +54,22 @@ fn micro_batches(own: &[(SlotId, SlotStep)]) -> impl Iterator<Item = (SlotId, us
 /// `exact`: every micro-batch's gradients into the fixed-point accumulator, whatever it held before. With a lost peer the
 /// step cannot succeed: nothing more is computed for it.
 pub(crate) fn exact(
-    &Context { config, group, host, device, .. }: &Context<'_>,
+    context: &Context<'_>,
     state: &mut State,
     own: &[(SlotId, SlotStep)],
-    targets: Targets,
+    targets: &Targets,
 ) -> Result<Local, GroupError> {
-    let mut local = Local::default();
+    let &Context { config, losses, group, host, device, .. } = context;
+    let mut local = Local { overflows: 0, tally: Tally::new(losses.len()) };
     let accumulator = state.buffers.accumulator(&state.parameters, device);
     let leaves: Vec<&Tensor> = state.parameters.iter().map(|parameter| &parameter.tensor).collect();
     let mut turn = Turn::First;
     for micro_batch in micro_batches(own) {
         group.check()?;
-        let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, targets, device);
+        let (loss, sums) = loss_of(context, state, state.header.step, micro_batch, (losses, targets));
         let bits = config.reduce.fraction_bits;
         local.overflows += fixed_point::backward(&loss, &leaves, &state.buffers.offsets, &accumulator, bits, turn);
-        local.add(&sums, contributions(config));
+        local.tally.add(&sums, contributions(config));
         turn = Turn::Later;
         host.moved();
     }
@@ -157,19 +130,20 @@ impl FastReduction {
     /// Leaves the mean over workers in the parameters' `.grad`.
     pub fn compute(
         &mut self,
-        &Context { config, group, host, device, .. }: &Context<'_>,
+        context: &Context<'_>,
         state: &mut State,
         own: &[(SlotId, SlotStep)],
-        targets: Targets,
+        targets: &Targets,
     ) -> Result<Local, GroupError> {
-        let mut local = Local::default();
+        let &Context { config, losses, group, host, .. } = context;
+        let mut local = Local { overflows: 0, tally: Tally::new(losses.len()) };
         for parameter in &mut state.parameters {
             parameter.tensor.zero_grad();
         }
         let count = micro_batches(own).count();
         for (index, micro_batch) in micro_batches(own).enumerate() {
             group.check()?;
-            let (loss, sums) = loss_of(config, state, state.header.step, micro_batch, targets, device);
+            let (loss, sums) = loss_of(context, state, state.header.step, micro_batch, (losses, targets));
             if index + 1 == count {
                 self.reducer.prepare_for_backward(&[loss.shallow_clone()])?;
                 // The reduction happens inside, so others may wait for this member, it may wait for others, and a lost
@@ -183,30 +157,9 @@ impl FastReduction {
             } else {
                 loss.backward();
             }
-            local.add(&sums, contributions(config));
+            local.tally.add(&sums, contributions(config));
             host.moved();
         }
         Ok(local)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn losses_that_do_not_add_up_are_an_overflow() {
-        let mut local = Local::default();
-        let sums = Sums {
-            main: Tensor::from(f64::from(31).exp2() * 1.6),
-            main_correct: Tensor::from(1_i64),
-            next_sentence: None,
-            answers: None,
-            outputs: None,
-        };
-        for _ in 0..3 {
-            local.add(&sums, 3);
-        }
-        assert_eq!((local.overflows, local.main_loss, local.main_correct), (3, 0, 3));
     }
 }

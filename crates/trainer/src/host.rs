@@ -101,8 +101,9 @@ pub trait Host {
     /// worker may read it.
     fn restore(&self) -> Result<Option<CheckpointFiles>, String>;
 
-    /// The files (`config.json` and `model.safetensors` are enough) of the checkpoint that `init.from = "run:…"` names.
-    /// Asked on rank 0 only, when there is nothing to restore.
+    /// The files (`config.json` and `model.safetensors` are enough) of the checkpoint that `init.from = "run:…"` names:
+    /// asked on rank 0 only, when there is nothing to restore. Or of the one that `distill.teacher = "run:…"` names: asked
+    /// on every member, once.
     fn parent(&self) -> Result<CheckpointFiles, String>;
 }
 

@@ -2,22 +2,23 @@
 //! from.
 
 use crate::TrainError;
-use crate::capture::{FORMAT, StateHeader};
+use crate::capture::{FORMAT, GENERATOR, StateHeader};
 use crate::gradients::contributions;
 use crate::host::{CheckpointFiles, Host};
 use crate::objective;
 use crate::state::State;
-use config::{CheckedConfig, InitSource, ModelShape, ObjectiveKind, ReduceMode, TagScheme};
+use crate::teacher::Teacher;
+use config::{CheckedConfig, InitSource, ModelShape, ObjectiveKind, Padding, ReduceMode, TagScheme};
 use corpus::Tokenizer;
 use kernels::fixed_point;
-use model::{Missing, Model, hugging_face, safetensors_io};
+use model::{Execution, Missing, Model, hugging_face, safetensors_io};
 use std::path::Path;
 use tch::Device;
 use types::{Attempt, Cursor, Digest, Step};
 
 /// Checks what needs no weights. Where the shape comes from another model, it is checked when that one is read.
 pub(crate) fn check(config: &CheckedConfig, tokenizer: &Tokenizer, labels: &[String]) -> Result<(), TrainError> {
-    if config.init.source() == Ok(InitSource::Seed) {
+    if config.source().1 == Ok(InitSource::Seed) {
         let shape = config.model.shape(tokenizer.size() as i64, config.batch.sequence_length as i64);
         check_shape(config, tokenizer, &shape)?;
     }
@@ -73,9 +74,9 @@ fn check_shape(config: &CheckedConfig, tokenizer: &Tokenizer, shape: &ModelShape
             config.batch.sequence_length, shape.max_positions, shape.max_positions
         )));
     }
-    if config.objective.kind == ObjectiveKind::MlmNsp && shape.segment_types < 2 {
+    if config.objective.kind.has_pairs() && shape.segment_types < 2 {
         return Err(TrainError::fatal(
-            "objective.kind: `mlm_nsp` needs segments, which this model does not have: use `mlm`",
+            "objective.kind: sentence pairs need segments, which this model does not have: use `mlm`",
         ));
     }
     Ok(())
@@ -84,6 +85,8 @@ fn check_shape(config: &CheckedConfig, tokenizer: &Tokenizer, shape: &ModelShape
 /// What every state of a run shares.
 pub(crate) struct Recipe<'a> {
     pub config: &'a CheckedConfig,
+    /// What a student starts from.
+    pub teacher: Option<&'a Teacher>,
     pub config_digest: Digest,
     pub tokenizer: &'a Tokenizer,
     pub labels: &'a [String],
@@ -97,6 +100,14 @@ impl Recipe<'_> {
         if let Some(files) = host.restore().map_err(|error| TrainError::local(format!("cannot restore: {error}")))? {
             return self.restored(&files);
         }
+        if let Some(teacher) = self.teacher {
+            let mut state = self.state(self.first_header(teacher.student(&self.config.model)?))?;
+            teacher.initialise(&mut state.model)?;
+            if let Some(average) = &mut state.average {
+                average.restart(&state.parameters);
+            }
+            return Ok(state);
+        }
         match self.config.init.source().map_err(|error| TrainError::fatal(format!("init.from: {error}")))? {
             InitSource::Seed => {
                 let size = self.tokenizer.size() as i64;
@@ -109,10 +120,14 @@ impl Recipe<'_> {
                     .map_err(|error| TrainError::fatal(format!("init.from: config.json: {error}")))?;
                 let tensors = safetensors_io::read(file(&files, "model.safetensors")?)
                     .map_err(|error| TrainError::fatal(format!("init.from: model.safetensors: {error}")))?;
+                check_tokenizer(&self.config.tokenizer.path, self.tokenizer, &files)?;
                 self.inherited(shape, &tensors)
             }
             InitSource::HuggingFace { path } => {
                 let folder = hugging_face::read_folder(Path::new(&path))
+                    .map_err(|error| TrainError::fatal(format!("init.from: {path}: {error}")))?;
+                self.tokenizer
+                    .check_identity(&self.config.tokenizer.path, folder.tokenizer_identity.as_deref())
                     .map_err(|error| TrainError::fatal(format!("init.from: {path}: {error}")))?;
                 self.inherited(folder.shape, &folder.tensors)
             }
@@ -122,9 +137,13 @@ impl Recipe<'_> {
     /// A state with the shape and labels of `header`; its weights are to be written over.
     pub fn state(&self, header: StateHeader) -> Result<State, TrainError> {
         check_shape(self.config, self.tokenizer, &header.shape)?;
-        let head = objective::head(self.config, &header.labels);
-        let model = Model::new(&header.shape, head, self.config.run.seed, self.device)
+        let head = objective::head(self.config, &header.shape, &header.labels);
+        let mut model = Model::new(&header.shape, head, self.config.run.seed, self.device)
             .map_err(|error| TrainError::fatal(error.to_string()))?;
+        model.set_execution(Execution {
+            unpadded: self.config.batch.padding == Padding::Unpadded,
+            activation_checkpointing: self.config.run.activation_checkpointing,
+        });
         Ok(State::new(header, model, &self.config.optimizer))
     }
 
@@ -177,8 +196,11 @@ impl Recipe<'_> {
             serde_json::from_slice(file(files, "state.json")?).map_err(|error| broken("state.json", &error))?;
         self.check_header(&header)?;
         let mut state = self.state(StateHeader { attempt: self.attempt, ..header })?;
-        let weights = safetensors_io::read(file(files, "model.safetensors")?)
+        let mut weights = safetensors_io::read(file(files, "model.safetensors")?)
             .map_err(|error| broken("model.safetensors", &error))?;
+        if let Some(generator) = files.files.get(GENERATOR) {
+            weights.extend(safetensors_io::read(generator).map_err(|error| broken(GENERATOR, &error))?);
+        }
         let loaded = state.result_mut().load_parameters(&weights, Missing::Refuse);
         loaded.map_err(|error| broken("model.safetensors", &error))?;
         let mut moments = std::collections::BTreeMap::new();
@@ -233,6 +255,14 @@ impl Recipe<'_> {
     }
 }
 
+/// Refuses another tokenizer than the one that lies in the other run's checkpoint.
+fn check_tokenizer(path: &str, tokenizer: &Tokenizer, files: &CheckpointFiles) -> Result<(), TrainError> {
+    let Some(theirs) = files.files.get("tokenizer.json") else { return Ok(()) };
+    let wrong = |error: corpus::CorpusError| TrainError::fatal(format!("init.from: {error}"));
+    let theirs = Tokenizer::from_bytes("the other run's tokenizer.json", theirs, true).map_err(wrong)?;
+    tokenizer.check_identity(path, Some(&theirs.identity().to_string())).map_err(wrong)
+}
+
 fn file<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a [u8], TrainError> {
     let bytes = files.files.get(name).ok_or_else(|| TrainError::fatal(format!("the checkpoint has no {name}")))?;
     Ok(bytes)
@@ -241,4 +271,26 @@ fn file<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a [u8], TrainErr
 fn text<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a str, TrainError> {
     std::str::from_utf8(file(files, name)?)
         .map_err(|_| TrainError::fatal(format!("the checkpoint's {name} is no text")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tokenizer_of_another_run_s_model_must_be_this_run_s() {
+        let of = |words: &str| {
+            let words = format!("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n{words}");
+            Tokenizer::from_bytes("vocab.txt", words.as_bytes(), true).unwrap()
+        };
+        let files = |tokenizer: &Tokenizer| CheckpointFiles {
+            files: [("tokenizer.json".to_owned(), tokenizer.bytes().to_vec())].into(),
+        };
+        let (ours, other) = (of("sea\nwind\n"), of("wind\nsea\n"));
+        assert!(check_tokenizer("vocab.txt", &ours, &files(&of("sea\nwind\n"))).is_ok());
+        let error = check_tokenizer("vocab.txt", &ours, &files(&other)).unwrap_err().to_string();
+        for tokenizer in [&ours, &other] {
+            assert!(error.contains(&tokenizer.identity().to_string()), "{error}");
+        }
+    }
 }

@@ -127,19 +127,14 @@ impl Optimizer {
 
 /// The Euclidean norm over all gradients, summed in float64.
 pub fn global_norm(gradients: &[Tensor]) -> f64 {
-    let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
     // All at once: asking a device for each would wait for each.
-    let norms = Vec::<f64>::try_from(&Tensor::stack(&norms, 0).to_device(Device::Cpu).to_kind(Kind::Double));
+    let norms = Vec::<f64>::try_from(&kernels::norms(gradients).to_device(Device::Cpu).to_kind(Kind::Double));
     norms.expect("a row of float64").iter().map(|norm| norm * norm).sum::<f64>().sqrt()
 }
 
-/// Scales all gradients down so that their global norm is at most `limit` (0: leaves them), as PyTorch does.
-/// `norm` is their present norm.
-pub fn clip(gradients: &mut [Tensor], norm: f64, limit: f64) {
+/// What gradients of this global norm have to be multiplied by for it to be at most `limit` (0: any is allowed), as in
+/// PyTorch; None if they may stay as they are.
+pub fn clip_factor(norm: f64, limit: f64) -> Option<f64> {
     let factor = limit / (norm + 1e-6);
-    if limit > 0.0 && factor < 1.0 {
-        for gradient in gradients {
-            let _ = gradient.g_mul_scalar_(factor);
-        }
-    }
+    (limit > 0.0 && factor < 1.0).then_some(factor)
 }

@@ -31,7 +31,7 @@ pub(crate) struct Buffers {
     pub offsets: Vec<usize>,
     /// `exact`: the fixed-point sum of all gradients, `[elements]` int64. Made at the first exact step.
     pub accumulator: Option<Tensor>,
-    /// `exact`: all reduced gradients, `[elements]` float32. Made at the first exact step.
+    /// `exact`: all reduced gradients, `[elements]` float32, in the accumulator's memory.
     flat: Option<Tensor>,
     /// The reduced gradients, in the parameters' order and shapes, float32.
     pub gradients: Vec<Tensor>,
@@ -134,9 +134,11 @@ impl Buffers {
     }
 
     /// The buffer that the reduced gradients are written to, `[elements]` float32; those of the parameters are parts of
-    /// it.
+    /// it. It lies in the accumulator's first half: what is written to it replaces the sum.
     pub fn flat_gradients(&mut self, parameters: &[Parameter], device: Device) -> Tensor {
-        let flat = self.flat.get_or_insert_with(|| Tensor::zeros([elements(parameters)], (Kind::Float, device)));
+        let accumulator = self.accumulator(parameters, device);
+        let flat =
+            self.flat.get_or_insert_with(|| accumulator.view_dtype(Kind::Float).narrow(0, 0, elements(parameters)));
         if self.gradients.is_empty() {
             let part = |(parameter, &offset): (&Parameter, &usize)| {
                 flat.narrow(0, offset as i64, parameter.tensor.numel() as i64).view_as(&parameter.tensor)
@@ -144,6 +146,14 @@ impl Buffers {
             self.gradients = parameters.iter().zip(&self.offsets).map(part).collect();
         }
         flat.shallow_clone()
+    }
+
+    /// Multiplies the reduced gradients.
+    pub fn scale_gradients(&mut self, factor: f64) {
+        let parts = self.flat.as_mut().map_or(self.gradients.as_mut_slice(), std::slice::from_mut);
+        for part in parts {
+            let _ = part.g_mul_scalar_(factor);
+        }
     }
 }
 

@@ -4,9 +4,10 @@
 
 use crate::gradients::{FastReduction, Local, exact, write_gradients};
 use crate::host::{Host, Membership, Phase, StepReport};
-use crate::objective::{Targets, loss_from_fixed};
-use crate::optimizer::{clip, global_norm};
+use crate::losses::{Loss, Tally, Targets, weighted};
+use crate::optimizer::{clip_factor, global_norm};
 use crate::state::State;
+use crate::teacher::Teacher;
 use crate::tensors::to_i64;
 use crate::{Divergence, TrainError};
 use c10d::{GroupError, ProcessGroup};
@@ -20,6 +21,10 @@ use types::{Cursor, Segment, SlotId, Step};
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub config: &'a CheckedConfig,
+    /// What the objective adds up.
+    pub losses: &'a [Loss],
+    /// Where a student learns from one.
+    pub teacher: Option<&'a Teacher>,
     pub membership: &'a Membership,
     pub group: &'a ProcessGroup,
     pub host: &'a dyn Host,
@@ -57,10 +62,7 @@ pub(crate) struct Agreement {
 /// What all members know after the second.
 struct Outcome {
     overflowed: bool,
-    main_loss: f64,
-    main_correct: i64,
-    next_sentence_loss: f64,
-    next_sentence_correct: i64,
+    tally: Tally,
     cursors: Vec<Cursor>,
     segments: Vec<Segment>,
 }
@@ -86,14 +88,14 @@ impl Stepper<'_> {
         self.context.host.phase(Phase::Compute);
         let computing = Instant::now();
         let local = match self.context.config.reduce.mode {
-            ReduceMode::Exact => exact(&self.context, state, &own, agreement.targets).map_err(failed)?,
+            ReduceMode::Exact => exact(&self.context, state, &own, &agreement.targets).map_err(failed)?,
             ReduceMode::Fast => {
                 if self.fast.is_none() {
                     self.fast =
                         Some(FastReduction::new(self.context.config, state, self.context.group).map_err(failed)?);
                 }
                 let fast = self.fast.as_mut().expect("made just above");
-                fast.compute(&self.context, state, &own, agreement.targets).map_err(failed)?
+                fast.compute(&self.context, state, &own, &agreement.targets).map_err(failed)?
             }
         };
         let seconds = computing.elapsed().as_secs_f64();
@@ -127,46 +129,44 @@ impl Stepper<'_> {
 
     /// The first collective: requests, the counts that the losses are divided by, and how many segments each slot used.
     fn agree(&self, own: &[(SlotId, SlotStep)]) -> Result<Agreement, GroupError> {
-        const FIXED: usize = 5;
+        let losses = self.context.losses;
+        let fixed = 3 + losses.len();
         let requests = self.context.host.requests();
-        let mut values = vec![0; FIXED + self.context.config.batch.slots as usize];
+        let mut values = vec![0; fixed + self.context.config.batch.slots as usize];
         values[0] = i64::from(requests.checkpoint);
         values[1] = i64::from(requests.pause);
         for (slot, samples) in own {
             for batch in &samples.batches {
-                let targets = Targets::of(batch);
-                values[2] += targets.main;
-                values[3] += targets.next_sentence;
-                values[4] += batch.tokens() as i64;
+                values[2] += batch.tokens() as i64;
+                for (total, count) in values[3..].iter_mut().zip(Targets::of(losses, batch).0) {
+                    *total += count;
+                }
             }
-            values[FIXED + slot.0 as usize] = samples.segments.len() as i64;
+            values[fixed + slot.0 as usize] = samples.segments.len() as i64;
         }
         let values = self.sum(&values)?;
         Ok(Agreement {
             checkpoint: values[0] > 0,
             pause: values[1] > 0,
-            targets: Targets { main: values[2], next_sentence: values[3] },
-            tokens: values[4] as u64,
-            segments: values[FIXED..].iter().map(|&count| count as usize).collect(),
+            tokens: values[2] as u64,
+            targets: Targets(values[3..fixed].to_vec()),
+            segments: values[fixed..].iter().map(|&count| count as usize).collect(),
         })
     }
 
     /// The second collective: whether anything overflowed, the losses, and every slot's cursor and segments.
     fn share(&self, local: &Local, own: &[(SlotId, SlotStep)], agreement: &Agreement) -> Result<Outcome, GroupError> {
-        const FIXED: usize = 5;
+        let fixed = 1 + Tally::words(self.context.losses.len());
         // Each slot's place: its cursor (2), then its segments (4 each).
         let mut places = Vec::with_capacity(agreement.segments.len());
-        let mut length = FIXED;
+        let mut length = fixed;
         for &count in &agreement.segments {
             places.push(length);
             length += 2 + 4 * count;
         }
         let mut values = vec![0; length];
         values[0] = local.overflows as i64;
-        values[1] = local.main_loss;
-        values[2] = local.main_correct;
-        values[3] = local.next_sentence_loss;
-        values[4] = local.next_sentence_correct;
+        values[1..fixed].copy_from_slice(&local.tally.to_words());
         for (slot, samples) in own {
             let place = places[slot.0 as usize];
             values[place] = samples.cursor.turn as i64;
@@ -186,15 +186,8 @@ impl Stepper<'_> {
                 segments.push(Segment { slot: SlotId(slot as u32), turn, start, end, total });
             }
         }
-        Ok(Outcome {
-            overflowed: values[0] > 0,
-            main_loss: loss_from_fixed(values[1]),
-            main_correct: values[2],
-            next_sentence_loss: loss_from_fixed(values[3]),
-            next_sentence_correct: values[4],
-            cursors,
-            segments,
-        })
+        let tally = Tally::from_words(&values[1..fixed]);
+        Ok(Outcome { overflowed: values[0] > 0 || tally.broken > 0, tally, cursors, segments })
     }
 
     fn sum(&self, values: &[i64]) -> Result<Vec<i64>, GroupError> {
@@ -213,7 +206,9 @@ impl Stepper<'_> {
             metrics.push(("train/gradient_norm".into(), norm));
             state.header.updates += 1;
             state.header.skipped_in_a_row = 0;
-            clip(&mut state.buffers.gradients, norm, self.context.config.optimizer.clip_norm);
+            if let Some(factor) = clip_factor(norm, self.context.config.optimizer.clip_norm) {
+                state.buffers.scale_gradients(factor);
+            }
             let updates = state.header.updates;
             state
                 .optimizer
@@ -247,27 +242,22 @@ impl Stepper<'_> {
     fn metrics(&self, outcome: &Outcome, agreement: &Agreement) -> Vec<(String, f64)> {
         let mut metrics = Vec::with_capacity(8);
         let mut push = |name: &str, value: f64| metrics.push((format!("train/{name}"), value));
-        let main = agreement.targets.main.max(1) as f64;
-        let next = agreement.targets.next_sentence.max(1) as f64;
-        let (main_loss, next_loss) = (outcome.main_loss / main, outcome.next_sentence_loss / next);
+        let losses = self.context.losses;
+        let means = outcome.tally.means(&agreement.targets);
         // The loss of a step that overflowed may hold only a part of the batch.
         if !outcome.overflowed {
-            push("loss", main_loss + next_loss);
+            push("loss", weighted(losses, &means));
         }
-        if self.context.config.objective.kind.is_supervised() {
-            if !self.context.config.objective.regression {
-                push("accuracy", outcome.main_correct as f64 / main);
+        for (index, loss) in losses.iter().enumerate() {
+            let count = agreement.targets.0[index];
+            if index > 0 && count == 0 {
+                continue;
             }
-            return metrics;
-        }
-        push("mlm_accuracy", outcome.main_correct as f64 / main);
-        if !outcome.overflowed {
-            push("mlm_loss", main_loss);
-        }
-        if agreement.targets.next_sentence > 0 {
-            push("nsp_accuracy", outcome.next_sentence_correct as f64 / next);
-            if !outcome.overflowed {
-                push("nsp_loss", next_loss);
+            if loss.has_answers {
+                push(&loss.metric("accuracy"), outcome.tally.sums[index].correct as f64 / count.max(1) as f64);
+            }
+            if !outcome.overflowed && !loss.name.is_empty() {
+                push(&loss.metric("loss"), means[index]);
             }
         }
         metrics

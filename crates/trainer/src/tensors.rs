@@ -1,6 +1,18 @@
 //! Bytes and integers into tensors that travel, and out of them.
 
+use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
+
+/// Values as a flat tensor on the device. On the way to a GPU they lie in pinned memory, so that nobody waits for the copy,
+/// nor for what the GPU still has to do.
+pub(crate) fn sent<T: Element>(values: &[T], device: Device) -> Tensor {
+    let tensor = Tensor::from_slice(values);
+    if device.is_cuda() {
+        let kind = tensor.kind();
+        return tensor.pin_memory(device).to_device_(device, kind, true, false);
+    }
+    tensor
+}
 
 /// Bytes as an int64 tensor, which every backend can broadcast.
 pub(crate) fn pack_bytes(bytes: &[u8], device: Device) -> Tensor {

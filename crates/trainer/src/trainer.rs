@@ -5,7 +5,8 @@ use crate::host::{Host, Membership, Outcome, Phase, StepReport};
 use crate::initial::{self, Recipe};
 use crate::state::State;
 use crate::step::{Context, Done, Stepper, due};
-use crate::{TrainError, sync, verify};
+use crate::teacher::Teacher;
+use crate::{TrainError, objective, sync, verify};
 use c10d::ProcessGroup;
 use config::CheckedConfig;
 use corpus::{Corpus, Loader, Tokenizer};
@@ -35,6 +36,8 @@ pub struct Trainer {
     loader: Loader,
     held_out: Option<HeldOut>,
     held: Option<State>,
+    /// Read in the first generation.
+    teacher: Option<Teacher>,
     /// The held state's step is due for evaluation, but the collective for it failed.
     unevaluated: Option<StepReport>,
 }
@@ -60,7 +63,18 @@ impl Trainer {
         } else {
             Some(HeldOut::new(&config, &labels))
         };
-        Ok(Self { config, config_digest, tokenizer, labels, device, loader, held_out, held: None, unevaluated: None })
+        Ok(Self {
+            config,
+            config_digest,
+            tokenizer,
+            labels,
+            device,
+            loader,
+            held_out,
+            held: None,
+            teacher: None,
+            unevaluated: None,
+        })
     }
 
     /// The run's config.
@@ -91,7 +105,11 @@ impl Trainer {
     ) -> Result<Outcome, TrainError> {
         self.check_membership(membership, group)?;
         host.phase(Phase::Restore);
+        if self.teacher.is_none() {
+            self.teacher = Teacher::load(&self.config, host, self.device)?;
+        }
         let recipe = Recipe {
+            teacher: self.teacher.as_ref(),
             config: &self.config,
             config_digest: self.config_digest,
             tokenizer: &self.tokenizer,
@@ -106,7 +124,10 @@ impl Trainer {
         if before != Some((state.header.attempt, state.header.step)) {
             self.unevaluated = None;
         }
-        let outcome = self.go_on(&mut state, membership, group, host);
+        // Taken out like the state, since what follows changes the rest of the trainer.
+        let teacher = self.teacher.take();
+        let outcome = self.go_on(&mut state, teacher.as_ref(), membership, group, host);
+        self.teacher = teacher;
         self.held = Some(state);
         outcome
     }
@@ -135,12 +156,13 @@ impl Trainer {
     fn go_on(
         &mut self,
         state: &mut State,
+        teacher: Option<&Teacher>,
         membership: &Membership,
         group: &ProcessGroup,
         host: &dyn Host,
     ) -> Result<Outcome, TrainError> {
         let total = self.config.run.steps;
-        let again = self.evaluate_again(state, group, host)?;
+        let again = self.evaluate_again(state, teacher, group, host)?;
         let mut eval_loss = again.as_deref().and_then(loss_in);
         let mut captured = None;
         // The failure came between that step's evaluation and its checkpoint.
@@ -152,7 +174,9 @@ impl Trainer {
             membership.slots.iter().map(|&slot| (slot, state.header.cursors[slot.0 as usize])).collect();
         self.loader.assign(&cursors);
         let config = self.config.clone();
-        let context = Context { config: &config, membership, group, host, device: self.device };
+        let losses = objective::losses(&config);
+        let context =
+            Context { config: &config, losses: &losses, teacher, membership, group, host, device: self.device };
         let mut stepper = Stepper { context, fast: None };
         while state.header.step.0 < total {
             let Done { mut report, checkpoint, pause } = stepper.step(state, &mut self.loader)?;
@@ -165,7 +189,7 @@ impl Trainer {
                 checked = self.verify(state, group, host).map(|()| Vec::new());
             }
             if evaluates && checked.is_ok() {
-                checked = self.evaluate(state, group, host);
+                checked = self.evaluate(state, teacher, group, host);
             }
             match checked {
                 Ok(metrics) => {
@@ -211,6 +235,7 @@ impl Trainer {
     fn evaluate_again(
         &mut self,
         state: &State,
+        teacher: Option<&Teacher>,
         group: &ProcessGroup,
         host: &dyn Host,
     ) -> Result<Option<Vec<(String, f64)>>, TrainError> {
@@ -229,7 +254,7 @@ impl Trainer {
         if due(step, self.config.checkpoint.every_steps) {
             self.verify(state, group, host)?;
         }
-        let metrics = self.evaluate(state, group, host)?;
+        let metrics = self.evaluate(state, teacher, group, host)?;
         if let Some(report) = self.unevaluated.take() {
             host.progress(StepReport { metrics: metrics.clone(), ..report });
         }
@@ -248,12 +273,13 @@ impl Trainer {
     fn evaluate(
         &mut self,
         state: &State,
+        teacher: Option<&Teacher>,
         group: &ProcessGroup,
         host: &dyn Host,
     ) -> Result<Vec<(String, f64)>, TrainError> {
         let Some(held_out) = &mut self.held_out else { return Ok(Vec::new()) };
         host.phase(Phase::Evaluate);
-        held_out.evaluate(state, &self.loader, group, host, self.device)
+        held_out.evaluate(state, teacher, &self.loader, group, host, self.device)
     }
 
     fn capture(&self, state: &State, membership: &Membership, host: &dyn Host, eval_loss: Option<f64>) {

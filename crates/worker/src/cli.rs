@@ -10,8 +10,11 @@ mod reference;
 use crate::connect::{COORDINATOR_VARIABLE, ConnectError, Coordinator, Token};
 use crate::device::Choice;
 use crate::doctor::{self, DoctorArguments};
+use crate::embed::{self, EmbedArguments};
+use crate::fill_mask::{self, FillMaskArguments};
 use crate::predict::{self, PredictArguments};
 use crate::training::{self, TrainerArguments};
+use crate::word2vec::{self, Word2VecArguments};
 use clap::{Args, Parser, Subcommand};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use std::io::{IsTerminal, Write};
@@ -30,6 +33,8 @@ use types::WorkerId;
   worker join head:7117 --device cuda:1      on the second GPU
   worker doctor                              what this machine has, and what is missing
   worker predict --checkpoint latest --text \"a fine film\"
+  worker fill-mask --checkpoint latest --text \"Paris is the [MASK] of France.\"
+  worker embed --model exported/ --file sentences.txt --out vectors.npy
 
 Exit codes: 0 ok, 1 failure, 2 usage, 4 no access, 75 try again."
 )]
@@ -46,6 +51,12 @@ enum Command {
     Doctor(DoctorArguments),
     /// Label text with a fine-tuned model.
     Predict(PredictArguments),
+    /// Say which words a pretrained model puts in the place of [MASK].
+    FillMask(FillMaskArguments),
+    /// Make vectors of texts, or compare those of one word.
+    Embed(EmbedArguments),
+    /// Train and ask static word vectors, to compare with.
+    Word2vec(Word2VecArguments),
     /// The process that an agent starts.
     #[command(hide = true)]
     Trainer(TrainerArguments),
@@ -186,6 +197,9 @@ pub fn main() -> ExitCode {
         Command::Join(arguments) => join::run(arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Predict(arguments) => predict::run(arguments),
+        Command::FillMask(arguments) => fill_mask::run(&arguments),
+        Command::Embed(arguments) => embed::run(&arguments),
+        Command::Word2vec(arguments) => word2vec::run(&arguments),
         Command::Trainer(arguments) => training::run(arguments).map(|()| ExitCode::SUCCESS).map_err(Problem::from),
     };
     result.unwrap_or_else(Problem::report)

@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: PredictArguments) -> Result<ExitCode, Problem> {
     let (folder, trained_length, trained_on_pairs) = match (&arguments.model, &arguments.checkpoint) {
         (Some(folder), _) => (folder.as_path(), None, false),
         (None, Some(name)) => {
-            downloaded = download(name, &arguments)?;
+            downloaded = download(name, arguments.coordinator.as_deref(), arguments.token_file.as_ref())?;
             (downloaded.folder.path(), downloaded.sequence_length, downloaded.pairs)
         }
         (None, None) => return Err(Problem::failure("name a model with --checkpoint RUN or --model FOLDER")),
@@ -120,10 +120,19 @@ impl Text {
 
 /// The texts, read as they are needed.
 fn texts(arguments: &PredictArguments) -> Result<Box<dyn Iterator<Item = Result<String, Problem>>>, Problem> {
-    if !arguments.text.is_empty() {
-        return Ok(Box::new(arguments.text.clone().into_iter().map(Ok)));
+    let texts = numbered_texts(&arguments.text, arguments.file.as_deref())?;
+    Ok(Box::new(texts.map(|text| text.map(|(_, text)| text))))
+}
+
+/// Texts with their place: the number of a line, or which argument.
+pub(crate) type Numbered = Box<dyn Iterator<Item = Result<(usize, String), Problem>>>;
+
+/// The texts of the arguments, else of the file's lines, else of standard input's. Empty lines are left out.
+pub(crate) fn numbered_texts(given: &[String], file: Option<&Path>) -> Result<Numbered, Problem> {
+    if !given.is_empty() {
+        return Ok(Box::new((1..).zip(given.to_vec()).map(Ok)));
     }
-    let (name, reader): (String, Box<dyn BufRead>) = match &arguments.file {
+    let (name, reader): (String, Box<dyn BufRead>) = match file {
         Some(path) => {
             let name = path.display().to_string();
             let file = std::fs::File::open(path)
@@ -132,18 +141,18 @@ fn texts(arguments: &PredictArguments) -> Result<Box<dyn Iterator<Item = Result<
         }
         None => ("standard input".to_owned(), Box::new(BufReader::new(std::io::stdin()))),
     };
-    let lines = reader.lines().enumerate().filter_map(move |(index, line)| match line {
+    let lines = (1..).zip(reader.lines()).filter_map(move |(number, line)| match line {
         Ok(line) if line.trim().is_empty() => None,
-        Ok(line) => Some(Ok(line)),
-        Err(error) => Some(Err(Problem::failure(format!("{name}, line {}: {error}", index + 1)))),
+        Ok(line) => Some(Ok((number, line))),
+        Err(error) => Some(Err(Problem::failure(format!("{name}, line {number}: {error}")))),
     });
     Ok(Box::new(lines))
 }
 
 /// A checkpoint in a temporary folder.
-struct Downloaded {
-    folder: tempfile::TempDir,
-    sequence_length: Option<usize>,
+pub(crate) struct Downloaded {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) sequence_length: Option<usize>,
     /// Whether it was trained on pairs of texts.
     pairs: bool,
 }
@@ -164,7 +173,12 @@ fn address(named: Option<&str>, data_folder: Option<&Path>) -> Result<String, Pr
     })
 }
 
-fn download(name: &str, arguments: &PredictArguments) -> Result<Downloaded, Problem> {
+/// Fetches what a model needs of a checkpoint.
+pub(crate) fn download(
+    name: &str,
+    coordinator: Option<&str>,
+    token_file: Option<&PathBuf>,
+) -> Result<Downloaded, Problem> {
     let (run, step) = match name.split_once('@') {
         None => (name, None),
         Some((run, step)) => {
@@ -178,8 +192,8 @@ fn download(name: &str, arguments: &PredictArguments) -> Result<Downloaded, Prob
             )
         }
     };
-    let token = crate::cli::token(arguments.token_file.as_ref())?;
-    let address = address(arguments.coordinator.as_deref(), default_data_folder().as_deref())?;
+    let token = crate::cli::token(token_file)?;
+    let address = address(coordinator, default_data_folder().as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

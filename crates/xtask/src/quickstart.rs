@@ -3,8 +3,6 @@
 //! Each finished stage leaves its result in `out/quickstart/results.json`, so a second run only shows what is there;
 //! `--fresh` starts over.
 
-mod cluster;
-pub(crate) mod corpora;
 mod report;
 mod stages;
 

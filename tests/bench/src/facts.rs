@@ -36,7 +36,7 @@ impl Facts {
             command,
             day: day(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())),
             commit: commit().unwrap_or_else(|| unknown("commit")),
-            cpu: field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| unknown("processor")),
+            cpu: processor(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_gib: gibibytes(&read("/proc/meminfo")).unwrap_or(0),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
@@ -57,6 +57,12 @@ impl fmt::Display for Facts {
         )?;
         peers.iter().try_for_each(|(name, version)| write!(f, ", {name} {version}"))
     }
+}
+
+/// The processor's name.
+pub fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    field(&text, "model name").unwrap_or_else(|| unknown("processor"))
 }
 
 fn unknown(what: &str) -> String {

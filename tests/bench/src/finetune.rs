@@ -10,7 +10,7 @@ use crate::peer::Peer;
 use crate::report::{Line, median};
 use crate::{samples, stats};
 use anyhow::Result;
-use config::{CheckedConfig, Pooling};
+use config::{CheckedConfig, Padding, Pooling};
 use corpus::Tokenizer;
 use serde::Serialize;
 use std::ops::RangeInclusive;
@@ -19,9 +19,9 @@ use std::sync::Arc;
 use tch::Device;
 
 const SEQUENCE_LENGTH: usize = 128;
-const THREADS: u32 = 2;
+pub(crate) const THREADS: u32 = 2;
 const GOAL: f64 = 1.3;
-const TEXTS: usize = 4_096;
+pub(crate) const TEXTS: usize = 4_096;
 
 struct Case {
     name: &'static str,
@@ -56,7 +56,7 @@ pub fn measure(python: &Path, quick: bool, mut show: impl FnMut(&Line)) -> Resul
     for case in &CASES {
         let folder = tempfile::tempdir()?;
         samples::write_labelled(folder.path(), TEXTS, case.lengths.clone())?;
-        let config = config(folder.path())?;
+        let config = config(folder.path(), Padding::Padded)?;
         let tokenizer = Arc::new(Tokenizer::open(&config.tokenizer)?);
         let shape = config.model.shape(tokenizer.size() as i64, SEQUENCE_LENGTH as i64);
         let file = folder.path().join("tokenizer.json");
@@ -94,7 +94,7 @@ pub fn measure(python: &Path, quick: bool, mut show: impl FnMut(&Line)) -> Resul
     Ok(())
 }
 
-fn config(folder: &Path) -> Result<CheckedConfig> {
+pub(crate) fn config(folder: &Path, padding: Padding) -> Result<CheckedConfig> {
     let name = "finetune-sentiment.toml";
     let mut config = config::load(&Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs")).join(name), &[])?;
     config.data.paths = vec![folder.join("labelled.jsonl").display().to_string()];
@@ -104,6 +104,7 @@ fn config(folder: &Path) -> Result<CheckedConfig> {
     // As BertForSequenceClassification does it.
     config.objective.pooling = Pooling::Cls;
     config.batch.sequence_length = SEQUENCE_LENGTH;
+    config.batch.padding = padding;
     config.run.steps = 1_000_000;
     config.checkpoint.every_steps = 0;
     config.eval.every_steps = 0;
@@ -121,7 +122,7 @@ mod tests {
         for case in &CASES {
             let folder = tempfile::tempdir().unwrap();
             samples::write_labelled(folder.path(), 200, case.lengths.clone()).unwrap();
-            let config = config(folder.path()).unwrap();
+            let config = config(folder.path(), Padding::Padded).unwrap();
             assert_eq!(config.batch.global_samples(), 32);
             let tokenizer = Arc::new(Tokenizer::open(&config.tokenizer).unwrap());
             let corpus = Arc::new(Corpus::open(&config).unwrap());

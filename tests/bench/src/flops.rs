@@ -7,7 +7,7 @@
 //!
 //! - layers: L · (8·h² + 4·h·i), or 6·h·i where the inner layer is gated: queries, keys, values and output; two or
 //!   three inner products
-//! - attention: L · 4·s·h, the scores and the weighted sum
+//! - attention: L · 4·s·h, the scores and the weighted sum; where a layer sees only a window, s is that
 //! - the head, only at the share m of positions that are predicted: m · (2·h² + 2·h·V)
 //! - the pooler and next sentence, once a sequence: (2·h² + 4·h) / s
 
@@ -28,10 +28,15 @@ pub fn of_token(shape: &ModelShape, objective: Objective) -> f64 {
     let [hidden, inner, layers, vocabulary] = [hidden, intermediate, layers, vocabulary].map(|number| number as f64);
     let length = objective.sequence_length as f64;
     let inner_products = if shape.architecture == Architecture::Modern { 6.0 } else { 4.0 };
-    let layer = 8.0 * hidden * hidden + inner_products * hidden * inner + 4.0 * length * hidden;
+    let layer = 8.0 * hidden * hidden + inner_products * hidden * inner;
+    let seen = (0..shape.layers).map(|layer| match shape.local_attention {
+        Some(local) if local.is_local(layer) => length.min((2 * local.reach() + 1) as f64),
+        _ => length,
+    });
+    let attention = seen.map(|seen| 4.0 * seen * hidden).sum::<f64>();
     let head = objective.predicted as f64 / length * (2.0 * hidden * hidden + 2.0 * hidden * vocabulary);
     let pooler = if objective.next_sentence { (2.0 * hidden * hidden + 4.0 * hidden) / length } else { 0.0 };
-    3.0 * (layers * layer + head + pooler)
+    3.0 * (layers * layer + attention + head + pooler)
 }
 
 /// As the masker chooses them: the mean over sequences would be a little off, this is what it does.
@@ -70,6 +75,19 @@ mod tests {
         // Four times the attention: 12 layers of 4 · 384 · 768 more, three times.
         let longer = millions(ModelSize::Base, Architecture::Bert, 512) - base;
         assert!((longer - 42.5).abs() < 1.0, "{longer}");
+    }
+
+    #[test]
+    fn a_window_costs_what_it_shows() {
+        let config = ModelConfig { architecture: Architecture::Modern, ..ModelConfig::default() };
+        let local = ModelConfig { global_attn_every_n_layers: Some(2), local_attention: Some(64), ..config.clone() };
+        let of = |config: &ModelConfig, sequence_length| {
+            let objective = Objective { sequence_length, predicted: 1, next_sentence: false };
+            of_token(&config.shape(1000, 1024), objective)
+        };
+        // Two of four layers see 65 of 1,024 positions, and all of 32.
+        assert_eq!(of(&config, 1024) - of(&local, 1024), 3.0 * 2.0 * 4.0 * 256.0 * (1024.0 - 65.0));
+        assert_eq!(of(&config, 32), of(&local, 32));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod ours;
 mod peer;
 mod pipeline;
 mod process;
+mod recipes;
 mod recovery;
 mod reduce;
 mod report;
@@ -28,6 +29,7 @@ mod scaling;
 mod stats;
 mod step;
 mod throttle;
+mod unpadded;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Parser, ValueEnum};
@@ -50,20 +52,25 @@ struct Arguments {
     /// The folder with corpus.parquet and a tokenizer.json for it.
     #[arg(long)]
     corpus: Option<PathBuf>,
-    /// Suite `step`: where both sides' tensors live, `cpu` or `cuda`.
+    /// Suites `step` and `recipes`: where tensors live, `cpu` or `cuda`.
     #[arg(long, default_value = "cpu")]
     device: step::Place,
+    /// Suite `step`: measure nothing, but write a Chrome trace of one step of each of our cases into this folder.
+    #[arg(long, value_name = "FOLDER")]
+    trace: Option<PathBuf>,
     /// Fewer repetitions.
     #[arg(long)]
     quick: bool,
     /// One JSON object a line: first {facts}, then {suite, case, ours, peer, unit, ratio, goal, bound, met, spread}.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    recipes: recipes::Options,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum Suite {
-    /// All of them, one after the other.
+    /// All of them but `recipes`, one after the other.
     All,
     /// Whole training steps of one worker: samples, forward, backward, reduction, optimizer.
     Step,
@@ -85,11 +92,14 @@ enum Suite {
     Recovery,
     /// How much of a slow worker's speed a run gets.
     Balance,
+    /// Which pretraining recipe learns most in a given time. Takes hours.
+    Recipes,
 }
 
 impl Suite {
     fn parts(self) -> Vec<Self> {
-        let is_wanted = |suite: &&Self| **suite != Self::All && (self == Self::All || self == **suite);
+        let is_one = |suite: Self| suite != Self::All && suite != Self::Recipes;
+        let is_wanted = |suite: &&Self| if self == Self::All { is_one(**suite) } else { self == **suite };
         Self::value_variants().iter().filter(is_wanted).copied().collect()
     }
 
@@ -100,6 +110,9 @@ impl Suite {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if arguments.suite == Suite::Recipes && arguments.recipes.is_part() {
+        return arguments.measure(Suite::Recipes);
+    }
     let facts = Facts::gather(arguments.command(), arguments.python.as_deref());
     if arguments.json {
         println!("{}", serde_json::json!({ "facts": facts }));
@@ -127,7 +140,10 @@ impl Arguments {
         let flags: String = flags.into_iter().filter_map(|(given, flag)| given.then_some(flag)).collect();
         // `cargo xtask` builds for the CPU.
         let program = if self.device == step::Place::Cuda { "bench" } else { "cargo xtask bench" };
-        format!("{program} --suite {}{flags}", self.suite.name())
+        let separator = if self.device == step::Place::Cuda { "" } else { " --" };
+        let more = format!("{separator}{}", self.recipes.command());
+        let more = if self.suite == Suite::Recipes { more } else { String::new() };
+        format!("{program} --suite {}{flags}{more}", self.suite.name())
     }
 
     fn python(&self) -> Result<&Path> {
@@ -142,16 +158,26 @@ impl Arguments {
         let quick = self.quick;
         match suite {
             Suite::All => unreachable!("it was taken apart"),
-            Suite::Step => step::measure(self.python()?, self.device, quick, |line| self.show(line)),
+            Suite::Step => match &self.trace {
+                Some(folder) => step::trace(self.device, folder),
+                None => step::measure(self.python()?, self.device, quick, |line| self.show(line)),
+            },
             Suite::Pipeline => pipeline::measure(self.python()?, self.corpus()?, quick, |line| self.show(line)),
             Suite::Scaling => scaling::measure(self.python()?, quick, |line| self.show(line)),
             Suite::Reduce => reduce::measure(quick, |line| self.show(line)),
             Suite::Data => data::measure(self.python()?, self.corpus()?, quick, |line| self.show(line)),
-            Suite::Finetune => finetune::measure(self.python()?, quick, |line| self.show(line)),
+            Suite::Finetune => {
+                unpadded::measure(quick, |line| self.show(line))?;
+                finetune::measure(self.python()?, quick, |line| self.show(line))
+            }
             Suite::Coordinator => coordinator::measure(quick, |line| self.show(line)),
             Suite::Memory => memory::measure(quick, |line| self.show(line)),
             Suite::Recovery => recovery::measure(quick, |line| self.show(line)),
             Suite::Balance => balance::measure(quick, |line| self.show(line)),
+            Suite::Recipes => {
+                let corpus = || self.corpus().map(Path::to_owned);
+                recipes::measure(&self.recipes, corpus, self.device, &facts::processor(), |line| self.show(line))
+            }
         }
     }
 
@@ -171,11 +197,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_is_every_suite_but_itself() {
+    fn all_is_every_suite_but_itself_and_that_which_takes_hours() {
         assert_eq!(Suite::Data.parts(), [Suite::Data]);
         let all = Suite::All.parts();
-        assert_eq!(all.len() + 1, Suite::value_variants().len());
-        assert!(!all.contains(&Suite::All));
+        assert_eq!(all.len() + 2, Suite::value_variants().len());
+        assert!(!all.contains(&Suite::All) && !all.contains(&Suite::Recipes));
+        assert_eq!(Suite::Recipes.parts(), [Suite::Recipes]);
     }
 
     #[test]
@@ -185,5 +212,8 @@ mod tests {
         assert!(arguments.python().is_err());
         let on_a_gpu = Arguments::parse_from(["bench", "--device", "cuda", "--json"]);
         assert_eq!(on_a_gpu.command(), "bench --suite step --device cuda --json", "xtask builds for the CPU");
+        let recipes = Arguments::parse_from(["bench", "--suite", "recipes", "--size", "mini", "--only", "wsd,adamw"]);
+        let more = "--size mini --minutes 4 --seeds 2 --threads 2 --only wsd,adamw";
+        assert_eq!(recipes.command(), format!("cargo xtask bench --suite recipes -- {more}"));
     }
 }

@@ -40,11 +40,16 @@ impl Ours {
         Ok(Self { trainer, group, membership })
     }
 
+    /// Trains to the end of the run, or to where `host` asks for a pause.
+    pub fn run(&mut self, host: &dyn Host) -> Result<Outcome> {
+        self.membership.generation = self.membership.generation.next();
+        self.trainer.run(&self.membership, &self.group, host).context("our side failed")
+    }
+
     /// Does `steps` steps and one before them that is not counted.
     pub fn block(&mut self, steps: usize) -> Result<Block> {
-        self.membership.generation = self.membership.generation.next();
         let stopwatch = Stopwatch { left: Cell::new(steps + 1), ..Stopwatch::default() };
-        match self.trainer.run(&self.membership, &self.group, &stopwatch).context("our side failed")? {
+        match self.run(&stopwatch)? {
             Outcome::Paused { .. } => {}
             Outcome::Finished { .. } => bail!("the run ended before its measurement"),
         }

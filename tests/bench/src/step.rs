@@ -52,7 +52,15 @@ pub enum Place {
 }
 
 impl Place {
-    fn device(self) -> Device {
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+
+    pub fn device(self) -> Device {
         match self {
             Self::Cpu => Device::Cpu,
             Self::Cuda => Device::Cuda(0),
@@ -273,6 +281,22 @@ pub fn measure(python: &Path, place: Place, quick: bool, mut show: impl FnMut(&L
         let folder = tempfile::tempdir()?;
         case.write_samples(folder.path())?;
         case.measure(python, folder.path(), quick, &mut show)?;
+    }
+    Ok(())
+}
+
+/// A Chrome trace of one warm step of each case.
+pub fn trace(place: Place, traces: &Path) -> Result<()> {
+    std::fs::create_dir_all(traces)?;
+    for (index, case) in CASES.iter().enumerate().filter(|(_, case)| case.place == place) {
+        let folder = tempfile::tempdir()?;
+        case.write_samples(folder.path())?;
+        let config = case.config(folder.path())?;
+        let tokenizer = Arc::new(Tokenizer::open(&config.tokenizer)?);
+        let mut ours = Ours::new(config, tokenizer, case.threads, place.device())?;
+        ours.block(1)?;
+        // A block has a step before those that count.
+        kernels::traced(&traces.join(format!("step-{index}.json")), place.device(), || ours.block(1))??;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 // clippy.toml lets tests unwrap, but not the functions that they share.
 #![allow(clippy::unwrap_used)]
 
-use config::{Architecture, ModelConfig, ModelShape, Pooling};
+use config::{Architecture, LocalAttention, ModelConfig, ModelShape, Pooling};
 use golden::{assert_close, path, write_folder};
 use model::{Head, Input, Missing, Model, hugging_face, safetensors_io};
 use std::path::PathBuf;
@@ -21,6 +21,7 @@ fn shape(architecture: Architecture) -> ModelShape {
         intermediate: Some(48),
         vocabulary: Some(112),
         max_positions: Some(24),
+        embedding: (architecture == Architecture::Electra).then_some(16),
         // Far from the initial 0.02, so that the comparison of outputs can tell two networks apart.
         initializer_range: Some(0.2),
         ..ModelConfig::default()
@@ -38,8 +39,10 @@ fn heads(architecture: Architecture) -> Vec<(&'static str, Head)> {
         ("tags", Head::TokenClassifier { labels: labels() }),
         ("encoder", Head::None),
     ];
-    if architecture == Architecture::Bert {
-        heads.push(("pretraining", Head::PreTraining));
+    match architecture {
+        Architecture::Bert | Architecture::Albert => heads.push(("pretraining", Head::PreTraining)),
+        Architecture::Electra => heads.push(("pretraining", Head::ReplacedTokens { generator: None })),
+        _ => {}
     }
     heads
 }
@@ -59,6 +62,7 @@ fn outputs(model: &Model) -> Tensor {
         Head::SequenceClassifier { .. } => model.class_logits(&hidden, input.mask.as_ref(), false),
         Head::TokenClassifier { .. } => model.token_logits(&hidden, false).narrow(1, 0, 4),
         Head::None => hidden.narrow(1, 0, 4),
+        Head::ReplacedTokens { .. } => model.replaced_logits(&hidden).narrow(1, 0, 4),
     }
     .detach()
 }
@@ -68,8 +72,16 @@ fn folders() {
     let scratch = tempfile::tempdir().unwrap();
     let root = std::env::var_os("TRIREME_EXPORT_DIR").map_or(scratch.path().to_owned(), PathBuf::from);
     let tokenizer = std::fs::read(path("tokenizer.json")).unwrap();
-    for (name, architecture) in [("bert", Architecture::Bert), ("modern", Architecture::Modern)] {
-        let shape = shape(architecture);
+    let local = LocalAttention { global_every: 2, window: 4, rope_theta: 500.0 };
+    for (name, architecture, local_attention) in [
+        ("bert", Architecture::Bert, None),
+        ("modern", Architecture::Modern, None),
+        ("modern-local", Architecture::Modern, Some(local)),
+        ("albert", Architecture::Albert, None),
+        ("electra", Architecture::Electra, None),
+        ("distilbert", Architecture::Distilbert, None),
+    ] {
+        let shape = ModelShape { local_attention, ..shape(architecture) };
         for (head_name, head) in heads(architecture) {
             let folder = root.join(format!("{name}-{head_name}"));
             let model = Model::new(&shape, head.clone(), 7, Device::Cpu).unwrap();

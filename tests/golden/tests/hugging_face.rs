@@ -5,7 +5,7 @@
 
 use config::Activation;
 use golden::{assert_close, path, tensors};
-use model::{Head, Input, Missing, Model, hugging_face};
+use model::{Execution, Head, Input, Missing, Model, hugging_face};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -77,15 +77,37 @@ fn modern() {
     check(&load("modern", None), &tensors("modern/erf.safetensors"));
 }
 
+/// Layers that see a window of 6 tokens, of rows of 16, between layers that see everything.
+#[test]
+fn modern_with_local_attention() {
+    let model = load("modern-local", None);
+    let local = model.shape().local_attention.unwrap();
+    assert_eq!((local.global_every, local.window, local.rope_theta), (3, 6, 10_000.0));
+    check(&model, &tensors("modern-local/erf.safetensors"));
+}
+
+/// Padding taken out, attention by our own kernel, layers run again in the backward pass: the same function.
+#[test]
+fn without_padding_and_with_activation_checkpointing() {
+    for folder in ["bert", "modern", "modern-local"] {
+        for activation_checkpointing in [false, true] {
+            let mut model = load(folder, None);
+            model.set_execution(Execution { unpadded: true, activation_checkpointing });
+            check(&model, &tensors(&format!("{folder}/erf.safetensors")));
+        }
+    }
+}
+
 /// The manual attention, which training with attention dropout takes, is the same function as the fused one.
 #[test]
 fn attention_without_the_fused_kernel() {
-    for (folder, case) in [("bert", "bert/erf.safetensors"), ("modern", "modern/erf.safetensors")] {
+    for folder in ["bert", "modern", "modern-local"] {
+        let case = format!("{folder}/erf.safetensors");
         let mut folder = hugging_face::read_folder(&path(folder)).unwrap();
         // So small that no weight is dropped, and not 0: the branch is taken.
         folder.shape.attention_dropout = 1e-12;
         let mut model = Model::new(&folder.shape, folder.head, 0, Device::Cpu).unwrap();
         model.load_parameters(&folder.tensors, Missing::Refuse).unwrap();
-        check(&model, &tensors(case));
+        check(&model, &tensors(&case));
     }
 }

@@ -1,8 +1,10 @@
 //! `coordinator checkpoints export`: a folder that `transformers` loads.
 //!
 //! A checkpoint's files have Hugging Face's names and contents already. Here they are downloaded and compared with the
-//! manifest, and the rows that only pad the vocabulary are left out. A file gets its name when all of them are right.
+//! manifest, the rows that only pad the vocabulary are left out, and config.json says which tokenizer belongs to the model.
+//! A model card comes with them. A file gets its name when all of them are right.
 
+mod card;
 mod vocabulary;
 
 use super::args::{Connection, ExportArguments, ExportFormat};
@@ -24,6 +26,9 @@ const FILES: [&str; 5] = [WEIGHTS, TOKENIZER, "tokenizer_config.json", "special_
 const WEIGHTS: &str = "model.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "config.json";
+const CARD: &str = "README.md";
+/// The key of config.json under which it says which tokenizer belongs to the model (`model::hugging_face` reads it).
+const TOKENIZER_KEY: &str = "trireme_tokenizer";
 
 pub async fn run(connection: &Connection, arguments: ExportArguments) -> Result<ExitCode, Problem> {
     let ExportArguments { checkpoint, format: ExportFormat::Hf, out, json } = arguments;
@@ -31,6 +36,8 @@ pub async fn run(connection: &Connection, arguments: ExportArguments) -> Result<
     let manifest = client.checkpoints().manifest(reference(&checkpoint)?).await?.into_inner();
     // From here on by its full name: the newest one may be another a moment later.
     let exact = manifest.checkpoint.clone().unwrap_or_default();
+    let request = v1::RunRequest { run: exact.run.clone() };
+    let run = client.runs().show(request).await?.into_inner();
     tokio::fs::create_dir_all(&out)
         .await
         .map_err(|error| Problem::failure(format!("cannot create {}: {error}", out.display())))?;
@@ -41,7 +48,8 @@ pub async fn run(connection: &Connection, arguments: ExportArguments) -> Result<
         })?;
         files.push(download(&client, &exact, file, &out).await?);
     }
-    let finishing = tokio::task::spawn_blocking(move || finish(files));
+    let of = (run, exact.clone());
+    let finishing = tokio::task::spawn_blocking(move || finish(files, &of.0, &of.1));
     let warning = finishing.await.map_err(|error| Problem::failure(format!("writing the folder: {error}")))??;
     if json {
         output::json(&json!({
@@ -118,8 +126,8 @@ async fn download(
     Ok(partial)
 }
 
-/// Cuts the vocabulary and gives the files their names; what a user must know of them, if anything.
-fn finish(files: Vec<Partial>) -> Result<Option<String>, Problem> {
+/// Cuts the vocabulary, writes the card and gives the files their names; what a user must know of them, if anything.
+fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef) -> Result<Option<String>, Problem> {
     let path = |name: &str| files.iter().find(|file| file.name == name).map(Partial::path).unwrap_or_default();
     let broken =
         |name: &str, error: &dyn std::fmt::Display| Problem::failure(format!("the checkpoint's {name}: {error}"));
@@ -131,12 +139,19 @@ fn finish(files: Vec<Partial>) -> Result<Option<String>, Problem> {
         if tokens < rows {
             vocabulary::cut(&path(WEIGHTS), rows, tokens).map_err(|error| broken(WEIGHTS, &error))?;
             config["vocab_size"] = json!(tokens);
-            let written = std::fs::File::create(path(CONFIG)).and_then(|mut file| {
-                writeln!(file, "{config:#}")?;
-                file.sync_all()
-            });
-            written.map_err(|error| broken(CONFIG, &error))?;
         }
+        config[TOKENIZER_KEY] = json!(tokenizer.identity().to_string());
+        write(&path(CONFIG), &format!("{config:#}\n")).map_err(|error| broken(CONFIG, &error))?;
+    }
+    let mut hasher = blake3::Hasher::new();
+    let hashed = std::fs::File::open(path(WEIGHTS)).and_then(|mut file| std::io::copy(&mut file, &mut hasher));
+    hashed.map_err(|error| broken(WEIGHTS, &error))?;
+    let weights = hasher.finalize().to_hex();
+    let text = card::card(&card::Facts { run, checkpoint, config: &config, weights: &weights });
+    if let Some(folder) = files.first().map(|file| file.folder.clone()) {
+        let card = Partial { name: CARD, folder };
+        write(&card.path(), &text).map_err(|error| card.failed(&error))?;
+        files.insert(0, card);
     }
     for file in files {
         file.move_into_place()?;
@@ -144,17 +159,33 @@ fn finish(files: Vec<Partial>) -> Result<Option<String>, Problem> {
     Ok(warning(&config))
 }
 
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
 /// Of a model that `transformers` loads as something else.
 fn warning(config: &Value) -> Option<String> {
-    let pools_by_mean = config["model_type"] == "bert"
-        && config["architectures"][0] == "BertForSequenceClassification"
+    let class = config["architectures"][0].as_str().unwrap_or_default();
+    let pools_by_mean = config["model_type"] != "modernbert"
+        && class.ends_with("ForSequenceClassification")
         && config["classifier_pooling"] == "mean";
     pools_by_mean.then(|| {
-        "this classifier was trained with objective.pooling = \"mean\", and transformers has no BERT that does that. \
-         BertForSequenceClassification puts a pooler of random weights in its place: its predictions are WRONG. Either \
-         label text with `worker predict --model`; or, in Python, give the mean of `model.bert(...).last_hidden_state` \
-         over the real tokens to `model.classifier`; or train with objective.pooling = \"cls\""
-            .to_owned()
+        let base = config["model_type"].as_str().unwrap_or("bert");
+        let (instead, head) = match base {
+            "electra" => ("looks at the first token instead", "as a sequence of one token to `model.classifier`"),
+            "distilbert" => {
+                ("looks at the first token instead", "to `model.pre_classifier`, ReLU and `model.classifier`")
+            }
+            _ => ("puts a pooler of random weights in its place", "to `model.classifier`"),
+        };
+        format!(
+            "this classifier was trained with objective.pooling = \"mean\", and transformers has no such model of this \
+             kind. {class} {instead}: its predictions are WRONG. Either label text with `worker predict --model`; or, in \
+             Python, give the mean of `model.{base}(...).last_hidden_state` over the real tokens {head}; or train with \
+             objective.pooling = \"cls\""
+        )
     })
 }
 
@@ -178,12 +209,16 @@ mod tests {
     #[test]
     fn nothing_is_left_of_what_failed() {
         let folder = tempfile::tempdir().unwrap();
+        let (run, checkpoint) = (v1::Run::default(), v1::CheckpointRef::default());
+        let finish = |files| finish(files, &run, &checkpoint);
         let files = vec![partial(folder.path(), WEIGHTS, "x"), partial(folder.path(), CONFIG, "{")];
         assert!(finish(files).unwrap_err().to_string().contains("config.json"));
         assert_eq!(names(folder.path()), Vec::<String>::new());
         let files = vec![partial(folder.path(), WEIGHTS, "x"), partial(folder.path(), CONFIG, "{}")];
         assert_eq!(finish(files).unwrap(), None);
-        assert_eq!(names(folder.path()), [CONFIG, WEIGHTS]);
+        assert_eq!(names(folder.path()), [CARD, CONFIG, WEIGHTS]);
+        let card = std::fs::read_to_string(folder.path().join(CARD)).unwrap();
+        assert!(card.contains(&blake3::hash(b"x").to_hex().to_string()), "{card}");
     }
 
     #[test]
@@ -196,6 +231,9 @@ mod tests {
         assert!(told.contains("predictions are WRONG") && told.contains("worker predict --model"), "{told}");
         assert_eq!(warning(&config("BertForSequenceClassification", "cls")), None);
         assert_eq!(warning(&config("ModernBertForSequenceClassification", "mean")), None);
+        let electra = json!({"model_type": "electra", "architectures": ["ElectraForSequenceClassification"],
+            "classifier_pooling": "mean"});
+        assert!(warning(&electra).unwrap().contains("ElectraForSequenceClassification looks at the first token"));
         assert_eq!(warning(&json!({})), None);
     }
 }

@@ -1,11 +1,11 @@
-//! What a run starts from: `init.from`, looked at when the run is submitted. The trainer does the same again with the
-//! weights; here a person is still there to be told.
+//! What a run starts from: `init.from`, or the teacher of `distill.teacher`, looked at when the run is submitted. The
+//! trainer does the same again with the weights; here a person is still there to be told.
 
 use super::checkpoints::{self, Pin, Repository};
 use super::on_thread::OnThread;
 use super::runs::find;
 use super::wire;
-use config::{Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ObjectiveKind};
+use config::{Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape};
 use futures::TryStreamExt;
 use proto::{Failure, FailureKind};
 use serde_json::{Map, Value};
@@ -13,6 +13,10 @@ use std::path::Path;
 use std::sync::Arc;
 use store::{CheckpointId, Reader};
 use types::Step;
+
+/// The files in which a folder's weights may lie: one, or an index of several. The trainer reads them.
+const WEIGHTS: [&str; 4] =
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// What a run starts from.
 #[derive(Debug, Default)]
@@ -33,29 +37,30 @@ pub async fn of(
     reader: &OnThread<Reader>,
     repository: &Arc<Repository>,
 ) -> Result<Parent, Failure> {
-    let from = &config.init.from;
-    let source = config.init.source().map_err(|message| invalid(format!("`init.from`: {message}")))?;
+    let (key, source) = config.source();
+    let from = &named(config);
+    let source = source.map_err(|message| invalid(format!("`{key}`: {message}")))?;
     match source {
         InitSource::Seed => Ok(Parent::default()),
         InitSource::HuggingFace { path } => {
-            for name in ["config.json", "model.safetensors"] {
-                if !Path::new(&path).join(name).is_file() {
-                    return Err(invalid(format!(
-                        "`init.from` = `{from}`: there is no file {path}/{name}\n  help: name a folder with Hugging \
-                         Face's config.json and model.safetensors, as `checkpoints export --format hf` writes it; it \
-                         has to be there on every worker's host, too"
-                    )));
-                }
+            let is_there = |name: &&str| Path::new(&path).join(name).is_file();
+            let missing = if is_there(&"config.json") { WEIGHTS[0] } else { "config.json" };
+            if missing == "config.json" || !WEIGHTS.iter().any(|name| is_there(name)) {
+                return Err(invalid(format!(
+                    "`{key}` = `{from}`: there is no file {path}/{missing}\n  help: name a folder with Hugging \
+                     Face's config.json and model.safetensors or pytorch_model.bin, as `checkpoints export --format hf` \
+                     or `save_pretrained` writes it; it has to be there on every worker's host, too"
+                )));
             }
             let file = Path::new(&path).join("config.json");
             let text = std::fs::read(&file)
-                .map_err(|error| invalid(format!("`init.from` = `{from}`: cannot read {}: {error}", file.display())))?;
+                .map_err(|error| invalid(format!("`{key}` = `{from}`: cannot read {}: {error}", file.display())))?;
             Ok(Parent { pin: None, shape: Some(inherited(config, &text)?) })
         }
         InitSource::Run { run, step } => {
             let row = find(reader, &run)
                 .await
-                .map_err(|failure| invalid(format!("`init.from` = `{from}`: {}", failure.message)))?;
+                .map_err(|failure| invalid(format!("`{key}` = `{from}`: {}", failure.message)))?;
             let found = match step {
                 None => repository.newest_good(&row.id, row.step).await?.0,
                 Some(step) => {
@@ -69,7 +74,7 @@ pub async fn of(
                 let which =
                     step.map_or("no good checkpoint yet".to_owned(), |step| format!("no checkpoint at step {step}"));
                 return Err(invalid(format!(
-                    "`init.from` = `{from}`: run {} has {which}\n  help: `coordinator checkpoints list {}` shows what \
+                    "`{key}` = `{from}`: run {} has {which}\n  help: `coordinator checkpoints list {}` shows what \
                      there is",
                     row.id, row.id
                 )));
@@ -80,13 +85,18 @@ pub async fn of(
             let problems = repository.store().verify(id).await.map_err(checkpoints::failure)?;
             if !problems.is_empty() {
                 let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                let message = format!("`init.from` = `{from}`: checkpoint {id} is damaged: {}", problems.join("; "));
+                let message = format!("`{key}` = `{from}`: checkpoint {id} is damaged: {}", problems.join("; "));
                 return Err(Failure::new(FailureKind::Corrupt, message));
             }
             let text = read(repository, id).await?;
             Ok(Parent { shape: Some(inherited(config, &text)?), pin: Some(pin) })
         }
     }
+}
+
+/// What `init.from` or `distill.teacher` says.
+fn named(config: &CheckedConfig) -> String {
+    config.distill.as_ref().map_or_else(|| config.init.from.clone(), |distill| distill.teacher.clone())
 }
 
 /// A checkpoint's config.json.
@@ -98,20 +108,28 @@ async fn read(repository: &Repository, id: &CheckpointId) -> Result<Vec<u8>, Fai
 
 /// The shape of the model that starts from the one with this config.json, if the config fits it.
 fn inherited(config: &CheckedConfig, text: &[u8]) -> Result<ModelShape, Failure> {
-    let from = &config.init.from;
+    let (key, from) = (config.source().0, named(config));
     let source = source(text, &config.model)
-        .map_err(|message| invalid(format!("`init.from` = `{from}`: its config.json cannot be used: {message}")))?;
-    let shape = config.model.inherit(source).map_err(invalid)?;
+        .map_err(|message| invalid(format!("`{key}` = `{from}`: its config.json cannot be used: {message}")))?;
+    let shape = match &config.distill {
+        None => config.model.inherit(source).map_err(invalid)?,
+        Some(distill) => {
+            let layers = source.layers;
+            let shape = config.model.student(source).map_err(invalid)?;
+            distill.layers_of(layers, shape.layers).map_err(invalid)?;
+            shape
+        }
+    };
     let length = i64::try_from(config.batch.sequence_length).unwrap_or(i64::MAX);
     if length > shape.max_positions {
         return Err(invalid(format!(
-            "`batch.sequence_length` = {length} is more than the {} positions of the model of `init.from`\n  help: \
+            "`batch.sequence_length` = {length} is more than the {} positions of the model of `{key}`\n  help: \
              shorten it to {} or less",
             shape.max_positions, shape.max_positions
         )));
     }
-    if config.objective.kind == ObjectiveKind::MlmNsp && shape.segment_types < 2 {
-        let message = "`objective.kind` = `mlm_nsp` needs segments, which the model of `init.from` does not have\n  \
+    if config.objective.kind.has_pairs() && shape.segment_types < 2 {
+        let message = "`objective.kind`: sentence pairs need segments, which the model of `init.from` does not have\n  \
                        help: use `mlm`";
         return Err(invalid(message.to_owned()));
     }
@@ -124,19 +142,22 @@ fn source(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
     let (architecture, defaults) = match object.get("model_type").and_then(Value::as_str) {
         Some("bert") => (Architecture::Bert, [30_522, 768, 12, 12, 3_072, 512]),
         Some("modernbert") => (Architecture::Modern, [50_368, 768, 22, 12, 1_152, 8_192]),
+        Some("albert") => (Architecture::Albert, [30_000, 4_096, 12, 64, 16_384, 512]),
+        Some("electra") => (Architecture::Electra, [30_522, 256, 12, 4, 1_024, 512]),
+        Some("distilbert") => (Architecture::Distilbert, [30_522, 768, 6, 12, 3_072, 512]),
         other => {
             let found = other.unwrap_or("nothing");
-            return Err(format!("`model_type` is {found}; `bert` and `modernbert` are supported"));
+            return Err(format!(
+                "`model_type` is {found}; `bert`, `modernbert`, `albert`, `electra` and `distilbert` are supported"
+            ));
         }
     };
-    let keys = [
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "max_position_embeddings",
-    ];
+    let (hidden, layers, heads, intermediate) = if architecture == Architecture::Distilbert {
+        ("dim", "n_layers", "n_heads", "hidden_dim")
+    } else {
+        ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    };
+    let keys = ["vocab_size", hidden, layers, heads, intermediate, "max_position_embeddings"];
     let mut numbers = defaults;
     for (number, key) in numbers.iter_mut().zip(keys) {
         if let Some(value) = object.get(key) {
@@ -145,8 +166,15 @@ fn source(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
     }
     let [vocabulary, hidden, layers, heads, intermediate, max_positions] = numbers;
     let segment_types = match (architecture, object.get("type_vocab_size").and_then(Value::as_i64)) {
-        (Architecture::Modern, _) => 0,
-        (Architecture::Bert, types) => types.unwrap_or(2),
+        (Architecture::Modern | Architecture::Distilbert, _) => 0,
+        (_, types) => types.unwrap_or(2),
+    };
+    let embedding = match architecture {
+        Architecture::Albert | Architecture::Electra => {
+            let width = object.get("embedding_size").and_then(Value::as_i64).unwrap_or(128);
+            Some(width).filter(|width| *width != hidden)
+        }
+        _ => None,
     };
     // What has nothing to do with sizes is the trainer's to check.
     let rest = config.shape(vocabulary, max_positions);
@@ -159,6 +187,7 @@ fn source(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
         intermediate,
         max_positions,
         segment_types,
+        embedding,
         ..rest
     })
 }

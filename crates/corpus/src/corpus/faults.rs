@@ -104,16 +104,9 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<(), Corp
         return Ok(());
     }
     let unused = unused.join("`, `");
-    if kind == ObjectiveKind::Tag {
-        tracing::warn!(tags = unused, "no word of the training data has these tags");
-        return Ok(());
-    }
-    Err(CorpusError::new(
-        ErrorKind::Empty,
-        corpus.files[0].path.as_str(),
-        format!("no row of `data.paths` has the label `{unused}`: a class without rows cannot be learned"),
-        "correct its spelling in `objective.labels`, add rows, or leave it out",
-    ))
+    let what = if kind == ObjectiveKind::Tag { "no word" } else { "no row" };
+    tracing::warn!("{what} of the training data has the label `{unused}`, so it cannot be learned");
+    Ok(())
 }
 
 /// A label that is a number.

@@ -1,9 +1,12 @@
 //! BERT's masking (google-research/bert, create_masked_lm_predictions): which tokens are predicted, and what stands in
 //! their place.
 
+mod ngrams;
+mod spans;
+
 use crate::random::{Chance, Stream};
 use crate::{SpecialIds, Tokenizer};
-use config::ObjectiveConfig;
+use config::{Masking, ObjectiveConfig};
 use std::sync::Arc;
 
 /// The rule. `[CLS]`, `[SEP]` and `[PAD]` are never predicted. The number to predict is
@@ -17,8 +20,12 @@ pub(crate) struct Masker {
     vocabulary: usize,
     mask_share: f64,
     random_share: f64,
-    /// By id; empty unless whole words are masked.
+    /// By id; empty unless whole words or spans of words are masked.
     continuation: Arc<[bool]>,
+    /// Words that are masked together at most.
+    ngram_max: usize,
+    /// Spans of words are masked together.
+    spans: bool,
 }
 
 /// How much of a row is predicted.
@@ -35,6 +42,10 @@ pub(crate) struct Amount {
 pub(crate) struct Scratch {
     /// (start, end) of each candidate word.
     words: Vec<(u32, u32)>,
+    /// (start, end) of each span, ascending; empty where words are masked one by one.
+    spans: Vec<(u32, u32)>,
+    /// By position: the number of its word, plus 1; 0 for special tokens.
+    word_of: Vec<u32>,
     /// (position, the id that stood there), ascending.
     masked: Vec<(u32, u32)>,
 }
@@ -48,7 +59,8 @@ impl Scratch {
 
 impl Masker {
     pub(crate) fn new(objective: &ObjectiveConfig, tokenizer: &Tokenizer) -> Self {
-        let continuation = if objective.whole_word {
+        let spans = objective.masking == Masking::Span;
+        let continuation = if objective.whole_word || spans {
             (0..tokenizer.size() as u32).map(|id| tokenizer.is_continuation(id)).collect()
         } else {
             Arc::default()
@@ -59,12 +71,14 @@ impl Masker {
             mask_share: objective.mask_token_share,
             random_share: objective.random_token_share,
             continuation,
+            ngram_max: objective.ngram_max,
+            spans,
         }
     }
 
     /// Masks `tokens` in place and leaves in `scratch` what was masked.
     pub(crate) fn apply(&self, tokens: &mut [u32], amount: Amount, stream: &mut Stream, scratch: &mut Scratch) {
-        let SpecialIds { pad, classify, separator, mask, .. } = self.special;
+        let SpecialIds { pad, classify, separator, .. } = self.special;
         scratch.words.clear();
         scratch.masked.clear();
         for (at, id) in tokens.iter().enumerate() {
@@ -78,8 +92,16 @@ impl Masker {
                 _ => scratch.words.push((at, at + 1)),
             }
         }
+        if self.spans {
+            return spans::apply(self, tokens, amount, stream, scratch);
+        }
         let wanted = (tokens.len() as f64 * amount.rate).round_ties_even() as usize;
         let wanted = amount.most.min(wanted.max(1));
+        if self.ngram_max > 1 {
+            self.mask_ngrams(tokens, wanted, stream, scratch);
+            scratch.masked.sort_unstable();
+            return;
+        }
         stream.shuffle(&mut scratch.words);
         for (start, end) in scratch.words.iter().copied() {
             if scratch.masked.len() >= wanted {
@@ -91,15 +113,44 @@ impl Masker {
             for at in start..end {
                 let token = &mut tokens[at as usize];
                 scratch.masked.push((at, *token));
-                let drawn = stream.random();
-                if drawn < self.mask_share {
-                    *token = mask;
-                } else if drawn < self.mask_share + self.random_share {
-                    *token = stream.below(self.vocabulary as u64) as u32;
-                }
+                self.replace(token, stream);
             }
         }
         scratch.masked.sort_unstable();
+    }
+
+    /// What stands in the place of a chosen piece.
+    fn replace(&self, token: &mut u32, stream: &mut Stream) {
+        match self.fate(stream) {
+            Fate::Mask => *token = self.special.mask,
+            Fate::Random => *token = self.random_id(stream),
+            Fate::Stay => {}
+        }
+    }
+}
+
+/// What becomes of a chosen token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Mask,
+    Random,
+    Stay,
+}
+
+impl Masker {
+    fn fate(&self, stream: &mut Stream) -> Fate {
+        let drawn = stream.random();
+        if drawn < self.mask_share {
+            Fate::Mask
+        } else if drawn < self.mask_share + self.random_share {
+            Fate::Random
+        } else {
+            Fate::Stay
+        }
+    }
+
+    fn random_id(&self, stream: &mut Stream) -> u32 {
+        stream.below(self.vocabulary as u64) as u32
     }
 }
 
@@ -110,15 +161,21 @@ mod tests {
     const SPECIAL: SpecialIds = SpecialIds { pad: 0, unknown: 1, classify: 2, separator: 3, mask: 4 };
     const VOCABULARY: usize = 100;
 
-    const BERTS: Amount = Amount { rate: 0.15, most: usize::MAX };
+    pub(super) const BERTS: Amount = Amount { rate: 0.15, most: usize::MAX };
 
     fn masker(whole_word: bool) -> Masker {
         // Ids 50 to 99 go on with a word.
         let continuation = if whole_word { (0..VOCABULARY).map(|id| id >= 50).collect() } else { Arc::default() };
-        Masker { special: SPECIAL, vocabulary: VOCABULARY, mask_share: 0.8, random_share: 0.1, continuation }
+        let (mask_share, random_share) = (0.8, 0.1);
+        let (spans, ngram_max) = (false, 1);
+        Masker { special: SPECIAL, vocabulary: VOCABULARY, mask_share, random_share, continuation, ngram_max, spans }
     }
 
-    fn sentence(seed: u64, length: usize) -> Vec<u32> {
+    pub(super) fn span_masker() -> Masker {
+        Masker { spans: true, ..masker(true) }
+    }
+
+    pub(super) fn sentence(seed: u64, length: usize) -> Vec<u32> {
         let mut stream = Stream::new("sentence", &[seed]);
         let mut tokens: Vec<u32> = (0..length).map(|_| stream.randint(5, VOCABULARY - 1) as u32).collect();
         tokens[0] = 2;
@@ -182,6 +239,26 @@ mod tests {
         };
         assert_eq!((count(30, 99), count(50, 99), count(10, 99)), (4, 8, 2), "4.5, 7.5, 1.5");
         assert_eq!((count(4, 99), count(130, 7)), (1, 7));
+    }
+
+    #[test]
+    fn words_are_chosen_alike_wherever_they_stand() {
+        // Forty words of two pieces each between [CLS] and [SEP]: each is as likely as any other.
+        let mut before = vec![2];
+        (0..40).for_each(|word| before.extend([5 + word, 50 + word]));
+        before.push(3);
+        let (masker, mut scratch) = (masker(true), Scratch::default());
+        let (mut seen, samples) = ([0u32; 40], 4000);
+        for sample in 0..samples {
+            masker.apply(&mut before.clone(), BERTS, &mut Stream::new("mask", &[sample]), &mut scratch);
+            // round(82 × 0.15) = 12 pieces are six words.
+            assert_eq!(scratch.masked().count(), 12);
+            scratch.masked().filter(|(at, _)| at % 2 == 1).for_each(|(at, _)| seen[at / 2] += 1);
+        }
+        let expected = samples as f64 * 6.0 / 40.0;
+        assert_eq!(seen.iter().sum::<u32>(), samples as u32 * 6);
+        let chi_square: f64 = seen.iter().map(|seen| (f64::from(*seen) - expected).powi(2) / expected).sum();
+        assert!(chi_square < 72.1, "p < 0.001 with 39 degrees of freedom: {chi_square} {seen:?}");
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! BERT's sentence pairs (google-research/bert, create_instances_from_document), draw for draw.
+//! BERT's sentence pairs (google-research/bert, create_instances_from_document), draw for draw; with `sentence_order`
+//! ALBERT's (google-research/albert, the same function with `random_next_sentence` off), draw for draw: the second piece
+//! is the true continuation, and half of the pairs are swapped. A chunk of one sentence has no continuation, so there it
+//! takes a random one, labelled like a swapped pair.
 //!
 //! One difference, where the reference labels a pair "random" although all ten tries hit the same document: here such
 //! a pair takes its true continuation, and a lone sentence with no other document gives no pair.
@@ -14,6 +17,8 @@ const TRIES: usize = 10;
 pub(crate) struct PairRule {
     pub(crate) sequence_length: usize,
     pub(crate) short_sequence_probability: f64,
+    /// Whether the label tells swapped pairs (ALBERT) and not random ones (BERT).
+    pub(crate) sentence_order: bool,
     pub(crate) special: SpecialIds,
 }
 
@@ -23,7 +28,7 @@ pub(crate) fn build(documents: &Documents, rule: &PairRule, chance: &mut impl Ch
     let mut labels = Vec::new();
     let (mut first, mut second) = (Vec::new(), Vec::new());
     for document in 0..documents.count() {
-        let emit = |first: &[u32], second: &[u32], is_random: bool| {
+        let emit = |first: &[u32], second: &[u32], label: bool| {
             samples.tokens.push(rule.special.classify);
             samples.tokens.extend_from_slice(first);
             samples.tokens.push(rule.special.separator);
@@ -31,7 +36,7 @@ pub(crate) fn build(documents: &Documents, rule: &PairRule, chance: &mut impl Ch
             samples.tokens.extend_from_slice(second);
             samples.tokens.push(rule.special.separator);
             samples.ends.push(samples.tokens.len());
-            labels.push(i64::from(is_random));
+            labels.push(i64::from(label));
         };
         document_pairs(documents, document, rule, chance, (&mut first, &mut second), emit);
     }
@@ -64,7 +69,10 @@ fn document_pairs(
             for sentence in start..start + split {
                 first.extend_from_slice(documents.sentence(document, sentence));
             }
-            let wants_random = chunk == 1 || chance.random() < 0.5;
+            let alone = chunk == 1;
+            let half = alone || chance.random() < 0.5;
+            let wants_random = alone || (half && !rule.sentence_order);
+            let wants_swap = !alone && half && rule.sentence_order;
             let other = if wants_random { other_document(documents, document, chance) } else { None };
             if let Some(other) = other {
                 let wanted = target.saturating_sub(first.len());
@@ -83,8 +91,11 @@ fn document_pairs(
                 }
             }
             if !second.is_empty() {
+                if wants_swap {
+                    std::mem::swap(first, second);
+                }
                 let (a, b) = truncate(first, second, most, chance);
-                emit(a, b, other.is_some());
+                emit(a, b, other.is_some() || wants_swap);
             }
             start = at + 1;
             length = 0;
@@ -156,15 +167,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_reference_is_replayed_draw_for_draw() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/fixtures/tokenizer/pairs.json");
-        let case: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    fn replay(name: &str, sentence_order: bool) -> Vec<(Vec<u32>, Vec<u32>, i64)> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/fixtures/tokenizer");
+        let text = std::fs::read_to_string(format!("{folder}/{name}")).unwrap();
+        let case: serde_json::Value = serde_json::from_str(&text).unwrap();
         let all: Vec<Vec<Vec<u32>>> = serde_json::from_value(case["documents"].clone()).unwrap();
         let mut replay = Replay(serde_json::from_value(case["draws"].clone()).unwrap());
         let rule = PairRule {
             sequence_length: case["sequence_length"].as_u64().unwrap() as usize,
             short_sequence_probability: case["short"].as_f64().unwrap(),
+            sentence_order,
             special: SPECIAL,
         };
         let built = build(&documents(&all), &rule, &mut replay, MaskKey::default());
@@ -180,6 +192,21 @@ mod tests {
             .collect();
         assert!(expected.len() > 20);
         assert_eq!(pairs(&built), expected);
+        expected
+    }
+
+    #[test]
+    fn the_reference_is_replayed_draw_for_draw() {
+        replay("pairs.json", false);
+    }
+
+    #[test]
+    fn alberts_reference_is_replayed_draw_for_draw() {
+        let found = replay("ordered_pairs.json", true);
+        // Ids rise through each document: a pair of one document tells by them whether it is swapped.
+        let swapped = found.iter().filter(|(a, b, label)| *label == 1 && b[0] < a[0]).count();
+        let ordered = found.iter().filter(|(a, b, label)| *label == 0 && a[a.len() - 1] < b[0]).count();
+        assert!(swapped > 5 && ordered == found.iter().filter(|(_, _, label)| *label == 0).count());
     }
 
     /// Documents of numbered tokens: a token tells its document and place.
@@ -201,7 +228,12 @@ mod tests {
             seed: u64,
         ) {
             let all = numbered(&lengths);
-            let rule = PairRule { sequence_length, short_sequence_probability: short, special: SPECIAL };
+            let rule = PairRule {
+                sequence_length,
+                short_sequence_probability: short,
+                sentence_order: false,
+                special: SPECIAL,
+            };
             let built = build(&documents(&all), &rule, &mut Stream::new("pairs", &[seed]), MaskKey::default());
             let document_of = |id: u32| all.iter().position(|d| d.iter().flatten().any(|other| *other == id)).unwrap();
             for (a, b, label) in pairs(&built) {
@@ -225,7 +257,8 @@ mod tests {
     #[test]
     fn half_of_the_pairs_are_random() {
         let all = numbered(&vec![vec![5; 60]; 100]);
-        let rule = PairRule { sequence_length: 64, short_sequence_probability: 0.1, special: SPECIAL };
+        let rule =
+            PairRule { sequence_length: 64, short_sequence_probability: 0.1, sentence_order: false, special: SPECIAL };
         let found = pairs(&build(&documents(&all), &rule, &mut Stream::new("pairs", &[3]), MaskKey::default()));
         let random = found.iter().filter(|(_, _, label)| *label == 1).count() as f64;
         let count = found.len() as f64;

@@ -1,4 +1,4 @@
-//! `config.json` of `BertFor…` and `ModernBertFor…`.
+//! `config.json` of `BertFor…`, `ModernBertFor…`, `AlbertFor…`, `ElectraFor…` and `DistilBertFor…`.
 //!
 //! Anything that would make the network compute something else is refused; what only matters to other users of the file
 //! (names of authors, versions, task settings) is not looked at.
@@ -6,7 +6,7 @@
 use super::tokenizer_files::{SpecialTokens, pretty};
 use crate::error::ModelError;
 use crate::heads::Head;
-use config::{Activation, Architecture, Initializer, ModelShape, Pooling};
+use config::{Activation, Architecture, Initializer, LocalAttention, ModelShape, Pooling};
 use serde_json::{Map, Value, json};
 
 /// The text of `config.json`.
@@ -37,7 +37,8 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
             "pad_token_id": special.id("pad_token"),
         }),
         Architecture::Modern => {
-            let rope = json!({ "rope_type": "default", "rope_theta": shape.rope_theta });
+            let rope = |theta: f64| json!({ "rope_type": "default", "rope_theta": theta });
+            let local_theta = shape.local_attention.map_or(shape.rope_theta, |local| local.rope_theta);
             json!({
                 "model_type": "modernbert",
                 "architectures": [format!("ModernBert{}", class(head))],
@@ -61,11 +62,13 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
                 "classifier_bias": false,
                 "decoder_bias": true,
                 // The same said for transformers 5 (layer_types, rope_parameters) and before.
-                "global_attn_every_n_layers": 1,
+                "global_attn_every_n_layers": shape.local_attention.map_or(1, |local| local.global_every),
                 "global_rope_theta": shape.rope_theta,
-                "local_rope_theta": shape.rope_theta,
-                "layer_types": vec!["full_attention"; shape.layers as usize],
-                "rope_parameters": { "full_attention": &rope, "sliding_attention": &rope },
+                "local_rope_theta": local_theta,
+                "layer_types": layer_types(shape),
+                "rope_parameters": {
+                    "full_attention": rope(shape.rope_theta), "sliding_attention": rope(local_theta),
+                },
                 "tie_word_embeddings": true,
                 "pad_token_id": special.id("pad_token"),
                 "cls_token_id": special.id("cls_token"),
@@ -74,9 +77,74 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
                 "eos_token_id": special.id("sep_token"),
             })
         }
+        Architecture::Albert => json!({
+            "model_type": "albert",
+            "architectures": [format!("Albert{}", class(head))],
+            "vocab_size": shape.vocabulary,
+            "embedding_size": shape.embedding_width(),
+            "hidden_size": shape.hidden,
+            "num_hidden_layers": shape.layers,
+            "num_hidden_groups": 1,
+            "inner_group_num": 1,
+            "num_attention_heads": shape.heads,
+            "intermediate_size": shape.intermediate,
+            "hidden_act": activation,
+            "hidden_dropout_prob": shape.dropout,
+            "attention_probs_dropout_prob": shape.attention_dropout,
+            "classifier_dropout_prob": shape.dropout,
+            "max_position_embeddings": shape.max_positions,
+            "type_vocab_size": shape.segment_types,
+            "initializer_range": shape.initializer_range,
+            "layer_norm_eps": shape.layer_norm_epsilon,
+            "tie_word_embeddings": true,
+            "pad_token_id": special.id("pad_token"),
+            "bos_token_id": special.id("cls_token"),
+            "eos_token_id": special.id("sep_token"),
+        }),
+        Architecture::Electra => json!({
+            "model_type": "electra",
+            "architectures": [format!("Electra{}", class(head))],
+            "vocab_size": shape.vocabulary,
+            "embedding_size": shape.embedding_width(),
+            "hidden_size": shape.hidden,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "intermediate_size": shape.intermediate,
+            "hidden_act": activation,
+            "hidden_dropout_prob": shape.dropout,
+            "attention_probs_dropout_prob": shape.attention_dropout,
+            "max_position_embeddings": shape.max_positions,
+            "type_vocab_size": shape.segment_types,
+            "initializer_range": shape.initializer_range,
+            "layer_norm_eps": shape.layer_norm_epsilon,
+            "position_embedding_type": "absolute",
+            "tie_word_embeddings": true,
+            "pad_token_id": special.id("pad_token"),
+        }),
+        Architecture::Distilbert => json!({
+            "model_type": "distilbert",
+            "architectures": [format!("DistilBert{}", class(head))],
+            "vocab_size": shape.vocabulary,
+            "dim": shape.hidden,
+            "n_layers": shape.layers,
+            "n_heads": shape.heads,
+            "hidden_dim": shape.intermediate,
+            "activation": activation,
+            "dropout": shape.dropout,
+            "attention_dropout": shape.attention_dropout,
+            "seq_classif_dropout": shape.dropout,
+            "max_position_embeddings": shape.max_positions,
+            "sinusoidal_pos_embds": false,
+            "initializer_range": shape.initializer_range,
+            "tie_word_embeddings": true,
+            "pad_token_id": special.id("pad_token"),
+        }),
     };
-    let more = config.as_object_mut().expect("both arms are objects");
+    let more = config.as_object_mut().expect("every arm is an object");
     more.insert("dtype".into(), json!("float32"));
+    if let Some(local) = shape.local_attention {
+        more.insert("local_attention".into(), json!(local.window));
+    }
     if let Head::SequenceClassifier { pooling, .. } = head {
         more.insert("classifier_pooling".into(), json!(if *pooling == Pooling::Mean { "mean" } else { "cls" }));
     }
@@ -98,12 +166,19 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
 
 /// Our own key: that a text's vector is the mean over its tokens, and so that there is no pooler.
 const EMBEDDING_POOLING: &str = "embedding_pooling";
+const GLOBAL: &str = "full_attention";
+const LOCAL: &str = "sliding_attention";
+
+fn layer_types(shape: &ModelShape) -> Vec<&'static str> {
+    let is_local = |layer| shape.local_attention.is_some_and(|local| local.is_local(layer));
+    (0..shape.layers).map(|layer| if is_local(layer) { LOCAL } else { GLOBAL }).collect()
+}
 
 /// The end of the class's name in `transformers`.
 fn class(head: &Head) -> &'static str {
     match head {
         Head::MaskedLm => "ForMaskedLM",
-        Head::PreTraining => "ForPreTraining",
+        Head::PreTraining | Head::ReplacedTokens { .. } => "ForPreTraining",
         Head::SequenceClassifier { .. } => "ForSequenceClassification",
         Head::TokenClassifier { .. } => "ForTokenClassification",
         Head::None | Head::Embedder => "Model",
@@ -119,11 +194,22 @@ pub fn from_config_json(text: &str) -> Result<(ModelShape, Head), ModelError> {
     let shape = match keys.text("model_type", "")? {
         "bert" => bert(&keys)?,
         "modernbert" => modern(&keys)?,
-        other => return Err(refuse("model_type", &json!(other), "`bert` and `modernbert` are")),
+        "albert" => albert(&keys)?,
+        "electra" => electra(&keys)?,
+        "distilbert" => distilbert(&keys)?,
+        other => {
+            let known = "`bert`, `modernbert`, `albert`, `electra` and `distilbert` are";
+            return Err(refuse("model_type", &json!(other), known));
+        }
     };
     keys.only("tie_word_embeddings", &json!(true), "the output layer shares the word embeddings")?;
     keys.only("is_decoder", &json!(false), "only encoders are")?;
     keys.only("add_cross_attention", &json!(false), "only encoders are")?;
+    keys.only("pruned_heads", &json!({}), "every layer has all of its heads here")?;
+    keys.only("quantization_config", &Value::Null, "the weights have to be floating-point numbers")?;
+    if let Some(kind) = keys.get("problem_type").filter(|kind| *kind == "multi_label_classification") {
+        return Err(refuse("problem_type", kind, "a text has exactly one class here"));
+    }
     let head = head(&keys)?;
     Ok((shape, head))
 }
@@ -139,6 +225,7 @@ fn bert(keys: &Keys) -> Result<ModelShape, ModelError> {
         intermediate: keys.integer("intermediate_size", 3072)?,
         max_positions: keys.integer("max_position_embeddings", 512)?,
         segment_types: keys.integer("type_vocab_size", 2)?,
+        embedding: None,
         activation: keys.activation("hidden_act")?,
         dropout: keys.number("hidden_dropout_prob", 0.1)?,
         attention_dropout: keys.number("attention_probs_dropout_prob", 0.1)?,
@@ -146,6 +233,7 @@ fn bert(keys: &Keys) -> Result<ModelShape, ModelError> {
         initializer_range: keys.number("initializer_range", 0.02)?,
         initializer: Initializer::Normal,
         rope_theta: 10_000.0,
+        local_attention: None,
     })
 }
 
@@ -160,7 +248,7 @@ fn modern(keys: &Keys) -> Result<ModelShape, ModelError> {
         return Err(refuse("classifier_activation", &value, "it must be the same as `hidden_activation`"));
     }
     let layers = keys.integer("num_hidden_layers", 22)?;
-    only_global_attention(keys, layers)?;
+    keys.only("rope_scaling", &Value::Null, "only plain rotary positions are")?;
     Ok(ModelShape {
         architecture: Architecture::Modern,
         vocabulary: keys.integer("vocab_size", 50_368)?,
@@ -170,44 +258,112 @@ fn modern(keys: &Keys) -> Result<ModelShape, ModelError> {
         intermediate: keys.integer("intermediate_size", 1152)?,
         max_positions: keys.integer("max_position_embeddings", 8192)?,
         segment_types: 0,
+        embedding: None,
         activation,
         dropout: keys.number("mlp_dropout", 0.0)?,
         attention_dropout: keys.number("attention_dropout", 0.0)?,
         layer_norm_epsilon: keys.number("norm_eps", 1e-5)?,
         initializer_range: keys.number("initializer_range", 0.02)?,
         initializer: Initializer::Normal,
-        rope_theta: rope_theta(keys)?,
+        rope_theta: rope_theta(keys, GLOBAL, "global_rope_theta", 160_000.0)?,
+        local_attention: local_attention(keys, layers)?,
     })
 }
 
-fn only_global_attention(keys: &Keys, layers: i64) -> Result<(), ModelError> {
-    const WHY: &str = "every layer attends globally here; ModernBERT's local layers are not implemented";
-    if let Some(types @ Value::Array(list)) = keys.0.get("layer_types") {
-        return if list.iter().all(|kind| kind == "full_attention") {
-            Ok(())
-        } else {
-            Err(refuse("layer_types", types, WHY))
-        };
+fn albert(keys: &Keys) -> Result<ModelShape, ModelError> {
+    for one in ["num_hidden_groups", "inner_group_num"] {
+        keys.only(one, &json!(1), "all layers share one set of weights")?;
     }
-    match keys.integer("global_attn_every_n_layers", 3)? {
-        1 => Ok(()),
-        _ if layers == 1 => Ok(()),
-        every => Err(refuse("global_attn_every_n_layers", &json!(every), WHY)),
-    }
+    let hidden = keys.integer("hidden_size", 4096)?;
+    let narrow = keys.integer("embedding_size", 128)?;
+    Ok(ModelShape {
+        architecture: Architecture::Albert,
+        vocabulary: keys.integer("vocab_size", 30_000)?,
+        hidden,
+        heads: keys.integer("num_attention_heads", 64)?,
+        intermediate: keys.integer("intermediate_size", 16_384)?,
+        embedding: Some(narrow).filter(|narrow| *narrow != hidden),
+        activation: keys.activation_or("hidden_act", "gelu_new")?,
+        dropout: keys.number("hidden_dropout_prob", 0.0)?,
+        attention_dropout: keys.number("attention_probs_dropout_prob", 0.0)?,
+        ..bert(keys)?
+    })
 }
 
-fn rope_theta(keys: &Keys) -> Result<f64, ModelError> {
-    let Some(rope) = keys.0.get("rope_parameters").map(|all| &all["full_attention"]).filter(|rope| rope.is_object())
-    else {
-        return keys.number("global_rope_theta", 160_000.0);
+fn electra(keys: &Keys) -> Result<ModelShape, ModelError> {
+    let hidden = keys.integer("hidden_size", 256)?;
+    let narrow = keys.integer("embedding_size", 128)?;
+    Ok(ModelShape {
+        architecture: Architecture::Electra,
+        hidden,
+        heads: keys.integer("num_attention_heads", 4)?,
+        intermediate: keys.integer("intermediate_size", 1024)?,
+        embedding: Some(narrow).filter(|narrow| *narrow != hidden),
+        ..bert(keys)?
+    })
+}
+
+fn distilbert(keys: &Keys) -> Result<ModelShape, ModelError> {
+    Ok(ModelShape {
+        architecture: Architecture::Distilbert,
+        hidden: keys.integer("dim", 768)?,
+        layers: keys.integer("n_layers", 6)?,
+        heads: keys.integer("n_heads", 12)?,
+        intermediate: keys.integer("hidden_dim", 3072)?,
+        segment_types: 0,
+        activation: keys.activation("activation")?,
+        dropout: keys.number("dropout", 0.1)?,
+        attention_dropout: keys.number("attention_dropout", 0.1)?,
+        // Hugging Face's has no key for it.
+        layer_norm_epsilon: 1e-12,
+        ..bert(keys)?
+    })
+}
+
+/// None if every layer attends globally. The list of transformers 5 goes before the number of transformers 4.
+fn local_attention(keys: &Keys, layers: i64) -> Result<Option<LocalAttention>, ModelError> {
+    let said = keys.integer("global_attn_every_n_layers", 3)?;
+    let mut global_every = said;
+    if let Some(types) = keys.get("layer_types") {
+        let why = "a list of `full_attention` and `sliding_attention` is, one for each layer, in which the first layer and \
+                   then every layer at the same distance attends globally";
+        let list = types.as_array().filter(|list| list.len() as i64 == layers);
+        let list = list.ok_or_else(|| refuse("layer_types", types, why))?;
+        let is_pattern =
+            |every: i64| (0..).zip(list).all(|(layer, kind)| kind == if layer % every == 0 { GLOBAL } else { LOCAL });
+        // What the list says if it says something else than the number, which may be left over.
+        let found = std::iter::once(said).chain(1..=layers).find(|every| is_pattern(*every));
+        global_every = found.ok_or_else(|| refuse("layer_types", types, why))?;
+    }
+    if global_every == 1 || layers == 1 {
+        return Ok(None);
+    }
+    let rope_theta = match keys.0.get("local_rope_theta") {
+        // As transformers 4 has it: the local layers' are the global ones' then.
+        Some(Value::Null) if keys.get("rope_parameters").is_none() => {
+            rope_theta(keys, GLOBAL, "global_rope_theta", 160_000.0)?
+        }
+        _ => rope_theta(keys, LOCAL, "local_rope_theta", 10_000.0)?,
+    };
+    Ok(Some(LocalAttention { global_every, window: keys.integer("local_attention", 128)?, rope_theta }))
+}
+
+/// The base of the rotary positions of one kind of layer; `older` is the key of transformers 4.
+fn rope_theta(keys: &Keys, kind: &str, older: &str, default: f64) -> Result<f64, ModelError> {
+    let Some(rope) = keys.get("rope_parameters").map(|all| &all[kind]).filter(|rope| rope.is_object()) else {
+        return keys.number(older, default);
     };
     match rope.get("rope_type") {
         None | Some(Value::Null) => {}
         Some(kind) if kind == "default" => {}
-        Some(kind) => return Err(refuse("rope_parameters.full_attention.rope_type", kind, "only `default` is")),
+        Some(other) => return Err(refuse(&format!("rope_parameters.{kind}.rope_type"), other, "only `default` is")),
     }
-    let theta = rope.get("rope_theta").unwrap_or(&json!(160_000.0)).as_f64();
-    theta.ok_or_else(|| ModelError::Config("`rope_parameters.full_attention.rope_theta` is not a number".into()))
+    match rope.get("rope_theta") {
+        None => keys.number(older, default),
+        Some(theta) => theta.as_f64().ok_or_else(|| {
+            ModelError::Config(format!("`rope_parameters.{kind}.rope_theta` = {theta} is not a number"))
+        }),
+    }
 }
 
 fn head(keys: &Keys) -> Result<Head, ModelError> {
@@ -217,7 +373,10 @@ fn head(keys: &Keys) -> Result<Head, ModelError> {
         "mean" => Pooling::Mean,
         other => return Err(refuse("classifier_pooling", &json!(other), "`cls` and `mean` are")),
     };
-    Ok(match class.strip_prefix("Modern").unwrap_or(class).trim_start_matches("Bert") {
+    let families = ["ModernBert", "DistilBert", "Albert", "Electra", "Bert"];
+    let task = families.iter().find_map(|family| class.strip_prefix(family)).unwrap_or(class);
+    Ok(match task {
+        "ForPreTraining" if class.starts_with("Electra") => Head::ReplacedTokens { generator: None },
         "ForMaskedLM" => Head::MaskedLm,
         "ForPreTraining" => Head::PreTraining,
         "ForSequenceClassification" => Head::SequenceClassifier { labels: labels(keys)?, pooling },
@@ -269,9 +428,14 @@ impl Keys {
     }
 
     fn activation(&self, key: &str) -> Result<Activation, ModelError> {
-        match self.text(key, "gelu")? {
+        self.activation_or(key, "gelu")
+    }
+
+    fn activation_or(&self, key: &str, default: &str) -> Result<Activation, ModelError> {
+        match self.text(key, default)? {
             "gelu" | "gelu_python" => Ok(Activation::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluNew),
+            // The same formula: they differ in how it is computed.
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_accurate" => Ok(Activation::GeluNew),
             "relu" => Ok(Activation::Relu),
             other => Err(refuse(key, &json!(other), "`gelu`, `gelu_new` and `relu` are")),
         }

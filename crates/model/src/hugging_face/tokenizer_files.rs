@@ -55,10 +55,10 @@ impl SpecialTokens {
         let mut config = self.texts();
         config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
         config.insert("model_max_length".into(), json!(shape.max_positions));
-        // So that `model(**tokenizer(text))` works: the modern encoder does not take segments.
+        // So that `model(**tokenizer(text))` works: encoders without segments do not take them.
         let inputs = match shape.architecture {
-            Architecture::Bert => &["input_ids", "token_type_ids", "attention_mask"][..],
-            Architecture::Modern => &["input_ids", "attention_mask"],
+            Architecture::Modern | Architecture::Distilbert => &["input_ids", "attention_mask"][..],
+            _ => &["input_ids", "token_type_ids", "attention_mask"],
         };
         config.insert("model_input_names".into(), json!(inputs));
         pretty(&Value::Object(config))

@@ -1,20 +1,25 @@
 //! The losses of fine-tuning that are not a choice of labels: numbers, spans, and pairs among pairs.
 
-use super::Sums;
+use super::{LossSum, Sums};
+use crate::tensors::sent;
 use corpus::{Batch, IGNORED};
 use tch::{Kind, Reduction, Tensor};
 
+fn sums(loss: Tensor, correct: Option<Tensor>, outputs: Option<&Tensor>) -> Sums {
+    let losses = vec![LossSum { loss, correct }];
+    Sums { losses, answers: None, outputs: outputs.map(Tensor::detach) }
+}
+
 /// `outputs`: `[samples]`.
-pub(super) fn squared_error(outputs: Tensor, scores: &[f64]) -> Sums {
-    let scores = Tensor::from_slice(scores).to_kind(Kind::Float).to_device(outputs.device());
-    let main = outputs.to_kind(Kind::Float).mse_loss(&scores, Reduction::Sum);
-    let nothing = Tensor::zeros([], (Kind::Int64, outputs.device()));
-    Sums { main, main_correct: nothing, next_sentence: None, answers: None, outputs: Some(outputs.detach()) }
+pub(super) fn squared_error(outputs: &Tensor, scores: &[f64]) -> Sums {
+    let scores = sent(scores, outputs.device()).to_kind(Kind::Float);
+    let loss = outputs.to_kind(Kind::Float).mse_loss(&scores, Reduction::Sum);
+    sums(loss, None, Some(outputs))
 }
 
 /// The mean of the cross-entropies of first and last token, as in BERT and Hugging Face, for each row; right where both
 /// are. `logits`: `[rows, length, 2]`. Padding can be neither.
-pub(super) fn spans(logits: Tensor, mask: Option<&Tensor>, starts: &[i64], ends: &[i64]) -> Sums {
+pub(super) fn spans(logits: &Tensor, mask: Option<&Tensor>, starts: &[i64], ends: &[i64]) -> Sums {
     let logits = logits.to_kind(Kind::Float);
     let logits = match mask {
         Some(mask) => logits.masked_fill(&mask.logical_not().unsqueeze(2), f64::NEG_INFINITY),
@@ -23,7 +28,7 @@ pub(super) fn spans(logits: Tensor, mask: Option<&Tensor>, starts: &[i64], ends:
     let mut losses = Vec::with_capacity(2);
     let mut right: Option<Tensor> = None;
     for (place, positions) in [starts, ends].into_iter().enumerate() {
-        let positions = Tensor::from_slice(positions).to_device(logits.device());
+        let positions = sent(positions, logits.device());
         let scores = logits.select(2, place as i64);
         losses.push(scores.cross_entropy_loss::<&Tensor>(&positions, None, Reduction::Sum, IGNORED, 0.0));
         let hits = scores.detach().argmax(-1, false).eq_tensor(&positions);
@@ -32,9 +37,8 @@ pub(super) fn spans(logits: Tensor, mask: Option<&Tensor>, starts: &[i64], ends:
             None => hits,
         });
     }
-    let main = (&losses[0] + &losses[1]) * 0.5;
-    let main_correct = right.map(|right| right.sum(Kind::Int64)).expect("two places");
-    Sums { main, main_correct, next_sentence: None, answers: None, outputs: Some(logits.detach()) }
+    let loss = (&losses[0] + &losses[1]) * 0.5;
+    sums(loss, right.map(|right| right.sum(Kind::Int64)), Some(&logits))
 }
 
 /// For each pair of the micro-batch, the cross-entropy of its second text among all second texts, by the cosine times
@@ -45,12 +49,12 @@ pub(super) fn contrast(vectors: &Tensor, batch: &Batch, scale: f64) -> Sums {
     let pairs = batch.samples as i64 / 2;
     let vectors = vectors.to_kind(Kind::Float).view([pairs, 2, -1]);
     let similarities = vectors.select(1, 0).matmul(&vectors.select(1, 1).transpose(0, 1)) * scale;
-    let same = Tensor::from_slice(&same_second_texts(batch)).view([pairs, pairs]).to_device(similarities.device());
+    let same = sent(&same_second_texts(batch), similarities.device()).view([pairs, pairs]);
     let similarities = similarities.masked_fill(&same, f64::NEG_INFINITY);
     let own = Tensor::arange(pairs, (Kind::Int64, similarities.device()));
-    let main = similarities.cross_entropy_loss::<&Tensor>(&own, None, Reduction::Sum, IGNORED, 0.0);
-    let main_correct = similarities.detach().argmax(-1, false).eq_tensor(&own).sum(Kind::Int64);
-    Sums { main, main_correct, next_sentence: None, answers: None, outputs: None }
+    let loss = similarities.cross_entropy_loss::<&Tensor>(&own, None, Reduction::Sum, IGNORED, 0.0);
+    let correct = similarities.detach().argmax(-1, false).eq_tensor(&own).sum(Kind::Int64);
+    sums(loss, Some(correct), None)
 }
 
 /// `[pairs, pairs]`: whether another pair's second text is the pair's own.
@@ -67,6 +71,14 @@ fn same_second_texts(batch: &Batch) -> Vec<bool> {
 mod tests {
     use super::*;
     use corpus::Labels;
+
+    fn loss(sums: &Sums) -> f64 {
+        sums.losses[0].loss.double_value(&[])
+    }
+
+    fn correct(sums: &Sums) -> i64 {
+        sums.losses[0].correct.as_ref().unwrap().int64_value(&[])
+    }
 
     fn pairs(ids: &[i64]) -> Batch {
         Batch {
@@ -86,29 +98,29 @@ mod tests {
         let (x, y) = ([1.0, 0.0], [0.0, 1.0]);
         let apart = contrast(&plane(&[x, x, y, y]), &pairs(&[5, 6, 7, 8]), 20.0);
         let expected = 2.0 * (1.0 + f64::exp(-20.0)).ln();
-        assert!((apart.main.double_value(&[]) - expected).abs() < 1e-6);
-        assert_eq!(apart.main_correct.int64_value(&[]), 2);
+        assert!((loss(&apart) - expected).abs() < 1e-6);
+        assert_eq!(correct(&apart), 2);
         // The third pair's second text is another one that looks the same: half of the chance is lost, twice.
         let alike = contrast(&plane(&[x, x, y, y, x, x]), &pairs(&[5, 6, 7, 8, 9, 10]), 20.0);
-        assert!((alike.main.double_value(&[]) - 2.0 * f64::ln(2.0)).abs() < 1e-3);
+        assert!((loss(&alike) - 2.0 * f64::ln(2.0)).abs() < 1e-3);
         let equal = contrast(&plane(&[x, x, y, y, x, x]), &pairs(&[5, 6, 7, 8, 9, 6]), 20.0);
-        assert!(equal.main.double_value(&[]) < 1e-6);
-        assert_eq!(equal.main_correct.int64_value(&[]), 3);
+        assert!(loss(&equal) < 1e-6);
+        assert_eq!(correct(&equal), 3);
     }
 
     #[test]
     fn padding_is_no_answer() {
         let logits = Tensor::from_slice(&[0.0_f32, 0.0, 1.0, 0.0, 9.0, 9.0]).view([1, 3, 2]);
         let mask = Tensor::from_slice(&[true, true, false]).view([1, 3]);
-        let sums = spans(logits, Some(&mask), &[1], &[1]);
+        let sums = spans(&logits, Some(&mask), &[1], &[1]);
         let expected = ((1.0 + f64::exp(-1.0)).ln() + f64::ln(2.0)) / 2.0;
-        assert!((sums.main.double_value(&[]) - expected).abs() < 1e-6);
-        assert!(sums.main.isfinite().int64_value(&[]) == 1);
+        assert!((loss(&sums) - expected).abs() < 1e-6);
+        assert!(loss(&sums).is_finite());
     }
 
     #[test]
     fn numbers_are_missed_by_their_squares() {
-        let sums = squared_error(Tensor::from_slice(&[1.0_f32, -2.0]), &[0.5, 1.0]);
-        assert!((sums.main.double_value(&[]) - 9.25).abs() < 1e-6);
+        let sums = squared_error(&Tensor::from_slice(&[1.0_f32, -2.0]), &[0.5, 1.0]);
+        assert!((loss(&sums) - 9.25).abs() < 1e-6 && sums.losses[0].correct.is_none());
     }
 }

@@ -9,8 +9,10 @@ mod folder_store;
 mod process;
 mod recipe;
 mod recovery;
+mod relatives;
 mod tasks;
 mod tuning;
+mod unpadded;
 
 use cluster::{Cluster, Plan, undisturbed};
 use data::pretraining;

@@ -2,15 +2,11 @@
 
 use super::Text;
 use crate::cli::Problem;
-use config::TokenizerConfig;
+use crate::loaded::open_folder;
 use corpus::{Batch, CorpusError, Labels, Tokenizer};
-use model::{Head, Input, Missing, Model, hugging_face};
+use model::{Head, Input, Missing, Model};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
-
-/// For a folder that is none, or not a model's.
-const NO_MODEL_HELP: &str = "name a folder that `coordinator checkpoints export --format hf` or `save_pretrained` \
-                             wrote, or a run of the coordinator with `--checkpoint RUN`";
 
 /// What was made of one text.
 pub enum Prediction {
@@ -33,23 +29,22 @@ impl Predictor {
     /// From a folder with config.json, model.safetensors and tokenizer.json or vocab.txt.
     pub fn open(folder: &Path, length: Option<usize>, device: Device) -> Result<Self, Problem> {
         let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
-        let read = hugging_face::read_folder(folder).map_err(|error| {
-            let problem = Problem::failure(error.to_string());
-            if folder.join("config.json").exists() { problem } else { problem.with_help(NO_MODEL_HELP) }
-        })?;
+        let (read, tokenizer) = open_folder(folder)?;
+        let no_labels = |what: &str| at(&format!("the model {what}, and only classes and tags are predicted here"));
         let labels = match read.head.labels() {
+            // One output is a number, whose probability among all outputs would always be 1.
+            Some([_]) => return Err(no_labels("gives a number (objective.regression)")),
             Some(labels) => labels.to_vec(),
+            None if read.head == Head::QuestionAnswering => return Err(no_labels("finds answers in passages")),
+            None if read.head == Head::Embedder => {
+                return Err(no_labels("makes vectors of texts").with_help("`worker embed` writes these"));
+            }
             None => {
                 return Err(at(&"the model predicts no labels; fine-tune it first (run.kind = \"finetune\")"));
             }
         };
         let mut model = Model::new(&read.shape, read.head, 0, device).map_err(|error| at(&error))?;
         model.load_parameters(&read.tensors, Missing::Refuse).map_err(|error| at(&error))?;
-        let path = ["tokenizer.json", "vocab.txt"].map(|name| folder.join(name)).into_iter().find(|path| path.exists());
-        let path = path.ok_or_else(|| at(&"there is neither tokenizer.json nor vocab.txt"))?;
-        let config = TokenizerConfig { path: path.display().to_string(), lowercase: lowercase(folder)? };
-        let tokenizer = Tokenizer::open(&config).map_err(|error| Problem::failure(error.to_string()))?;
-        corpus::check_vocabulary(&tokenizer, model.shape()).map_err(|error| Problem::failure(error.to_string()))?;
         let positions = usize::try_from(model.shape().max_positions).unwrap_or(usize::MAX);
         let length = length.unwrap_or(positions).min(positions);
         Ok(Self { model, tokenizer, labels, device, length })
@@ -123,18 +118,6 @@ impl Predictor {
     }
 }
 
-/// Whether a vocab.txt is of lower-cased words: as `tokenizer_config.json` says, or else it is, as for Hugging Face.
-fn lowercase(folder: &Path) -> Result<bool, Problem> {
-    let path = folder.join("tokenizer_config.json");
-    if !path.exists() {
-        return Ok(true);
-    }
-    let broken = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", path.display()));
-    let text = std::fs::read(&path).map_err(|error| broken(&error))?;
-    let config: serde_json::Value = serde_json::from_slice(&text).map_err(|error| broken(&error))?;
-    Ok(config["do_lower_case"].as_bool().unwrap_or(true))
-}
-
 /// `[rows, columns]`, double.
 fn matrix(tensor: &Tensor) -> Vec<Vec<f64>> {
     let size = tensor.size();
@@ -152,32 +135,8 @@ pub fn best(probabilities: &[f64]) -> Option<(usize, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use config::{ModelConfig, Pooling};
-
-    const WORDS: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\nsea\nwind\nship\n##s\n";
-
-    /// A small BERT of random weights, large enough to tell inputs apart, as a folder.
-    fn write_model(folder: &Path, head: Head) -> Model {
-        let tokenizer = Tokenizer::from_bytes("vocab.txt", WORDS.as_bytes(), true).unwrap();
-        let config = ModelConfig {
-            layers: Some(1),
-            hidden: Some(16),
-            heads: Some(2),
-            intermediate: Some(16),
-            max_positions: Some(16),
-            initializer_range: Some(0.5),
-            ..ModelConfig::default()
-        };
-        let shape = config.shape(tokenizer.size() as i64, 16);
-        let model = Model::new(&shape, head, 3, Device::Cpu).unwrap();
-        let mut files = hugging_face::side_files(&shape, model.head(), tokenizer.bytes()).unwrap();
-        let named: Vec<_> = model.parameters().into_iter().map(|it| (it.name, it.tensor)).collect();
-        files.push(("model.safetensors", model::safetensors_io::write(&named).unwrap()));
-        for (name, bytes) in files {
-            std::fs::write(folder.join(name), bytes).unwrap();
-        }
-        model
-    }
+    use crate::loaded::tests::write_model;
+    use config::Pooling;
 
     fn text(first: &str, second: Option<&str>) -> Text {
         Text { first: first.into(), second: second.map(str::to_owned) }
@@ -190,6 +149,22 @@ mod tests {
         assert!(message.contains("/nope/config.json"), "{message}");
         let help = help.unwrap();
         assert!(help.contains("checkpoints export") && help.contains("--checkpoint RUN"), "{help}");
+    }
+
+    #[test]
+    fn what_is_no_class_is_refused() {
+        let number = Head::SequenceClassifier { labels: vec!["score".into()], pooling: Pooling::Cls };
+        for (head, what) in [
+            (number, "gives a number"),
+            (Head::QuestionAnswering, "finds answers in passages"),
+            (Head::Embedder, "makes vectors of texts"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            write_model(folder.path(), head);
+            let refused = Predictor::open(folder.path(), None, Device::Cpu).err();
+            let (message, _) = refused.unwrap_or_else(|| panic!("{what}: accepted")).into_text_and_help();
+            assert!(message.contains(what), "{message}");
+        }
     }
 
     #[test]
@@ -236,15 +211,5 @@ mod tests {
         let Prediction::Tags(tags) = &predictions[1] else { panic!("no tags") };
         assert_eq!(tags.iter().filter(|(_, tag)| tag.is_some()).count(), 6);
         assert_eq!((tags.len(), tags[6].1), (7, None));
-    }
-
-    #[test]
-    fn a_cased_vocabulary_is_read_as_one() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(lowercase(folder.path()).is_ok_and(|lowercase| lowercase));
-        for (text, expected) in [("{}", Some(true)), (r#"{"do_lower_case": false}"#, Some(false)), ("{", None)] {
-            std::fs::write(folder.path().join("tokenizer_config.json"), text).unwrap();
-            assert_eq!(lowercase(folder.path()).ok(), expected, "{text}");
-        }
     }
 }

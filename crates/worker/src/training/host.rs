@@ -101,7 +101,7 @@ impl Host for RunHost<'_> {
     fn parent(&self) -> Result<CheckpointFiles, String> {
         match &self.parent {
             Some(from) => self.download(from, |name| !name.starts_with("optimizer-")),
-            None => Err("`init.from` names another run, but the assignment names no checkpoint of it".to_owned()),
+            None => Err("the config names another run, but the assignment names no checkpoint of it".to_owned()),
         }
     }
 }

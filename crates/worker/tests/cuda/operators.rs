@@ -17,6 +17,36 @@ fn far(found: &Tensor, expected: &Tensor) -> f64 {
 
 #[test]
 #[ignore = "needs a CUDA device"]
+fn gradients_that_are_converted_together_have_the_bits_of_each_alone() {
+    tch::manual_seed(3);
+    let leaf = |size: &[i64]| random(size).to_device(GPU).set_requires_grad(true);
+    let leaves = [leaf(&[300, 70]), leaf(&[70]), leaf(&[9]), leaf(&[300, 5]), leaf(&[1])];
+    let loss = || {
+        let rows = (&leaves[0] * 3.0).tanh() + &leaves[1]; // the third and the fifth take no part
+        (rows.transpose(0, 1).matmul(&leaves[3].exp())).sum(Kind::Float) * 1e-3
+    };
+    let offsets = [0, 21_000, 21_070, 21_085, 22_585]; // with a gap of six
+    let sum = Tensor::full([22_590], 7, (Kind::Int64, GPU));
+    let expected = sum.copy();
+    for turn in [Turn::First, Turn::Later] {
+        let parts: Vec<&Tensor> = leaves.iter().collect();
+        let bad = fixed_point::backward(&loss(), &parts, &offsets, &sum, 44, turn);
+        let gradients = Tensor::run_backward(&[loss()], &[&leaves[0], &leaves[1], &leaves[3]], false, false);
+        let none = Tensor::new();
+        let all = [&gradients[0], &gradients[1], &none, &gradients[2], &none];
+        let alone: u64 = (0..5)
+            .map(|index| {
+                let count = leaves[index].numel();
+                fixed_point::accumulate(all[index], &expected, offsets[index], count, 44, turn)
+            })
+            .sum();
+        assert_eq!(bad, alone);
+        assert!(sum.equal(&expected), "{turn:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
 fn fixed_point_has_the_same_bits() {
     tch::manual_seed(1);
     let mut gradient = random(&[100_003]) * 3.0;

@@ -1,10 +1,10 @@
 //! The stages of the quickstart in order; each leaves its figures in [`Results`].
 
 use super::Scale;
-use super::cluster::Cluster;
-use super::corpora::{self, Corpora};
 use crate::building::Binaries;
 use crate::cache;
+use crate::cluster::{Cluster, set};
+use crate::corpora::{self, Corpora};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -126,40 +126,6 @@ fn prepare_corpus(cluster: &Cluster, corpora: &Corpora, scale: &Scale, out: &Pat
     Ok(())
 }
 
-fn set(key: &str, value: impl Into<Value>) -> [String; 2] {
-    ["--set".to_owned(), format!("{key}={}", value.into())]
-}
-
-/// Submits a run, or goes on with the one of this name that an interrupted quickstart has left: it may be first in the
-/// queue, and another one would wait for it.
-fn submit(cluster: &Cluster, config: &str, name: &str, settings: &[[String; 2]]) -> Result<String> {
-    let known = cluster.command(&["runs", "list", "--json"])?;
-    if is_listed(&known, name)? {
-        let left = cluster.show(name)?;
-        let run = left["id"].as_str().context("a run has an id")?.to_owned();
-        let status = left["status"].as_str().unwrap_or_default();
-        if status != "failed" {
-            println!("  going on with run {run}: {status} at step {}", left["step"]);
-            if status == "cancelled" {
-                cluster.command(&["runs", "resume", &run])?;
-            }
-            return Ok(run);
-        }
-    }
-    let file = cache::root().join(format!("configs/{config}.toml")).display().to_string();
-    let mut arguments = vec!["submit".to_owned(), file, "--json".to_owned()];
-    arguments.extend(set("run.name", name));
-    arguments.extend(settings.iter().flatten().cloned());
-    let answer = cluster.json(&arguments)?;
-    answer["run"].as_str().map(str::to_owned).context("submit names no run")
-}
-
-/// Whether `runs list --json` has a run of this name.
-fn is_listed(list: &str, name: &str) -> Result<bool> {
-    let runs: Vec<Value> = list.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    Ok(runs.iter().any(|run| run["name"] == name))
-}
-
 fn number(value: &Value, what: &str) -> Result<f64> {
     value.as_f64().with_context(|| format!("the run reports no {what}"))
 }
@@ -171,7 +137,7 @@ fn pretrain(cluster: &mut Cluster, scale: &Scale, out: &Path) -> Result<Pretrain
         set("data.paths", json!([out.join("corpus.parquet")])),
         set("tokenizer.path", out.join("tokenizer/tokenizer.json").display().to_string()),
     ];
-    let run = submit(cluster, scale.config, scale.config, &settings)?;
+    let run = cluster.submit(scale.config, scale.config, &settings)?;
     let total = cluster.show(&run)?["total_steps"].as_u64().context("total_steps")?;
     let at_least = |step: u64| move |state: &Value| state["step"].as_u64() >= Some(step);
 
@@ -248,11 +214,8 @@ fn stop_and_resume(cluster: &Cluster, run: &str) -> Result<()> {
     Ok(())
 }
 
-fn finetune(cluster: &Cluster, config: &str, name: &str, settings: &[[String; 2]]) -> Result<f64> {
-    let run = submit(cluster, config, name, settings)?;
-    let state = cluster.wait(&run, |state| state["status"] == "completed")?;
-    number(&state["metrics"]["eval/accuracy"], "eval/accuracy")
-}
+/// Of every fine-tuning here.
+const ACCURACY: &str = "eval/accuracy";
 
 fn tag(cluster: &Cluster, corpora: &Corpora, scale: &Scale, out: &Path, parent: &str) -> Result<Vec<TaggerRow>> {
     println!("== part-of-speech tagging on Brown: pretrained against from scratch");
@@ -279,7 +242,7 @@ fn tag(cluster: &Cluster, corpora: &Corpora, scale: &Scale, out: &Path, parent: 
                 set("objective.labels", json!(labels)),
                 set("init.from", from),
             ];
-            finetune(cluster, "finetune-tagger", &format!("tagger-{sentences}-{name}"), &settings)
+            cluster.result("finetune-tagger", &format!("tagger-{sentences}-{name}"), &settings, ACCURACY)
         };
         let row = TaggerRow {
             sentences,
@@ -321,23 +284,10 @@ fn classify(cluster: &Cluster, corpora: &Corpora, scale: &Scale, out: &Path) -> 
             set("tokenizer.path", link.join("tokenizer.json").display().to_string()),
             set("init.from", from),
         ];
-        finetune(cluster, "finetune-sentiment", &format!("sentiment-{name}"), &settings)
+        cluster.result("finetune-sentiment", &format!("sentiment-{name}"), &settings, ACCURACY)
     };
     let checkpoint = accuracy("checkpoint", &format!("hf:{}", link.display()))?;
     let scratch = accuracy("scratch", "")?;
     println!("  {} reviews: from the checkpoint {checkpoint:.3}, from scratch {scratch:.3}", scale.reviews);
     Ok((checkpoint, scratch))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_that_was_left_is_known_by_its_name() {
-        let list = "{\"id\":\"1\",\"name\":\"tagger-50-scratch\"}\n{\"id\":\"2\",\"name\":\"quickstart\"}\n";
-        assert!(is_listed(list, "quickstart").unwrap());
-        assert!(!is_listed(list, "tagger-50-pretrained").unwrap());
-        assert!(!is_listed("", "quickstart").unwrap());
-    }
 }

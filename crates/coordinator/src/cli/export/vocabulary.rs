@@ -9,12 +9,18 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-/// The parameters with a row for each token, in both architectures.
-const TABLES: [&str; 4] = [
+/// The parameters with a row for each token, in all architectures.
+const TABLES: [&str; 10] = [
     "bert.embeddings.word_embeddings.weight",
     "cls.predictions.bias",
     "model.embeddings.tok_embeddings.weight",
     "decoder.bias",
+    "albert.embeddings.word_embeddings.weight",
+    "predictions.bias",
+    "electra.embeddings.word_embeddings.weight",
+    "generator_lm_head.bias",
+    "distilbert.embeddings.word_embeddings.weight",
+    "vocab_projector.bias",
 ];
 
 /// No model has a longer one; safetensors' own limit.

@@ -21,6 +21,7 @@ fn batch() -> BatchConfig {
         sequence_length: 16,
         short_length: None,
         short_share: None,
+        padding: config::Padding::Padded,
     }
 }
 

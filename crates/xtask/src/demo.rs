@@ -1,0 +1,209 @@
+//! `cargo xtask demo NAME`: what pretraining is worth on a real task, through the commands that a user types.
+//!
+//! An encoder is pretrained on text of the task's language by two workers, once for all tasks of it. Then it is fine-tuned
+//! on 100, on 1,000 and on all labelled examples, beside the same network from random weights, for English texts also
+//! beside the MiniLM checkpoint, and beside what needs no network: the commonest class and a linear SVM.
+//!
+//! Each result is kept in `out/demo/LANGUAGE` as soon as it is there, so that an interrupted demo goes on where it was.
+
+mod baselines;
+mod report;
+mod task;
+
+use crate::cluster::{Cluster, set};
+use crate::{building, cache, corpora, python};
+use anyhow::{Context, Result};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use task::{Examples, Language, Task};
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask demo brown-pos
+  cargo xtask demo chinese-sentiment --smoke")]
+pub struct Arguments {
+    /// Which task.
+    name: Name,
+    /// The same in a few minutes: little text, few steps, 100 examples; nothing learned worth quoting.
+    #[arg(long)]
+    smoke: bool,
+    /// Throw away this language's earlier runs and start over.
+    #[arg(long)]
+    fresh: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Name {
+    /// Film reviews: positive or negative.
+    EnglishSentiment,
+    /// Mails: spam or not.
+    Spam,
+    /// Parts of speech of the Brown corpus.
+    BrownPos,
+    /// Whether a sentence of a privacy policy answers a question.
+    Privacy,
+    /// Reviews in Chinese: positive or negative.
+    ChineseSentiment,
+    /// Parts of speech of People's Daily.
+    ChinesePos,
+    /// People, places and organisations in People's Daily, character by character.
+    ChineseNames,
+    /// Whether the second part of a Chinese saying belongs to the first.
+    Sayings,
+}
+
+/// How much is done.
+struct Scale {
+    /// Files or paragraphs to pretrain on.
+    texts: usize,
+    vocabulary: usize,
+    pretraining_steps: u64,
+    /// Labelled examples; the last may be more than there are.
+    sizes: &'static [usize],
+    /// Of a fine-tuning with few examples: their share of an epoch is what limits the others.
+    steps: u64,
+    steps_max: u64,
+    test: usize,
+}
+
+const FULL: Scale = Scale {
+    texts: usize::MAX,
+    vocabulary: 8192,
+    pretraining_steps: 2400,
+    sizes: &[100, 1000, 12_000],
+    steps: 150,
+    steps_max: 400,
+    test: 1000,
+};
+const SMOKE: Scale = Scale {
+    texts: 400,
+    vocabulary: 2048,
+    pretraining_steps: 30,
+    sizes: &[100],
+    steps: 10,
+    steps_max: 10,
+    test: 100,
+};
+
+/// Samples of one fine-tuning step: configs/demo-*.toml.
+const BATCH: usize = 32;
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let binaries = building::binaries()?;
+    let interpreter = python::interpreter()?;
+    let scale = if arguments.smoke { &SMOKE } else { &FULL };
+    let corpora = cache::folder()?.join("corpora-1");
+    let task = Task::load(arguments.name, &corpora)?;
+    let folder = if arguments.smoke { "demo-smoke" } else { "demo" };
+    let out = cache::root().join("out").join(folder).join(task.language.name());
+    if arguments.fresh && out.exists() {
+        fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;
+    }
+    fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let mut cluster = Cluster::start(&binaries, &out)?;
+    let pretrained = pretrain(&mut cluster, task.language, &corpora, scale, &out)?;
+    let checkpoint = match (task.language, &task.examples) {
+        (Language::English, Examples::Texts(_)) => Some(corpora::prepare(&corpora, usize::MAX)?.minilm),
+        _ => None,
+    };
+    println!("== {}", task.title);
+    let mut rows = Vec::new();
+    for &size in scale.sizes {
+        let size = size.min(task.examples.train());
+        let files = task.write(size, scale.test, &out)?;
+        let mut row = report::Row::new(size);
+        row.add(baselines::measure(&interpreter, &task, &files)?);
+        let mut measured = |what: &str, from: &str, more: &[[String; 2]]| -> Result<()> {
+            let began = Instant::now();
+            let epoch = (size / BATCH) as u64;
+            let mut settings = vec![
+                set("run.steps", (3 * epoch).clamp(scale.steps, scale.steps_max)),
+                set("data.paths", json!([files.train])),
+                set("data.eval_paths", json!([files.test])),
+                set("objective.labels", json!(task.labels)),
+                set("init.from", from),
+            ];
+            settings.extend(task.settings());
+            settings.extend_from_slice(more);
+            let name = format!("{}-{size}-{what}", task.name).replace(' ', "-");
+            let value = cluster.result(task.config(), &name, &settings, task.metric)?;
+            println!("  {size:>6} examples, {what}: {value:.3} ({:.0} s)", began.elapsed().as_secs_f64());
+            row.add(BTreeMap::from([(what.to_owned(), value)]));
+            Ok(())
+        };
+        let own = [set("tokenizer.path", out.join("tokenizer/tokenizer.json").display().to_string())];
+        measured("scratch", "", &own)?;
+        measured("pretrained", &format!("run:{pretrained}"), &own)?;
+        if let Some(checkpoint) = &checkpoint {
+            measured("MiniLM", &format!("hf:{}", checkpoint.display()), &of_checkpoint(checkpoint))?;
+        }
+        rows.push(row);
+    }
+    report::write(&task, &rows, &out)
+}
+
+/// MiniLM's own tokenizer and shape.
+fn of_checkpoint(folder: &Path) -> Vec<[String; 2]> {
+    let mut settings = vec![set("tokenizer.path", folder.join("tokenizer.json").display().to_string())];
+    settings.push(set("model.architecture", "bert"));
+    for (key, value) in [("layers", 6), ("hidden", 384), ("heads", 12), ("intermediate", 1536), ("vocabulary", 30_522)] {
+        settings.push(set(&format!("model.{key}"), value));
+    }
+    settings.push(set("optimizer.learning_rate", 1e-4));
+    settings
+}
+
+/// The run that all of a language's tasks start from, by two workers.
+fn pretrain(
+    cluster: &mut Cluster<'_>,
+    language: Language,
+    corpora: &Path,
+    scale: &Scale,
+    out: &Path,
+) -> Result<String> {
+    println!("== pretraining on {} text", language.name());
+    let parquet = out.join("corpus.parquet");
+    if !parquet.exists() {
+        let mut import = vec!["data".to_owned(), "import".to_owned()];
+        import.extend(texts(language, corpora, scale, out)?.iter().map(|path| path.display().to_string()));
+        import.extend(["--out".to_owned(), parquet.display().to_string()]);
+        print!("{}", cluster.command(&import)?);
+    }
+    let tokenizer = out.join("tokenizer");
+    if !tokenizer.join("tokenizer.json").exists() {
+        let (data, size) = (parquet.display().to_string(), scale.vocabulary.to_string());
+        let folder = tokenizer.display().to_string();
+        let train = ["tokenizer", "train", "--data", &data, "--vocabulary", &size, "--lowercase", "--out", &folder];
+        print!("{}", cluster.command(&train)?);
+    }
+    cluster.join("alpha")?;
+    cluster.join("beta")?;
+    let name = format!("{}-encoder", language.name());
+    let settings = [
+        set("run.steps", scale.pretraining_steps),
+        set("data.paths", json!([parquet])),
+        set("tokenizer.path", tokenizer.join("tokenizer.json").display().to_string()),
+    ];
+    let run = cluster.submit("quickstart", &name, &settings)?;
+    let state = cluster.wait(&run, |state| state["status"] == "completed")?;
+    println!("  {} steps, held-out loss {:.3} nats", state["step"], state["metrics"]["eval/mlm_loss"]);
+    Ok(run)
+}
+
+/// Plain text files.
+fn texts(language: Language, corpora: &Path, scale: &Scale, out: &Path) -> Result<Vec<PathBuf>> {
+    match language {
+        Language::English => Ok(corpora::prepare(corpora, scale.texts.div_ceil(60))?.texts),
+        Language::Chinese => {
+            let mut paragraphs = corpora::labelled::chinese_paragraphs(corpora)?;
+            paragraphs.truncate(scale.texts);
+            let file = out.join("chinese.txt");
+            // An empty line ends a document.
+            fs::write(&file, paragraphs.join("\n\n"))?;
+            Ok(vec![file])
+        }
+    }
+}

@@ -1,0 +1,85 @@
+"""The commonest class and a linear SVM on the examples of one size: `baselines.py SPEC`, a JSON object; answers another.
+
+Texts: TF-IDF of words and pairs of words (of characters in Chinese); of two texts, each has its own. Tags: the word, its
+neighbours, its ends. Both with scikit-learn's LinearSVC as it comes.
+"""
+
+import json
+import sys
+from collections import Counter, defaultdict
+
+from scipy.sparse import hstack
+from sklearn.feature_extraction import FeatureHasher
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.svm import LinearSVC
+
+# Words of training sentences that the SVM sees: it does not get better soon, but slow.
+WORDS = 60_000
+
+
+def texts(spec):
+    rows = {part: [json.loads(line) for line in open(spec[part], encoding="utf-8")] for part in ("train", "test")}
+    truth = [row["label"] for row in rows["test"]]
+    commonest = Counter(row["label"] for row in rows["train"]).most_common(1)[0][0]
+    kind = dict(analyzer="char", ngram_range=(1, 3)) if spec["characters"] else dict(ngram_range=(1, 2))
+    features = {"train": [], "test": []}
+    for key in [key for key in ("text", "pair") if key in rows["train"][0]]:
+        vectorizer = TfidfVectorizer(sublinear_tf=True, **kind)
+        features["train"].append(vectorizer.fit_transform(row[key] for row in rows["train"]))
+        features["test"].append(vectorizer.transform(row[key] for row in rows["test"]))
+    svm = LinearSVC().fit(hstack(features["train"]), [row["label"] for row in rows["train"]])
+    predicted = svm.predict(hstack(features["test"]))
+    accuracy = lambda guesses: sum(a == b for a, b in zip(truth, guesses)) / len(truth)
+    return {"commonest class": accuracy([commonest] * len(truth)), "TF-IDF + SVM": accuracy(predicted)}
+
+
+def sentences(path):
+    with open(path, encoding="utf-8") as file:
+        return [[tuple(word.rsplit("/", 1)) for word in line.split(" ")] for line in file.read().split("\n") if line]
+
+
+def features(words):
+    for index, word in enumerate(words):
+        found = {f"word={word}": 1, f"end={word[-2:]}": 1, f"end3={word[-3:]}": 1, f"start={word[:2]}": 1}
+        for offset in (-2, -1, 1, 2):
+            place = index + offset
+            near = words[place] if 0 <= place < len(words) else ""
+            found[f"{offset}={near}"] = 1
+        yield found
+
+
+def tagged(spec):
+    train, test = sentences(spec["train"]), sentences(spec["test"])
+    counts = defaultdict(Counter)
+    for word, tag in (pair for sentence in train for pair in sentence):
+        counts[word][tag] += 1
+    commonest = sum(counts.values(), Counter()).most_common(1)[0][0]
+    most = {word: tags.most_common(1)[0][0] for word, tags in counts.items()}
+    by_word = [[most.get(word, commonest) for word, _ in sentence] for sentence in test]
+    hasher = FeatureHasher(1 << 20)
+    short, words = [], 0
+    for sentence in train:
+        if words >= WORDS:
+            break
+        short.append(sentence)
+        words += len(sentence)
+    rows = [row for sentence in short for row in features([word for word, _ in sentence])]
+    svm = LinearSVC().fit(hasher.transform(rows), [tag for sentence in short for _, tag in sentence])
+    flat = list(svm.predict(hasher.transform([row for s in test for row in features([word for word, _ in s])])))
+    by_svm = []
+    for sentence in test:
+        by_svm.append(flat[: len(sentence)])
+        del flat[: len(sentence)]
+    truth = [[tag for _, tag in sentence] for sentence in test]
+    if spec["metric"] == "eval/entity_f1":
+        from seqeval.metrics import f1_score
+
+        score = lambda guesses: float(f1_score(truth, guesses))
+    else:
+        total = sum(map(len, truth))
+        score = lambda guesses: sum(a == b for s, g in zip(truth, guesses) for a, b in zip(s, g)) / total
+    return {"commonest tag of each word": score(by_word), "linear SVM": score(by_svm)}
+
+
+spec = json.loads(sys.argv[1])
+print(json.dumps({"texts": texts, "tagged": tagged}[spec["kind"]](spec)))
