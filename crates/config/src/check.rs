@@ -4,7 +4,9 @@ mod relatives;
 mod tasks;
 
 use crate::error::Problem;
-use crate::{Architecture, ConfigError, Masking, ObjectiveKind, OptimizerKind, Packing, ReduceMode, RunConfig, RunKind};
+use crate::{
+    Architecture, ConfigError, Masking, ObjectiveKind, OptimizerKind, Packing, ReduceMode, RunConfig, RunKind,
+};
 use std::ops::Deref;
 
 /// Exact mode adds at most so many gradients into one 64-bit sum, or it could overflow unseen: slots times forward
