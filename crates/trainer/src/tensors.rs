@@ -41,6 +41,15 @@ pub(crate) fn to_i64(tensor: &Tensor) -> Vec<i64> {
     values
 }
 
+/// The elements as float64.
+pub(crate) fn to_f64(tensor: &Tensor) -> Vec<f64> {
+    let tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Double).contiguous().view([-1]);
+    let mut values = vec![0.0; tensor.numel()];
+    let count = values.len();
+    tensor.copy_data(&mut values, count);
+    values
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,13 +61,4 @@ mod tests {
             assert_eq!(unpack_bytes(&pack_bytes(&bytes, Device::Cpu), length), bytes);
         }
     }
-}
-
-/// The elements as float64.
-pub(crate) fn to_f64(tensor: &Tensor) -> Vec<f64> {
-    let tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Double).contiguous().view([-1]);
-    let mut values = vec![0.0; tensor.numel()];
-    let count = values.len();
-    tensor.copy_data(&mut values, count);
-    values
 }
