@@ -1,6 +1,7 @@
 //! From [`RunConfig`] to [`CheckedConfig`]: every rule that needs no file and no tensor.
 
 mod relatives;
+mod tasks;
 
 use crate::error::Problem;
 use crate::{
@@ -86,6 +87,7 @@ impl RunConfig {
         self.check_model(&mut rule);
         self.check_objective(&mut rule);
         self.check_relatives(&mut rule);
+        self.check_tasks(&mut rule);
         self.check_learning(&mut rule);
         if problems.is_empty() {
             Ok(CheckedConfig(self))
@@ -323,12 +325,12 @@ impl RunConfig {
 
     fn check_objective(&self, rule: &mut impl FnMut(bool, &str, String, &str)) {
         let objective = &self.objective;
-        let supervised = matches!(objective.kind, ObjectiveKind::Classify | ObjectiveKind::Tag);
+        let supervised = objective.kind.is_supervised();
         rule(
             supervised == (self.run.kind == RunKind::Finetune),
             "objective.kind",
             format!("does not go with run.kind = \"{}\"", self.run.kind.as_str()),
-            "finetune: `classify` or `tag`; pretrain: the others",
+            "finetune: `classify`, `tag`, `answer` or `match`; pretrain: the others",
         );
         for (key, value) in [
             ("objective.mask_rate", objective.mask_rate),

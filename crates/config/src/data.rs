@@ -15,6 +15,10 @@ pub enum DataFormat {
     Jsonl,
     /// One sentence a line, its tokens as `word/tag` (Brown, People's Daily).
     WordTag,
+    /// Questions and answers as in SQuAD v1.1 and v2.0: one JSON object with `data`, `paragraphs`, `qas`.
+    Squad,
+    /// One word a line with its tags in columns, an empty line between sentences (CoNLL).
+    Conll,
 }
 
 /// The corpus, or the labelled examples.
@@ -25,15 +29,22 @@ pub struct DataConfig {
     /// Credentials for an object store come from the environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`) of the coordinator,
     /// and of each worker that is to read from it itself; the others read through the coordinator.
     pub paths: Vec<String>,
-    /// Text (Utf8, LargeUtf8, dictionary) or token ids (list of integers). For labelled data: the text, or the first text.
+    /// Text (Utf8, LargeUtf8, dictionary) or token ids (list of integers). For labelled data: the text, or the first text;
+    /// for `answer` the passage. CoNLL: the number of the words' column, from 1. Default: the first.
     #[serde(default = "default_column")]
     pub column: String,
-    /// Labelled pairs: the second text.
+    /// Labelled pairs: the second text; for `answer` the question (default: `question`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair_column: Option<String>,
-    /// Labelled data: the column of the class. For `tag` on Parquet or JSONL: the list of tags beside a list of words.
+    /// Labelled data: the column of the class. For `tag` on Parquet or JSONL: the list of tags beside a list of words. For
+    /// `answer`: `text` and `answer_start` (in characters, from 0) of each answer (default: `answers`). CoNLL: the number
+    /// of the tags' column, from 1. Default: the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
+    /// Labelled data: rows that have the same here are all trained on or all held out, chosen by the seed, so that nothing
+    /// of what is held out was seen (questions on one passage, reviews by one person). SQuAD: `title` or `context`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_column: Option<String>,
     /// What the files are. Default: by the file name's ending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<DataFormat>,

@@ -22,6 +22,10 @@ pub enum ObjectiveKind {
     ReplacedTokens,
     /// DistilBERT's: what a teacher predicts, and masked words, on packed blocks.
     Distill,
+    /// The part of a passage that answers a question (SQuAD).
+    Answer,
+    /// Vectors of texts, near for the two texts of a pair.
+    Match,
 }
 
 impl ObjectiveKind {
@@ -35,12 +39,19 @@ impl ObjectiveKind {
             Self::MlmSop => "mlm_sop",
             Self::ReplacedTokens => "replaced_tokens",
             Self::Distill => "distill",
+            Self::Answer => "answer",
+            Self::Match => "match",
         }
+    }
+
+    /// Whether it is learned from labelled data, not from raw text.
+    pub fn is_supervised(self) -> bool {
+        matches!(self, Self::Classify | Self::Tag | Self::Answer | Self::Match)
     }
 
     /// Whether words are masked.
     pub fn masks(self) -> bool {
-        !matches!(self, Self::Classify | Self::Tag)
+        !self.is_supervised()
     }
 
     /// Whether the samples are sentence pairs with a label of their own.
@@ -100,7 +111,7 @@ pub enum Packing {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectiveConfig {
-    /// `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`, `replaced_tokens`, `distill`.
+    /// `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`, `replaced_tokens`, `distill`, `answer`, `match`.
     pub kind: ObjectiveKind,
     /// Share of tokens to predict.
     pub mask_rate: f64,
@@ -143,6 +154,28 @@ pub struct ObjectiveConfig {
     pub pooling: Pooling,
     /// `tag`: what the tags mean.
     pub tag_scheme: TagScheme,
+    /// `classify`: the label is a number, such as a degree of similarity. One output, squared error; Pearson's and
+    /// Spearman's correlation are reported.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub regression: bool,
+    /// `answer`: tokens from the beginning of one window of a long passage to that of the next. Default: a third of
+    /// `batch.sequence_length`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stride: Option<usize>,
+    /// `answer`: tokens of a question that are read at most. Default: 64, or a third of `batch.sequence_length` if that
+    /// is less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_question_length: Option<usize>,
+    /// `answer`: tokens of an answer at most. Default: 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_answer_length: Option<usize>,
+    /// `answer`: questions may have no answer (SQuAD v2). The answer is that there is none where the score of none is
+    /// greater than that of the best answer by more than this. Default: every question has an answer (SQuAD v1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_answer_threshold: Option<f64>,
+    /// `match`: what cosines are multiplied by before the softmax over the texts of a micro-batch. Default: 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub similarity_scale: Option<f64>,
 }
 
 /// Clark et al. 2020.
@@ -178,6 +211,12 @@ impl Default for ObjectiveConfig {
             labels: Vec::new(),
             pooling: Pooling::Cls,
             tag_scheme: TagScheme::Plain,
+            regression: false,
+            stride: None,
+            max_question_length: None,
+            max_answer_length: None,
+            no_answer_threshold: None,
+            similarity_scale: None,
         }
     }
 }
@@ -202,6 +241,41 @@ impl ObjectiveConfig {
         let told = self.max_predictions.map(|most| most.div_ceil(rows.max(1)));
         told.unwrap_or((rate * length as f64).ceil() as usize).max(1)
     }
+
+    /// `answer`: how a question and its passage become rows of `sequence_length` tokens at most.
+    pub fn windows(&self, sequence_length: usize) -> AnswerWindows {
+        let third = (sequence_length / 3).max(1);
+        AnswerWindows {
+            sequence_length,
+            question_length: self.max_question_length.unwrap_or(third.min(64)),
+            stride: self.stride.unwrap_or(third),
+        }
+    }
+
+    /// `answer`: which answers are looked for.
+    pub fn answer_rule(&self) -> AnswerRule {
+        AnswerRule { length_max: self.max_answer_length.unwrap_or(30), no_answer_threshold: self.no_answer_threshold }
+    }
+}
+
+/// How a question and its passage become rows of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerWindows {
+    /// Tokens in a row at most, special ones included.
+    pub sequence_length: usize,
+    /// Tokens of a question at most.
+    pub question_length: usize,
+    /// Tokens from the beginning of one window to that of the next.
+    pub stride: usize,
+}
+
+/// Which answers are looked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AnswerRule {
+    /// Tokens of an answer at most.
+    pub length_max: usize,
+    /// None: there always is one.
+    pub no_answer_threshold: Option<f64>,
 }
 
 #[cfg(test)]

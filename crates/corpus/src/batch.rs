@@ -1,12 +1,14 @@
 //! What the trainer gets: plain vectors in the shapes that become tensors.
 
+use crate::answers::Window;
 use types::{Cursor, Segment};
 
 /// One micro-batch of `samples` rows of `sequence_length` tokens, row after row. `sequence_length` is that of the
 /// longest row, rounded up to a multiple of 8, and that of a full row at most.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// Rows: one for each sample, or the short rows that samples were cut into (`batch.short_length`).
+    /// Rows: one for each sample, or the short rows that samples were cut into (`batch.short_length`), or two for each
+    /// pair that is to match.
     pub samples: usize,
     /// Tokens in a row, padding included.
     pub sequence_length: usize,
@@ -36,6 +38,20 @@ pub enum Labels {
     Class(Vec<i64>),
     /// `[samples, sequence_length]`: index into the labels on the first piece of each word, elsewhere -100.
     Tags(Vec<i64>),
+    /// A number for each row.
+    Score(Vec<f64>),
+    /// For each row the positions of the answer's first and last token; both 0, which is `[CLS]`, where the window holds
+    /// no answer.
+    Answer {
+        /// `[samples]`
+        starts: Vec<i64>,
+        /// `[samples]`
+        ends: Vec<i64>,
+        /// What the rows are windows of. Those of one question follow each other.
+        windows: Vec<Window>,
+    },
+    /// Rows 2 i and 2 i + 1 are the two texts of a pair.
+    Match,
 }
 
 /// The label that a loss ignores, as in PyTorch.

@@ -1,5 +1,8 @@
 //! A run's corpus: its files, its plan, its labels.
 
+pub(crate) mod faults;
+mod groups;
+
 use crate::plan::{self, Plan, Unit};
 use crate::random::Stream;
 use crate::rows;
@@ -7,7 +10,8 @@ use crate::source::{Columns, CorpusFile, FileSource, UnitSource, place};
 use crate::{CorpusError, ErrorKind};
 use arrow::array::{Array, ArrayRef, AsArray};
 use config::{CheckedConfig, ObjectiveKind};
-use std::collections::{BTreeSet, HashMap};
+use groups::Groups;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Rows of a unit of raw text: some hundred thousand tokens, a second's work at most for one thread.
@@ -23,18 +27,22 @@ pub struct Corpus {
     columns: Columns,
     plan: Plan,
     labels: Vec<String>,
-    /// With `data.limit_rows`: the rows used of each training unit, ascending.
+    /// With `data.limit_rows` or groups: the rows used of each training unit, ascending.
     selected: Option<Vec<Vec<u32>>>,
+    /// With groups: the rows used of each held-out unit, ascending.
+    selected_eval: Option<Vec<Vec<u32>>>,
     on_progress: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Corpus {
-    /// Opens the files that a config names, on disk or in an object store.
+    /// Opens the files that a config names, on disk or in an object store, and looks at all labels.
     pub fn open(config: &CheckedConfig) -> Result<Self, CorpusError> {
         let data = &config.data;
         let source = FileSource::open(&data.paths, &data.eval_paths, data.format, &Columns::of(config))?;
         let files = source.files().to_vec();
-        Self::with_source(config, files, Arc::new(source))
+        let corpus = Self::with_source(config, files, Arc::new(source))?;
+        faults::refuse(&corpus, config)?;
+        Ok(corpus)
     }
 
     /// The same corpus read through another source. `files` must be what [`Corpus::files`] says where it was opened.
@@ -45,7 +53,12 @@ impl Corpus {
     ) -> Result<Self, CorpusError> {
         let columns = Columns::of(config);
         let kind = config.objective.kind;
-        let labelled = matches!(kind, ObjectiveKind::Classify | ObjectiveKind::Tag);
+        let labelled = kind.is_supervised();
+        let has_labels = match kind {
+            ObjectiveKind::Classify => !config.objective.regression,
+            ObjectiveKind::Tag => true,
+            _ => false,
+        };
         let default = if labelled { LABELLED_UNIT_ROWS } else { TEXT_UNIT_ROWS };
         let unit_rows = config.data.unit_rows.unwrap_or(default);
         let units_of = |held_out: bool| {
@@ -64,14 +77,24 @@ impl Corpus {
                 "name files with rows in `data.paths`",
             ));
         }
-        let labels = match (labelled, config.objective.labels.as_slice()) {
+        let labels = match (has_labels, config.objective.labels.as_slice()) {
             (false, _) => Vec::new(),
             (true, []) => find_labels(&all, &files, source.as_ref(), columns.tagged)?,
             (true, given) => given.to_vec(),
         };
         let seed = config.run.seed;
+        let (mut selected, mut selected_eval) = (None, None);
         let (mut train, eval) = if files.iter().any(|file| file.held_out) {
-            (all, units_of(true))
+            let held_out = units_of(true);
+            if columns.group.is_some() {
+                Groups::refuse_leaks(&all, &held_out, &files, source.as_ref(), &columns)?;
+            }
+            (all, held_out)
+        } else if columns.group.is_some() {
+            let groups = Groups::read(&all, &files, source.as_ref(), &columns)?;
+            let (train, eval) = groups.hold_out(&all, &files, config.data.eval_fraction, seed)?;
+            (selected, selected_eval) = (Some(train.1), Some(eval.1));
+            (train.0, eval.0)
         } else {
             plan::hold_out(all, config.data.eval_fraction, seed)
         };
@@ -83,9 +106,11 @@ impl Corpus {
                 "write the files with larger row groups, or set objective.kind = \"mlm\"",
             ));
         }
-        let selected = config.data.limit_rows.filter(|_| labelled).map(|limit| select(&mut train, limit, seed));
+        if let Some(limit) = config.data.limit_rows.filter(|_| labelled) {
+            selected = Some(select(&mut train, selected.as_deref(), limit, seed));
+        }
         let plan = Plan::new(train, eval, config.batch.slots, seed);
-        Ok(Self { files, source, columns, plan, labels, selected, on_progress: Box::new(|| ()) })
+        Ok(Self { files, source, columns, plan, labels, selected, selected_eval, on_progress: Box::new(|| ()) })
     }
 
     /// The same corpus, whose units take long to make perhaps: `hook` is called for every row on the way to samples, by
@@ -130,6 +155,11 @@ impl Corpus {
         self.selected.as_ref().map(|selected| selected[unit].as_slice())
     }
 
+    /// The same of a held-out unit.
+    pub(crate) fn selected_eval(&self, unit: usize) -> Option<&[u32]> {
+        self.selected_eval.as_ref().map(|selected| selected[unit].as_slice())
+    }
+
     pub(crate) fn error(
         &self,
         kind: ErrorKind,
@@ -142,13 +172,16 @@ impl Corpus {
     }
 }
 
-/// Keeps the first `limit` rows of a seeded permutation of all rows, so that a smaller limit takes a part of what a
+/// Keeps the first `limit` rows of a seeded permutation of all rows (of `among`, the rows of each unit that may be), so that a smaller limit takes a part of what a
 /// larger one takes. Units without such a row are dropped; answers the rows kept of the others.
-fn select(units: &mut Vec<Unit>, limit: u64, seed: u64) -> Vec<Vec<u32>> {
+fn select(units: &mut Vec<Unit>, among: Option<&[Vec<u32>]>, limit: u64, seed: u64) -> Vec<Vec<u32>> {
     let owners: Vec<(u32, u32)> = units
         .iter()
         .enumerate()
-        .flat_map(|(unit, it)| (0..it.rows as u32).map(move |row| (unit as u32, row)))
+        .flat_map(|(unit, it)| {
+            let rows = among.map_or_else(|| (0..it.rows as u32).collect(), |among| among[unit].clone());
+            rows.into_iter().map(move |row| (unit as u32, row))
+        })
         .collect();
     let order = Stream::new("limit rows", &[seed]).permutation(owners.len());
     let mut kept: Vec<Vec<u32>> = vec![Vec::new(); units.len()];
@@ -172,17 +205,18 @@ fn find_labels(
     tagged: bool,
 ) -> Result<Vec<String>, CorpusError> {
     let mut found = BTreeSet::new();
-    // Whole row groups, not units: a labelled unit is a few rows.
-    let mut groups: HashMap<(u32, u32), Unit> = HashMap::new();
-    for unit in units {
-        let whole = groups.entry((unit.file, unit.row_group)).or_insert(Unit { rows: 0, first_row: 0, ..*unit });
-        whole.rows = whole.rows.max(unit.first_row + unit.rows);
-    }
-    for unit in groups.values() {
-        let batch = source.read(unit)?;
+    for unit in whole_row_groups(units) {
+        let batch = source.read(&unit)?;
         let column = batch.column(batch.num_columns() - 1);
-        add_labels(column, tagged, &mut found)
-            .map_err(|message| CorpusError::new(ErrorKind::Type, place(files, unit, None), message, LABEL_HELP))?;
+        add_labels(column, tagged, &mut found).map_err(|message| wrong_type(files, &unit, message))?;
+    }
+    if found.contains("") {
+        return Err(CorpusError::new(
+            ErrorKind::Value,
+            files[0].path.as_str(),
+            "a row of the training data has an empty label",
+            "write its label, or null to leave the row out",
+        ));
     }
     if found.len() < 2 {
         return Err(CorpusError::new(
@@ -193,6 +227,20 @@ fn find_labels(
         ));
     }
     Ok(found.into_iter().collect())
+}
+
+/// The row groups that units are of: a labelled unit is a few rows.
+fn whole_row_groups(units: &[Unit]) -> Vec<Unit> {
+    let mut groups: BTreeMap<(u32, u32), Unit> = BTreeMap::new();
+    for unit in units {
+        let whole = groups.entry((unit.file, unit.row_group)).or_insert(Unit { rows: 0, first_row: 0, ..*unit });
+        whole.rows = whole.rows.max(unit.first_row + unit.rows);
+    }
+    groups.into_values().collect()
+}
+
+fn wrong_type(files: &[CorpusFile], unit: &Unit, message: String) -> CorpusError {
+    CorpusError::new(ErrorKind::Type, place(files, unit, None), message, LABEL_HELP)
 }
 
 pub(crate) const LABEL_HELP: &str = "write labels as text or whole numbers, tags as a list of them";
@@ -223,7 +271,7 @@ mod tests {
         let units: Vec<Unit> = plan::cut([(0, 0, 1000)].into_iter(), 16);
         let rows = |limit| {
             let mut units = units.clone();
-            let kept = select(&mut units, limit, 5);
+            let kept = select(&mut units, None, limit, 5);
             assert_eq!(units.len(), kept.len());
             let rows: BTreeSet<u64> = units
                 .iter()

@@ -5,6 +5,7 @@
 //! batches in background threads. This room must not know of tensors, of gRPC, or of how many workers there are.
 //! Everything here blocks: an async caller goes through its blocking pool.
 
+mod answers;
 mod batch;
 mod corpus;
 mod counter;
@@ -24,6 +25,7 @@ mod tokenizer;
 mod whole_file;
 mod words;
 
+pub use answers::{Example, Window};
 pub use batch::{Batch, IGNORED, Labels, SlotStep};
 pub use corpus::Corpus;
 pub use counter::UnitCounter;
@@ -31,7 +33,7 @@ pub use error::{CorpusError, ErrorKind, Place};
 pub use import::{ImportOptions, ImportReport, import_text};
 pub use loader::Loader;
 pub use plan::{Dealt, Plan, Unit};
-pub use predict::{text_batch, word_batch};
+pub use predict::{question_batches, separate_batch, text_batch, word_batch};
 pub use prepare::Counts;
 pub use source::{Columns, CorpusFile, FileSource, UnitSource};
 pub use texts::for_each_text;

@@ -204,7 +204,11 @@ impl Loader {
             }
             let prepared = self.preparer.prepare(Part::HeldOut { unit }, &mut encoder, &|| false)?;
             let unit = Arc::new(prepared.expect("nothing cancels it"));
-            let taken = unit.count().min(wanted - rows.len());
+            let mut taken = unit.count().min(wanted - rows.len());
+            // All windows of a question, or none.
+            while taken > 0 && taken < unit.count() && unit.goes_on(taken) {
+                taken += 1;
+            }
             rows.extend((0..taken).map(|row| (unit.clone(), row)));
         }
         Ok(self.batches(&rows, self.form(self.objective.mask_rate_held_out(), self.batch.sequence_length, 1)))

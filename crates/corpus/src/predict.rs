@@ -1,10 +1,12 @@
 //! Batches of unlabelled input, for prediction with a trained model.
 
+use crate::answers::Question;
 use crate::batch::Batch;
-use crate::samples::labelled::LabelledBuilder;
+use crate::samples::labelled::{LabelledBuilder, Target};
 use crate::samples::masking::Amount;
 use crate::samples::{Assembler, Form, MaskKey, Samples, Targets};
 use crate::{CorpusError, Tokenizer};
+use config::AnswerWindows;
 
 /// A batch of texts, or of pairs with as many `second` texts, built as in training; its classes are all 0 and mean
 /// nothing.
@@ -24,8 +26,8 @@ pub fn text_batch(
     assert!(second.is_none_or(|second| second.len() == texts.len()), "each text needs its second one");
     for (index, text) in texts.iter().enumerate() {
         match second {
-            Some(second) => builder.add_pair(text, second[index], 0)?,
-            None => builder.add_text(text, 0)?,
+            Some(second) => builder.add_pair(text, second[index], Target::Class(0))?,
+            None => builder.add_text(text, Target::Class(0))?,
         }
     }
     Ok(assemble(tokenizer, &builder.samples, sequence_length))
@@ -47,6 +49,50 @@ pub fn word_batch(
     };
     for words in sentences {
         builder.add_tagged(words.iter().zip(0..).map(|(word, number)| (*word, number)))?;
+    }
+    Ok(assemble(tokenizer, &builder.samples, sequence_length))
+}
+
+/// Batches of `rows` rows at most with all windows of these questions with their passages, in order.
+pub fn question_batches(
+    tokenizer: &Tokenizer,
+    questions: &[(&str, &str)],
+    windows: AnswerWindows,
+    rows: usize,
+) -> Result<Vec<Batch>, CorpusError> {
+    let mut encoder = tokenizer.encoder();
+    let mut builder = LabelledBuilder {
+        samples: Samples::new(Targets::Answer(Vec::new()), MaskKey::default()),
+        encoder: &mut encoder,
+        sequence_length: windows.sequence_length,
+        truncated: 0,
+    };
+    for question in questions {
+        let question = Question::new(tokenizer, *question, &[], windows)?;
+        builder.add_question(&question.expect("there is no answer that could be lost"), windows);
+    }
+    let samples = builder.samples;
+    let all: Vec<(&Samples, usize)> = (0..samples.count()).map(|row| (&samples, row)).collect();
+    let form = Form { row_length: windows.sequence_length, amount: Amount::default() };
+    let assembler = Assembler { pad: tokenizer.special().pad, masker: None };
+    Ok(all.chunks(rows.max(1)).map(|rows| assembler.batch(rows, form)).collect())
+}
+
+/// A batch of pairs whose texts stand in rows of their own, first and second in turn.
+pub fn separate_batch(
+    tokenizer: &Tokenizer,
+    pairs: &[(&str, &str)],
+    sequence_length: usize,
+) -> Result<Batch, CorpusError> {
+    let mut encoder = tokenizer.encoder();
+    let mut builder = LabelledBuilder {
+        samples: Samples::new(Targets::Match(Vec::new()), MaskKey::default()),
+        encoder: &mut encoder,
+        sequence_length,
+        truncated: 0,
+    };
+    for (first, second) in pairs {
+        builder.add_separate(first, second)?;
     }
     Ok(assemble(tokenizer, &builder.samples, sequence_length))
 }

@@ -1,10 +1,12 @@
 //! From a unit to its samples: read, permute, tokenise, build. A pure function of (corpus, seed, epoch, unit).
 
+use crate::answers::{Question, locate};
 use crate::corpus::LABEL_HELP;
+use crate::corpus::faults::{no_answer, number};
 use crate::documents::{Documents, is_filled};
 use crate::plan::Unit;
-use crate::rows::{self, TextRows};
-use crate::samples::labelled::LabelledBuilder;
+use crate::rows::{self, AnswerRows, TextRows};
+use crate::samples::labelled::{LabelledBuilder, Target};
 use crate::samples::pairs::PairRule;
 use crate::samples::{MaskKey, Samples, Targets, blocks, pairs, sentences};
 use crate::tokenizer::Encoder;
@@ -82,7 +84,7 @@ impl Preparer {
             ),
             Part::HeldOut { unit } => (
                 plan.eval_units()[unit],
-                None,
+                self.corpus.selected_eval(unit),
                 MaskKey { seed: plan.seed(), epoch: 0, unit: unit as u64, held_out: true },
             ),
         };
@@ -107,6 +109,8 @@ impl Preparer {
         match self.objective.kind {
             ObjectiveKind::Classify => self.classes(work),
             ObjectiveKind::Tag => self.tags(work),
+            ObjectiveKind::Answer => self.questions(work),
+            ObjectiveKind::Match => self.pairs_that_match(work),
             _ => self.masked(work),
         }
     }
@@ -184,16 +188,19 @@ impl Preparer {
     }
 
     fn label(&self, label: &str, work: &Work<'_, '_>, row: usize) -> Result<i64, CorpusError> {
-        self.labels.get(label).copied().ok_or_else(|| {
-            let known: Vec<&str> = self.corpus.labels().iter().take(20).map(String::as_str).collect();
-            self.corpus.error(
-                ErrorKind::Value,
-                &work.unit,
-                Some(row as u64),
-                format!("`{label}` is none of the {} labels", self.labels.len()),
-                &format!("correct the row, or add it to `objective.labels`; known: {}", known.join(", ")),
-            )
-        })
+        self.labels.get(label).copied().ok_or_else(|| self.fault(work, row, self.corpus.unknown_label(label)))
+    }
+
+    fn fault(&self, work: &Work<'_, '_>, row: usize, (message, help): (String, String)) -> CorpusError {
+        self.corpus.error(ErrorKind::Value, &work.unit, Some(row as u64), message, &help)
+    }
+
+    /// What a text or a pair has: a class, or a number.
+    fn target(&self, label: &str, work: &Work<'_, '_>, row: usize) -> Result<Target, CorpusError> {
+        if self.objective.regression {
+            return number(label).map(Target::Score).map_err(|fault| self.fault(work, row, fault));
+        }
+        self.label(label, work, row).map(Target::Class)
     }
 
     fn classes(&self, mut work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {
@@ -213,19 +220,20 @@ impl Preparer {
             if labels.is_null(row) || texts.is_null(row) || second_is_null {
                 nulls += 1;
             } else {
-                chosen.push((row, self.label(labels.value(row), &work, row)?));
+                chosen.push((row, self.target(labels.value(row), &work, row)?));
             }
         }
         self.skip_null(nulls, &work);
         let Work { key, encoder, cancelled, .. } = work;
-        let mut builder = self.builder(Targets::Class(Vec::new()), key, encoder);
-        for (row, class) in chosen {
+        let targets = if self.objective.regression { Targets::Score(Vec::new()) } else { Targets::Class(Vec::new()) };
+        let mut builder = self.builder(targets, key, encoder);
+        for (row, target) in chosen {
             if cancelled() {
                 return Ok(None);
             }
             match &pairs {
-                Some(pairs) => builder.add_pair(texts.value(row), pairs.value(row), class)?,
-                None => builder.add_text(texts.value(row), class)?,
+                Some(pairs) => builder.add_pair(texts.value(row), pairs.value(row), target)?,
+                None => builder.add_text(texts.value(row), target)?,
             }
         }
         Ok(Some(self.finish(builder)))
@@ -266,6 +274,73 @@ impl Preparer {
                 return Ok(None);
             }
             builder.add_tagged(words.as_string::<i64>().iter().flatten().zip(tags))?;
+        }
+        Ok(Some(self.finish(builder)))
+    }
+
+    fn questions(&self, mut work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {
+        let wrong = self.column_error(&work.unit, LABEL_HELP);
+        let passages = rows::text(work.batch.column(0)).map_err(&wrong)?;
+        let questions = rows::text(work.batch.column(1)).map_err(&wrong)?;
+        let answers = AnswerRows::of(work.batch.column(work.batch.num_columns() - 1)).map_err(&wrong)?;
+        drop(wrong);
+        let rule = self.objective.windows(self.sequence_length);
+        let mut nulls = 0;
+        let mut asked = Vec::new();
+        for row in std::mem::take(&mut work.order).into_iter().map(|row| row as usize) {
+            if (work.cancelled)() {
+                return Ok(None);
+            }
+            if passages.is_null(row) || questions.is_null(row) || passages.value(row).trim().is_empty() {
+                nulls += 1;
+                continue;
+            }
+            let passage = passages.value(row);
+            let help = "give each answer its text and its first character";
+            let found = answers.row(row).map_err(|message| self.fault(&work, row, (message, help.to_owned())))?;
+            if found.is_empty() && self.objective.no_answer_threshold.is_none() {
+                return Err(self.fault(&work, row, no_answer()));
+            }
+            let found: Vec<(&str, i64)> = found.iter().map(|(text, start)| (text.as_str(), *start)).collect();
+            let found = locate(passage, &found).map_err(|fault| self.fault(&work, row, fault))?;
+            let question = Question::new(&self.tokenizer, (questions.value(row), passage), &found, rule)?;
+            asked.push(question.ok_or_else(|| {
+                let text = &passage[found[0].clone()];
+                let help = "correct the answer's text, or leave the row out";
+                self.fault(&work, row, (format!("the tokenizer keeps nothing of the answer `{text}`"), help.to_owned()))
+            })?);
+        }
+        self.skip_null(nulls, &work);
+        let Work { key, encoder, .. } = work;
+        let mut builder = self.builder(Targets::Answer(Vec::new()), key, encoder);
+        for question in &asked {
+            builder.add_question(question, rule);
+        }
+        let samples = self.finish(builder);
+        if key.held_out {
+            // The windows of a question are evaluated together.
+            return Ok(Some(samples));
+        }
+        let order = key.stream("samples", 0).permutation(samples.count());
+        Ok(Some(samples.reordered(&order)))
+    }
+
+    fn pairs_that_match(&self, mut work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {
+        let wrong = self.column_error(&work.unit, "name columns of text in `data.column` and `data.pair_column`");
+        let first = rows::text(work.batch.column(0)).map_err(&wrong)?;
+        let second = rows::text(work.batch.column(1)).map_err(&wrong)?;
+        drop(wrong);
+        let order = std::mem::take(&mut work.order);
+        let chosen: Vec<usize> =
+            order.iter().map(|row| *row as usize).filter(|row| first.is_valid(*row) && second.is_valid(*row)).collect();
+        self.skip_null((order.len() - chosen.len()) as u64, &work);
+        let Work { key, encoder, cancelled, .. } = work;
+        let mut builder = self.builder(Targets::Match(Vec::new()), key, encoder);
+        for row in chosen {
+            if cancelled() {
+                return Ok(None);
+            }
+            builder.add_separate(first.value(row), second.value(row))?;
         }
         Ok(Some(self.finish(builder)))
     }

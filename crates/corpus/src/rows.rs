@@ -1,6 +1,6 @@
 //! A unit's columns in the few types that the rest of the room knows.
 
-use arrow::array::{Array, ArrayRef, AsArray, LargeListArray, LargeStringArray};
+use arrow::array::{Array, ArrayRef, AsArray, LargeListArray, LargeStringArray, StructArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type};
 use std::sync::Arc;
@@ -40,6 +40,71 @@ fn list_of(array: &ArrayRef, element: DataType) -> Result<LargeListArray, String
     let wanted = DataType::LargeList(Arc::new(Field::new_list_field(element, true)));
     let array = cast(array, &wanted).map_err(|error| error.to_string())?;
     Ok(array.as_list::<i64>().clone())
+}
+
+/// Whether a column can hold answers: `text` and `answer_start`, two lists (Hugging Face's `datasets`) or a list of both.
+pub(crate) fn are_answers(data_type: &DataType) -> bool {
+    let fields = match data_type {
+        DataType::Struct(fields) => fields,
+        DataType::List(field) | DataType::LargeList(field) => match field.data_type() {
+            DataType::Struct(fields) => fields,
+            _ => return false,
+        },
+        _ => return false,
+    };
+    ["text", "answer_start"].iter().all(|name| fields.iter().any(|field| field.name() == name))
+}
+
+/// The answers of each row: text and first character.
+pub(crate) struct AnswerRows {
+    texts: LargeListArray,
+    starts: LargeListArray,
+    whole: ArrayRef,
+}
+
+impl AnswerRows {
+    /// Whatever layout a file has; an error is what is wrong with it.
+    pub(crate) fn of(array: &ArrayRef) -> Result<Self, String> {
+        let lists = |answers: &StructArray, name: &str| {
+            answers.column_by_name(name).cloned().ok_or_else(|| format!("the answers have no `{name}`"))
+        };
+        let (texts, starts) = match array.data_type() {
+            DataType::Struct(_) => {
+                let answers = array.as_struct();
+                (lists(answers, "text")?, lists(answers, "answer_start")?)
+            }
+            DataType::List(field) | DataType::LargeList(field) if matches!(field.data_type(), DataType::Struct(_)) => {
+                let element = Arc::new(Field::new_list_field(field.data_type().clone(), true));
+                let all = cast(array, &DataType::LargeList(element)).map_err(|error| error.to_string())?;
+                let all = all.as_list::<i64>();
+                let answers = all.values().as_struct();
+                let list = |name: &str| -> Result<ArrayRef, String> {
+                    let values = lists(answers, name)?;
+                    let field = Arc::new(Field::new_list_field(values.data_type().clone(), true));
+                    let list = LargeListArray::try_new(field, all.offsets().clone(), values, all.nulls().cloned());
+                    Ok(Arc::new(list.map_err(|error| error.to_string())?))
+                };
+                (list("text")?, list("answer_start")?)
+            }
+            other => return Err(format!("{other} holds no answers")),
+        };
+        let (texts, starts) = (list_of(&texts, DataType::LargeUtf8)?, list_of(&starts, DataType::Int64)?);
+        Ok(Self { texts, starts, whole: array.clone() })
+    }
+
+    /// Those of one row; none where the column is null. An error is what is wrong with them.
+    pub(crate) fn row(&self, row: usize) -> Result<Vec<(String, i64)>, String> {
+        if self.whole.is_null(row) || self.texts.is_null(row) {
+            return Ok(Vec::new());
+        }
+        let (texts, starts) = (self.texts.value(row), self.starts.value(row));
+        if texts.len() != starts.len() || self.starts.is_null(row) || texts.null_count() + starts.null_count() > 0 {
+            return Err(format!("{} texts and {} starts of answers, or a null among them", texts.len(), starts.len()));
+        }
+        let texts = texts.as_string::<i64>();
+        let starts = starts.as_primitive::<Int64Type>();
+        Ok((0..texts.len()).map(|at| (texts.value(at).to_owned(), starts.value(at))).collect())
+    }
 }
 
 /// The ids of one row of a list of ids; the error is the first value that is no id below `size`.

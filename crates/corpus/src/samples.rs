@@ -6,6 +6,7 @@ pub(crate) mod masking;
 pub(crate) mod pairs;
 pub(crate) mod sentences;
 
+use crate::answers::Window;
 use crate::batch::{Batch, IGNORED, Labels};
 use crate::random::Stream;
 use masking::{Amount, Masker};
@@ -19,6 +20,12 @@ pub(crate) enum Targets {
     Class(Vec<i64>),
     /// For each token of all samples.
     Tags(Vec<i64>),
+    /// A number for each sample.
+    Score(Vec<f64>),
+    /// For each sample, a window: where in it the answer is.
+    Answer(Vec<(Window, [i64; 2])>),
+    /// For each sample the lengths of its texts, which become rows of their own.
+    Match(Vec<[usize; 2]>),
 }
 
 /// The samples of one unit: special tokens included, padding and masks not.
@@ -64,6 +71,14 @@ impl Samples {
         start..self.ends[sample]
     }
 
+    /// Whether a sample and the one before it must be looked at together: they are windows of one question.
+    pub(crate) fn goes_on(&self, sample: usize) -> bool {
+        match &self.targets {
+            Targets::Answer(windows) => sample > 0 && windows[sample].0.goes_on(&windows[sample - 1].0),
+            _ => false,
+        }
+    }
+
     /// Where the rows of a sample are: each is the sample's first token, those of one of these ranges, and the sample's
     /// last token. One row if it has at most `row_length` tokens so; else as many full ones as there are, and the rest.
     fn rows(&self, sample: usize, row_length: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
@@ -86,6 +101,9 @@ impl Samples {
             }
             Targets::Class(_) => Targets::Class(Vec::with_capacity(order.len())),
             Targets::Tags(_) => Targets::Tags(Vec::with_capacity(self.tokens.len())),
+            Targets::Score(_) => Targets::Score(Vec::with_capacity(order.len())),
+            Targets::Answer(_) => Targets::Answer(Vec::with_capacity(order.len())),
+            Targets::Match(_) => Targets::Match(Vec::with_capacity(order.len())),
         };
         let mut tokens = Vec::with_capacity(self.tokens.len());
         let mut ends = Vec::with_capacity(order.len());
@@ -100,6 +118,9 @@ impl Samples {
                 }
                 (Targets::Class(out), Targets::Class(from)) => out.push(from[sample]),
                 (Targets::Tags(out), Targets::Tags(from)) => out.extend_from_slice(&from[self.range(sample)]),
+                (Targets::Score(out), Targets::Score(from)) => out.push(from[sample]),
+                (Targets::Answer(out), Targets::Answer(from)) => out.push(from[sample].clone()),
+                (Targets::Match(out), Targets::Match(from)) => out.push(from[sample]),
                 _ => {}
             }
         }
@@ -131,6 +152,9 @@ impl Assembler {
     /// A batch of `chosen`, at least one: samples of units, all of one objective. Only packed blocks may be longer than a
     /// row: they are cut.
     pub(crate) fn batch(&self, chosen: &[(&Samples, usize)], form: Form) -> Batch {
+        if let Targets::Match(_) = &chosen[0].0.targets {
+            return self.separate(chosen, form.row_length);
+        }
         let Form { row_length, amount } = form;
         let (mut count, mut longest) = (0, 0);
         for (samples, sample) in chosen {
@@ -158,6 +182,9 @@ impl Assembler {
             },
             Targets::Class(_) => Labels::Class(Vec::with_capacity(count)),
             Targets::Tags(_) => Labels::Tags(vec![IGNORED; total]),
+            Targets::Score(_) => Labels::Score(Vec::with_capacity(count)),
+            Targets::Answer(_) => Labels::Answer { starts: Vec::new(), ends: Vec::new(), windows: Vec::new() },
+            Targets::Match(_) => unreachable!("made above"),
         };
         let mut tokens = Vec::with_capacity(length);
         let mut scratch = masking::Scratch::default();
@@ -186,6 +213,13 @@ impl Assembler {
                     (Labels::Tags(out), Targets::Tags(from)) => {
                         out[offset..offset + range.len()].copy_from_slice(&from[range.clone()]);
                     }
+                    (Labels::Score(out), Targets::Score(from)) => out.push(from[sample]),
+                    (Labels::Answer { starts, ends, windows }, Targets::Answer(from)) => {
+                        let (window, [start, end]) = &from[sample];
+                        starts.push(*start);
+                        ends.push(*end);
+                        windows.push(window.clone());
+                    }
                     _ => unreachable!("a batch mixes objectives"),
                 }
                 for (to, id) in ids[offset..].iter_mut().zip(&tokens) {
@@ -200,6 +234,36 @@ impl Assembler {
             }
         }
         Batch { samples: count, sequence_length: length, ids, segment_ids, mask: padded.then_some(mask), labels }
+    }
+
+    /// Each text of each sample as a row of its own.
+    fn separate(&self, chosen: &[(&Samples, usize)], row_length: usize) -> Batch {
+        let mut rows: Vec<&[u32]> = Vec::with_capacity(2 * chosen.len());
+        for (samples, sample) in chosen {
+            let Targets::Match(lengths) = &samples.targets else { unreachable!("a batch mixes objectives") };
+            let (first, second) = samples.tokens[samples.range(*sample)].split_at(lengths[*sample][0]);
+            rows.extend([first, second]);
+        }
+        let longest = rows.iter().map(|row| row.len()).max().unwrap_or_default();
+        assert!(longest <= row_length, "a text of {longest} tokens in a row of {row_length}");
+        let length = longest.next_multiple_of(LENGTH_MULTIPLE).min(row_length);
+        let mut ids = vec![i64::from(self.pad); rows.len() * length];
+        let mut mask = vec![false; rows.len() * length];
+        for ((row, ids), mask) in rows.iter().zip(ids.chunks_mut(length)).zip(mask.chunks_mut(length)) {
+            for (to, id) in ids.iter_mut().zip(*row) {
+                *to = i64::from(*id);
+            }
+            mask[..row.len()].fill(true);
+        }
+        let padded = mask.contains(&false);
+        Batch {
+            samples: rows.len(),
+            sequence_length: length,
+            ids,
+            segment_ids: None,
+            mask: padded.then_some(mask),
+            labels: Labels::Match,
+        }
     }
 }
 

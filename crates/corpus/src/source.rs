@@ -1,12 +1,14 @@
 //! Where a unit's rows come from. The implementation here reads files and object stores; the worker has another one
 //! that asks the coordinator.
 
+mod conll;
 mod locate;
 mod parquet_file;
+mod squad;
 mod text_file;
 
 use crate::plan::Unit;
-use crate::{CorpusError, ErrorKind, Place};
+use crate::{CorpusError, ErrorKind, Place, rows};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use config::{DataConfig, DataFormat, ObjectiveKind, RunConfig};
@@ -17,7 +19,7 @@ use std::collections::HashMap;
 
 /// Reads units. Blocking: an async caller goes through its blocking pool.
 pub trait UnitSource: Send + Sync {
-    /// The rows of `unit`: columns in the order text, pair (if configured), label (if configured).
+    /// The rows of `unit`: columns in the order text, pair, group, label, each if configured.
     fn read(&self, unit: &Unit) -> Result<RecordBatch, CorpusError>;
 }
 
@@ -42,7 +44,7 @@ impl CorpusFile {
 }
 
 /// Which columns are read, and what they must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
     /// The text, or the token ids, or the words to tag.
     pub text: String,
@@ -52,31 +54,51 @@ pub struct Columns {
     pub label: Option<String>,
     /// The text column is a list of words and the label column a list of tags.
     pub tagged: bool,
+    /// The text is a passage, the second text a question, and the label the answers.
+    pub answers: bool,
+    /// The label is a number.
+    pub numbers: bool,
+    /// Rows with the same here stay together.
+    pub group: Option<String>,
 }
 
 impl Columns {
     /// What a run's config asks for.
     pub fn of(config: &RunConfig) -> Self {
-        let DataConfig { column, pair_column, label_column, .. } = &config.data;
+        let DataConfig { column, pair_column, label_column, group_column, .. } = &config.data;
         let kind = config.objective.kind;
-        let labelled = matches!(kind, ObjectiveKind::Classify | ObjectiveKind::Tag);
-        let tagged = kind == ObjectiveKind::Tag;
+        let answers = kind == ObjectiveKind::Answer;
+        let (pair, label) = match kind {
+            ObjectiveKind::Classify => (pair_column.clone(), label_column.clone()),
+            ObjectiveKind::Tag => (None, label_column.clone()),
+            ObjectiveKind::Answer => {
+                let named =
+                    |column: &Option<String>, default: &str| column.clone().unwrap_or_else(|| default.to_owned());
+                (Some(named(pair_column, "question")), Some(named(label_column, "answers")))
+            }
+            ObjectiveKind::Match => (pair_column.clone(), None),
+            _ => (None, None),
+        };
         Self {
             text: column.clone(),
-            pair: pair_column.clone().filter(|_| kind == ObjectiveKind::Classify),
-            label: label_column.clone().filter(|_| labelled),
-            tagged,
+            pair,
+            label,
+            tagged: kind == ObjectiveKind::Tag,
+            answers,
+            numbers: config.objective.regression,
+            group: group_column.clone().filter(|_| kind.is_supervised()),
         }
     }
 
     /// Of raw text.
     pub fn text(column: &str) -> Self {
-        Self { text: column.to_owned(), pair: None, label: None, tagged: false }
+        Self { text: column.to_owned(), ..Self::default() }
     }
 
     /// In the order in which a source answers them.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        [Some(&self.text), self.pair.as_ref(), self.label.as_ref()].into_iter().flatten().map(String::as_str)
+        let Self { text, pair, group, label, .. } = self;
+        [Some(text), pair.as_ref(), group.as_ref(), label.as_ref()].into_iter().flatten().map(String::as_str)
     }
 }
 
@@ -161,15 +183,23 @@ impl FileSource {
                 ErrorKind::Type,
                 name,
                 "the name's ending does not tell what the file is",
-                "set `data.format` to parquet, csv, jsonl or word-tag",
+                "set `data.format` to parquet, csv, jsonl, word-tag, squad or conll",
             )
         })?;
-        if columns.tagged && columns.label.is_none() && format != DataFormat::WordTag {
+        if columns.tagged && columns.label.is_none() && !matches!(format, DataFormat::WordTag | DataFormat::Conll) {
             return Err(CorpusError::new(
                 ErrorKind::Column,
                 name,
                 "no column of tags is named",
                 "set `data.label_column` to the column that holds the list of tags",
+            ));
+        }
+        if columns.tagged && columns.group.is_some() && matches!(format, DataFormat::WordTag | DataFormat::Conll) {
+            return Err(CorpusError::new(
+                ErrorKind::Column,
+                name,
+                "a file of words and tags has no groups",
+                "leave out `data.group_column`, or write the sentences as JSONL or Parquet",
             ));
         }
         let (contents, row_group_rows) = match format {
@@ -260,6 +290,8 @@ fn format_of(name: &str) -> Option<DataFormat> {
         "csv" => Some(DataFormat::Csv),
         "jsonl" | "ndjson" => Some(DataFormat::Jsonl),
         "pos" | "tagged" => Some(DataFormat::WordTag),
+        "json" => Some(DataFormat::Squad),
+        "conll" | "bio" | "iob2" => Some(DataFormat::Conll),
         _ => None,
     }
 }
@@ -274,7 +306,14 @@ fn check_columns(name: &str, schema: &SchemaRef, columns: &Columns) -> Result<Ve
         };
         let is_label = columns.label.as_deref() == Some(column) && column != columns.text;
         let data_type = schema.field(index).data_type();
-        let (fits, wanted) = if columns.tagged {
+        let is_group = columns.group.as_deref() == Some(column);
+        let (fits, wanted) = if is_group && column != columns.text {
+            (is_text(data_type) || data_type.is_integer(), "text or whole numbers")
+        } else if columns.answers && is_label {
+            (rows::are_answers(data_type), "answers with `text` and `answer_start`")
+        } else if columns.numbers && is_label {
+            (is_text(data_type) || data_type.is_numeric(), "numbers")
+        } else if columns.tagged {
             (
                 is_list_of(data_type, is_text) || (is_label && is_list_of(data_type, DataType::is_integer)),
                 "a list of text",

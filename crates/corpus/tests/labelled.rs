@@ -4,7 +4,7 @@
 mod shared;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, ListBuilder, StringBuilder};
-use corpus::{Corpus, ErrorKind, IGNORED, Labels, Loader, text_batch, word_batch};
+use corpus::{Columns, Corpus, ErrorKind, FileSource, IGNORED, Labels, Loader, text_batch, word_batch};
 use shared::{config, strings, tokenizer, write_parquet};
 use std::path::Path;
 use std::sync::Arc;
@@ -188,13 +188,17 @@ fn a_label_that_is_not_in_the_list_is_named_with_its_row() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "l.csv", "text,label\ncat,good\ndog,baad\nmat,bad\n");
     let config = config(&format!("{CLASSIFY} objective.labels=[\"good\",\"bad\"] batch.micro_batch=2"), &[&path]);
-    let mut loader = Loader::new(Arc::new(Corpus::open(&config).unwrap()), Arc::new(tokenizer()), &config);
+    // Whoever opens the files looks at all labels; whoever gets rows from elsewhere meets them one by one.
+    let source = Arc::new(FileSource::open(&config.data.paths, &[], None, &Columns::of(&config)).unwrap());
+    let corpus = Corpus::with_source(&config, source.files().to_vec(), source.clone()).unwrap();
+    let mut loader = Loader::new(Arc::new(corpus), Arc::new(tokenizer()), &config);
     loader.assign(&[(SlotId(0), Cursor::default())]);
-    let error = loader.next(SlotId(0), Step(1)).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Value);
-    let expected = format!("{path}, row group 0, row 1: `baad` is none of the 2 labels");
-    assert!(error.to_string().starts_with(&expected), "{error}");
-    assert!(error.to_string().contains("known: good, bad"), "{error}");
+    for error in [Corpus::open(&config).err().unwrap(), loader.next(SlotId(0), Step(1)).unwrap_err()] {
+        assert_eq!(error.kind, ErrorKind::Value);
+        let expected = format!("{path}, row group 0, row 1: `baad` is none of the 2 labels");
+        assert!(error.to_string().starts_with(&expected), "{error}");
+        assert!(error.to_string().contains("known: good, bad"), "{error}");
+    }
 }
 
 #[test]

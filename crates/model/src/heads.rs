@@ -33,6 +33,10 @@ pub enum Head {
         /// The generator that replaces tokens, beside the model; None: the discriminator alone.
         generator: Option<GeneratorShape>,
     },
+    /// For each token, how likely an answer begins and ends there.
+    QuestionAnswering,
+    /// A vector for a text: the mean over its tokens. Nothing of the head is trained, and there is no pooler.
+    Embedder,
 }
 
 impl Head {
@@ -165,6 +169,15 @@ impl Heads {
         self.linear(&dropout(&pooled, self.dropout, train), output)
     }
 
+    /// `[batch, length, 2]`: beginnings and ends. With or without dropout as in Hugging Face.
+    pub fn answer_logits(&self, hidden: &Tensor, train: bool) -> Tensor {
+        match self.architecture {
+            Architecture::Bert | Architecture::Albert | Architecture::Electra => self.linear(hidden, "qa_outputs"),
+            Architecture::Modern => self.linear(&dropout(&self.transform(hidden), self.dropout, train), "classifier"),
+            Architecture::Distilbert => self.linear(&dropout(hidden, self.dropout, train), "qa_outputs"),
+        }
+    }
+
     /// `[batch, length, tags]`.
     pub fn token_logits(&self, hidden: &Tensor, train: bool) -> Tensor {
         let transformed = match self.architecture {
@@ -176,7 +189,7 @@ impl Heads {
 }
 
 /// The mean over real tokens. `[batch, hidden]`
-fn mean(hidden: &Tensor, mask: Option<&Tensor>) -> Tensor {
+pub(crate) fn mean(hidden: &Tensor, mask: Option<&Tensor>) -> Tensor {
     match mask {
         None => hidden.mean_dim(1, false, Kind::Float),
         Some(mask) => {

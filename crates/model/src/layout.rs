@@ -78,6 +78,9 @@ fn post_norm(shape: &ModelShape, names: &EncoderNames, head: &Head, list: &mut L
         }
         _ => {}
     }
+    if *head == Head::QuestionAnswering {
+        list.linear("qa_outputs", 2, hidden);
+    }
     let Some(labels) = head.labels() else { return };
     match (shape.architecture, head) {
         (Architecture::Electra, Head::SequenceClassifier { .. }) => {
@@ -134,12 +137,15 @@ fn modern(shape: &ModelShape, head: &Head, list: &mut List) {
     list.in_layers = false;
     list.norm("model.final_norm", hidden, false);
     list.in_head = true;
-    if *head != Head::None {
+    if !matches!(head, Head::None | Head::Embedder) {
         list.matrix("head.dense.weight", hidden, hidden);
         list.norm("head.norm", hidden, false);
     }
     if head.predicts_masked() {
         list.zeros("decoder.bias", shape.vocabulary);
+    }
+    if *head == Head::QuestionAnswering {
+        list.linear("classifier", 2, hidden);
     }
     if let Some(labels) = head.labels() {
         list.linear("classifier", labels.len() as i64, hidden);

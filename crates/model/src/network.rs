@@ -2,7 +2,7 @@
 
 use crate::bert::Bert;
 use crate::error::ModelError;
-use crate::heads::{Head, Heads};
+use crate::heads::{Head, Heads, mean};
 use crate::initial::initial;
 use crate::layout::{Entry, layout};
 use crate::load::{self, LoadReport, Missing};
@@ -215,6 +215,19 @@ impl Model {
     /// Scores of the tags. `[batch, length, tags]`
     pub fn token_logits(&self, hidden: &Tensor, train: bool) -> Tensor {
         self.heads.token_logits(hidden, train)
+    }
+
+    /// Scores of an answer's first and last token. `[batch, length, 2]`
+    pub fn answer_logits(&self, hidden: &Tensor, train: bool) -> Tensor {
+        self.heads.answer_logits(hidden, train)
+    }
+
+    /// Vectors of length 1 for texts: the mean over real tokens. `[batch, hidden]`. `mask` as in [`Input`].
+    pub fn embeddings(&self, hidden: &Tensor, mask: Option<&Tensor>) -> Tensor {
+        let pooled = mean(hidden, mask);
+        let norm = pooled.norm_scalaropt_dim(2.0, [-1i64], true);
+        // A vector of nothing stays one.
+        pooled / norm.clamp_min(1e-12)
     }
 
     /// Copies weights in Hugging Face's names into the model, in place. Fails before anything is changed.

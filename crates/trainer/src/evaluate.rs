@@ -3,27 +3,31 @@
 //! Every member prepares the same batches and computes those whose index, modulo the world size, is its rank. Losses are
 //! summed as fixed-point integers and everything else as counts, so the numbers are bit-identical for any world size.
 
+mod tasks;
+
 use crate::TrainError;
+use crate::answers::Finder;
 use crate::host::Host;
 use crate::losses::{Counted, Loss, Tally, Targets, weighted};
+use crate::metrics::squad::AnswerCounts;
 use crate::metrics::{Confusion, EntityCounts};
-use crate::objective::{self, forward};
+use crate::objective::{self, Computation, forward};
 use crate::seeds::held_out_seed;
 use crate::state::State;
 use crate::teacher::Teacher;
-use crate::tensors::to_i64;
+use crate::tensors::{to_f64, to_i64};
 use c10d::{GroupError, ProcessGroup};
-use config::{CheckedConfig, ObjectiveKind, Precision, TagScheme};
+use config::{CheckedConfig, ObjectiveConfig, ObjectiveKind, TagScheme};
 use corpus::{Batch, IGNORED, Labels, Loader};
 use model::Model;
 use tch::{Device, Tensor};
 
 /// The held-out samples, and what is reported of them.
 pub(crate) struct HeldOut {
-    objective: ObjectiveKind,
+    objective: ObjectiveConfig,
     seed: u64,
     losses: Vec<Loss>,
-    precision: Precision,
+    computation: Computation,
     entities: bool,
     samples: u64,
     labels: Vec<String>,
@@ -37,16 +41,19 @@ struct Counts {
     tally: Tally,
     entities: EntityCounts,
     confusion: Confusion,
+    answers: AnswerCounts,
+    /// Regression: what was predicted for each sample; 0 where another member does.
+    numbers: Vec<f64>,
 }
 
 impl HeldOut {
     pub fn new(config: &CheckedConfig, labels: &[String]) -> Self {
         let objective = &config.objective;
         Self {
-            objective: objective.kind,
+            objective: objective.clone(),
             seed: config.run.seed,
             losses: objective::losses(config),
-            precision: config.run.precision,
+            computation: Computation::of(config),
             entities: objective.kind == ObjectiveKind::Tag && objective.tag_scheme == TagScheme::Bio,
             samples: config.eval.samples,
             labels: labels.to_vec(),
@@ -69,25 +76,58 @@ impl HeldOut {
             self.batches = Some(batches.map_err(|error| TrainError::corpus(&error, error.to_string()))?);
         }
         let batches = self.batches.as_deref().unwrap_or_default();
-        let mut counts = Counts::new(self.losses.len(), self.labels.len());
+        let numbers = batches.iter().map(|batch| batch.samples).filter(|_| self.objective.regression).sum();
+        let mut counts = Counts::new(self.losses.len(), self.labels.len(), numbers);
+        let mut finder = Finder::new(self.objective.answer_rule(), 1);
+        let shares = tasks::shares(batches);
         let (rank, world) = (group.rank() as usize, group.world().max(1) as usize);
         let failed = |error: GroupError| TrainError::collective(Some(state.header.step), error);
-        for (index, batch) in batches.iter().enumerate().skip(rank).step_by(world) {
+        let mut first_row = 0;
+        for (index, (batch, share)) in batches.iter().zip(shares).enumerate() {
+            let place = (first_row, batches.len() as u64);
+            first_row += batch.samples;
+            if share % world != rank {
+                continue;
+            }
             group.check().map_err(failed)?;
             tch::manual_seed(held_out_seed(self.seed, index));
             let models = (state.result(), teacher);
-            tch::no_grad(|| self.count(&mut counts, models, batch, batches.len() as u64, device));
+            tch::no_grad(|| self.count(&mut counts, &mut finder, models, batch, place, device));
             host.moved();
         }
+        let script = tasks::script(&self.objective);
+        if let Some(last) = finder.finish() {
+            counts.answers.add(&last.example.answers, last.answer(), script);
+        }
         let counts = counts.summed(group, device).map_err(failed)?;
-        Ok(self.report(&counts, state))
+        Ok(self.report(&counts, batches, state))
     }
 
-    /// Counts one of `all` batches.
-    fn count(&self, counts: &mut Counts, models: (&Model, Option<&Teacher>), batch: &Batch, all: u64, device: Device) {
-        let sums = forward(models, batch, self.precision, device, false);
+    /// Counts one of `all` batches; its samples begin at the given one.
+    fn count(
+        &self,
+        counts: &mut Counts,
+        finder: &mut Finder,
+        models: (&Model, Option<&Teacher>),
+        batch: &Batch,
+        (first_row, all): (usize, u64),
+        device: Device,
+    ) {
+        let sums = forward(models, batch, self.computation, device, false);
         counts.targets.add(&Targets::of(&self.losses, batch));
         counts.tally.add(&sums, all);
+        match (&batch.labels, &sums.outputs) {
+            (Labels::Answer { .. }, Some(scores)) => {
+                for answered in finder.add(batch, scores) {
+                    let script = tasks::script(&self.objective);
+                    counts.answers.add(&answered.example.answers, answered.answer(), script);
+                }
+            }
+            (Labels::Score(_), Some(outputs)) => {
+                counts.numbers[first_row..first_row + batch.samples].copy_from_slice(&to_f64(outputs));
+            }
+            _ => {}
+        }
         let Some((labels, predictions)) = sums.answers else { return };
         let (labels, predictions) = (to_i64(&labels), to_i64(&predictions));
         for (&truth, &predicted) in labels.iter().zip(&predictions).filter(|(truth, _)| **truth != IGNORED) {
@@ -104,7 +144,7 @@ impl HeldOut {
         }
     }
 
-    fn report(&self, counts: &Counts, state: &State) -> Vec<(String, f64)> {
+    fn report(&self, counts: &Counts, batches: &[Batch], state: &State) -> Vec<(String, f64)> {
         let mut report = Vec::new();
         let mut push = |name: &str, value: f64| report.push((format!("eval/{name}"), value));
         let means = counts.tally.means(&counts.targets);
@@ -114,7 +154,7 @@ impl HeldOut {
         } else {
             tracing::warn!(step = state.header.step.0, broken, "the held-out loss is not finite");
         }
-        match self.objective {
+        match self.objective.kind {
             ObjectiveKind::MlmNsp
             | ObjectiveKind::Mlm
             | ObjectiveKind::MlmSop
@@ -137,6 +177,15 @@ impl HeldOut {
                     }
                 }
             }
+            ObjectiveKind::Classify if self.objective.regression => {
+                tasks::report_numbers(batches, &counts.numbers, &mut push);
+            }
+            ObjectiveKind::Answer => {
+                tasks::report_answers(&counts.answers, tasks::script(&self.objective), &mut push);
+            }
+            ObjectiveKind::Match => {
+                push("accuracy", counts.tally.sums[0].correct as f64 / counts.targets.0[0].max(1) as f64);
+            }
             ObjectiveKind::Classify => {
                 push("accuracy", counts.confusion.accuracy());
                 push("macro_f1", counts.confusion.macro_f1());
@@ -158,12 +207,14 @@ impl HeldOut {
 }
 
 impl Counts {
-    fn new(losses: usize, classes: usize) -> Self {
+    fn new(losses: usize, classes: usize, numbers: usize) -> Self {
         Self {
             targets: Targets(vec![0; losses]),
             tally: Tally::new(losses),
             entities: EntityCounts::default(),
             confusion: Confusion::new(classes),
+            answers: AnswerCounts::default(),
+            numbers: vec![0.0; numbers],
         }
     }
 
@@ -171,20 +222,31 @@ impl Counts {
     fn summed(self, group: &ProcessGroup, device: Device) -> Result<Self, GroupError> {
         let (losses, classes) = (self.targets.0.len(), self.confusion.classes());
         let mut values = vec![self.entities.truth, self.entities.predicted, self.entities.correct];
+        let AnswerCounts { answered, unanswered } = self.answers;
+        values.extend(answered.into_iter().chain(unanswered));
         values.extend_from_slice(&self.targets.0);
         values.extend(self.tally.to_words());
         values.extend_from_slice(self.confusion.counts());
+        // As bits: all members but one add 0.
+        values.extend(self.numbers.iter().map(|number| number.to_bits() as i64));
         let tensor = Tensor::from_slice(&values).to_device(device);
         group.all_reduce_sum(&tensor)?;
         let values = to_i64(&tensor);
         let (entities, rest) = values.split_at(3);
+        let (answers, rest) = rest.split_at(6);
         let (targets, rest) = rest.split_at(losses);
-        let (tally, confusion) = rest.split_at(Tally::words(losses));
+        let (tally, rest) = rest.split_at(Tally::words(losses));
+        let (confusion, numbers) = rest.split_at(classes * classes);
         Ok(Self {
             targets: Targets(targets.to_vec()),
             tally: Tally::from_words(tally),
             entities: EntityCounts { truth: entities[0], predicted: entities[1], correct: entities[2] },
             confusion: Confusion::from_counts(classes, confusion.to_vec()),
+            answers: AnswerCounts {
+                answered: [answers[0], answers[1], answers[2]],
+                unanswered: [answers[3], answers[4], answers[5]],
+            },
+            numbers: numbers.iter().map(|bits| f64::from_bits(*bits as u64)).collect(),
         })
     }
 }

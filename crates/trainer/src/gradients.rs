@@ -6,7 +6,7 @@
 
 use crate::host::Phase;
 use crate::losses::{Loss, Tally, Targets};
-use crate::objective::{Sums, forward};
+use crate::objective::{Computation, Sums, forward};
 use crate::seeds::dropout_seed;
 use crate::state::State;
 use crate::step::Context;
@@ -42,7 +42,7 @@ fn loss_of(
     (losses, targets): (&[Loss], &Targets),
 ) -> (Tensor, Sums) {
     tch::manual_seed(dropout_seed(config.run.seed, step, slot, micro));
-    let sums = forward((&state.model, teacher), batch, config.run.precision, device, true);
+    let sums = forward((&state.model, teacher), batch, Computation::of(config), device, true);
     (targets.share(losses, &sums), sums)
 }
 

@@ -32,7 +32,8 @@ pub(crate) fn check(config: &CheckedConfig, tokenizer: &Tokenizer, labels: &[Str
             fixed_point::MAX_CONTRIBUTIONS
         )));
     }
-    if !matches!(config.objective.kind, ObjectiveKind::Classify | ObjectiveKind::Tag) {
+    let has_labels = matches!(config.objective.kind, ObjectiveKind::Classify | ObjectiveKind::Tag);
+    if !has_labels || config.objective.regression {
         return Ok(());
     }
     if labels.len() < 2 {

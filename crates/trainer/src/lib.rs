@@ -8,6 +8,7 @@
 //!
 //! This room knows no gRPC, no tokio and no files of a run: what it needs from outside comes through [`Host`].
 
+pub mod answers;
 mod average;
 mod capture;
 mod error;

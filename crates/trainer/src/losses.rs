@@ -28,7 +28,7 @@ pub(crate) enum Counted {
     MaskedWords,
     /// Pairs of texts.
     Pairs,
-    /// Labelled samples or words.
+    /// Labelled samples or words, or pairs that match.
     Labels,
     /// Tokens that are no padding.
     Tokens,
@@ -63,8 +63,11 @@ impl Counted {
             (Self::Pairs, Labels::Masked { next_sentence, .. }) => next_sentence.as_ref().map_or(0, Vec::len),
             (Self::Labels, Labels::Class(labels)) => labels.len(),
             (Self::Labels, Labels::Tags(labels)) => labels.iter().filter(|&&label| label != IGNORED).count(),
-            (Self::MaskedWords | Self::Pairs, Labels::Class(_) | Labels::Tags(_))
-            | (Self::Labels, Labels::Masked { .. }) => 0,
+            (Self::Labels, Labels::Score(scores)) => scores.len(),
+            (Self::Labels, Labels::Answer { starts, .. }) => starts.len(),
+            // First and second texts in turn.
+            (Self::Labels, Labels::Match) => batch.samples / 2,
+            (Self::MaskedWords | Self::Pairs, _) | (Self::Labels, Labels::Masked { .. }) => 0,
         };
         count as i64
     }
@@ -203,7 +206,7 @@ mod tests {
 
     fn sums(losses: &[f64]) -> Sums {
         let sum = |loss: &f64| LossSum { loss: Tensor::from(*loss), correct: Some(Tensor::from(1_i64)) };
-        Sums { losses: losses.iter().map(sum).collect(), answers: None }
+        Sums { losses: losses.iter().map(sum).collect(), answers: None, outputs: None }
     }
 
     #[test]

@@ -1,4 +1,8 @@
-//! Numbers about predictions, from counts that add up over workers: those of scikit-learn and seqeval.
+//! Numbers about predictions, from counts that add up over workers: those of scikit-learn, seqeval, SQuAD and
+//! scipy.
+
+pub mod correlation;
+pub mod squad;
 
 use std::collections::BTreeSet;
 
@@ -55,7 +59,8 @@ impl Confusion {
         self.counts.iter().skip(class).step_by(self.classes.max(1)).sum()
     }
 
-    /// The share of right predictions.
+    /// The share of right predictions. Where each sample has one class, that is the micro average of precision, recall and
+    /// F1, too.
     pub fn accuracy(&self) -> f64 {
         ratio((0..self.classes).map(|class| self.right(class)).sum(), self.total())
     }

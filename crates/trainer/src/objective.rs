@@ -1,5 +1,7 @@
 //! From a micro-batch to what is learned from it: sums over tokens or samples, never means.
 
+mod tasks;
+
 use crate::losses::{Counted, Loss};
 use crate::teacher::Teacher;
 use crate::tensors::sent;
@@ -14,6 +16,9 @@ pub(crate) struct Sums {
     pub losses: Vec<LossSum>,
     /// `classify` and `tag`: the labels and the predictions, flat, ignored ones included.
     pub answers: Option<(Tensor, Tensor)>,
+    /// What the model says where that is no label. Regression: `[samples]`; `answer`: the scores of an answer's first and
+    /// last token, `[samples, length, 2]`.
+    pub outputs: Option<Tensor>,
 }
 
 /// One loss over a batch.
@@ -48,25 +53,58 @@ pub(crate) fn losses(config: &CheckedConfig) -> Vec<Loss> {
                 Loss::distance("cosine", Counted::Tokens, distill.cosine_weight),
             ]
         }
-        ObjectiveKind::Classify | ObjectiveKind::Tag => vec![Loss::new("", Counted::Labels)],
+        // Numbers are neither right nor wrong.
+        ObjectiveKind::Classify if config.objective.regression => vec![Loss::distance("", Counted::Labels, 1.0)],
+        ObjectiveKind::Classify | ObjectiveKind::Tag | ObjectiveKind::Answer | ObjectiveKind::Match => {
+            vec![Loss::new("", Counted::Labels)]
+        }
     }
 }
+
+/// How losses are computed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Computation {
+    precision: Precision,
+    /// What cosines are multiplied by.
+    similarity_scale: f64,
+}
+
+impl Computation {
+    /// As the config has it.
+    pub fn of(config: &CheckedConfig) -> Self {
+        Self {
+            precision: config.run.precision,
+            similarity_scale: config.objective.similarity_scale.unwrap_or(SIMILARITY_SCALE),
+        }
+    }
+}
+
+/// That of sentence-transformers.
+const SIMILARITY_SCALE: f64 = 20.0;
 
 /// Runs the model on a batch.
 pub(crate) fn forward(
     (model, teacher): (&Model, Option<&Teacher>),
     batch: &Batch,
-    precision: Precision,
+    computation: Computation,
     device: Device,
     train: bool,
 ) -> Sums {
-    match precision {
-        Precision::Float32 => sums(model, teacher, batch, device, train),
-        Precision::Bfloat16 => kernels::with_bfloat16(device, || sums(model, teacher, batch, device, train)),
+    let sums = || sums(model, teacher, batch, device, train, computation.similarity_scale);
+    match computation.precision {
+        Precision::Float32 => sums(),
+        Precision::Bfloat16 => kernels::with_bfloat16(device, sums),
     }
 }
 
-fn sums(model: &Model, teacher: Option<&Teacher>, batch: &Batch, device: Device, train: bool) -> Sums {
+fn sums(
+    model: &Model,
+    teacher: Option<&Teacher>,
+    batch: &Batch,
+    device: Device,
+    train: bool,
+    similarity_scale: f64,
+) -> Sums {
     let shape = [batch.samples as i64, batch.sequence_length as i64];
     let input = Input {
         ids: sent(&batch.ids, device).view(shape),
@@ -94,7 +132,7 @@ fn sums(model: &Model, teacher: Option<&Teacher>, batch: &Batch, device: Device,
                 let distances = teacher.distances(model, &hidden, &input, &positions);
                 losses.extend(distances.map(|loss| LossSum { loss, correct: None }));
             }
-            Sums { losses, answers: None }
+            Sums { losses, answers: None, outputs: None }
         }
         Labels::Class(labels) => {
             let labels = sent(labels, device);
@@ -105,6 +143,14 @@ fn sums(model: &Model, teacher: Option<&Teacher>, batch: &Batch, device: Device,
             let logits = model.token_logits(&hidden, train);
             answered(&logits.reshape([labels.size()[0], -1]), labels)
         }
+        Labels::Score(scores) => {
+            let outputs = model.class_logits(&hidden, input.mask.as_ref(), train).squeeze_dim(1);
+            tasks::squared_error(&outputs, scores)
+        }
+        Labels::Answer { starts, ends, .. } => {
+            tasks::spans(&model.answer_logits(&hidden, train), input.mask.as_ref(), starts, ends)
+        }
+        Labels::Match => tasks::contrast(&model.embeddings(&hidden, input.mask.as_ref()), batch, similarity_scale),
     }
 }
 
@@ -113,12 +159,14 @@ fn replaced(model: &Model, input: &Input, positions: &Tensor, ids: &Tensor, trai
     let filled = model.fill(input, positions, ids, train);
     let (loss, correct) = model.replaced_loss_sum(input, positions, (ids, &filled.drawn), train);
     let generator = LossSum { loss: filled.loss, correct: Some(filled.correct) };
-    Sums { losses: vec![generator, LossSum { loss, correct: Some(correct) }], answers: None }
+    let losses = vec![generator, LossSum { loss, correct: Some(correct) }];
+    Sums { losses, answers: None, outputs: None }
 }
 
 fn answered(logits: &Tensor, labels: Tensor) -> Sums {
     let (loss, correct, predictions) = cross_entropy(logits, &labels);
-    Sums { losses: vec![LossSum { loss, correct: Some(correct) }], answers: Some((labels, predictions)) }
+    let losses = vec![LossSum { loss, correct: Some(correct) }];
+    Sums { losses, answers: Some((labels, predictions)), outputs: None }
 }
 
 /// Summed loss, right answers, predictions. `logits`: `[n, classes]`; `labels`: `[n]`.
@@ -136,8 +184,12 @@ pub(crate) fn head(config: &CheckedConfig, shape: &ModelShape, labels: &[String]
         ObjectiveKind::Mlm | ObjectiveKind::Distill => Head::MaskedLm,
         ObjectiveKind::ReplacedTokens => Head::ReplacedTokens { generator: Some(config.model.generator(shape)) },
         ObjectiveKind::Classify => {
-            Head::SequenceClassifier { labels: labels.to_vec(), pooling: config.objective.pooling }
+            // A number is one output, which needs a name in `config.json`.
+            let labels = if config.objective.regression { vec!["score".to_owned()] } else { labels.to_vec() };
+            Head::SequenceClassifier { labels, pooling: config.objective.pooling }
         }
         ObjectiveKind::Tag => Head::TokenClassifier { labels: labels.to_vec() },
+        ObjectiveKind::Answer => Head::QuestionAnswering,
+        ObjectiveKind::Match => Head::Embedder,
     }
 }

@@ -1,7 +1,7 @@
 //! Bytes and integers into tensors that travel, and out of them.
 
 use tch::kind::Element;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Values as a flat tensor on the device. On the way to a GPU they lie in pinned memory, so that nobody waits for the copy,
 /// nor for what the GPU still has to do.
@@ -38,6 +38,15 @@ pub(crate) fn unpack_bytes(packed: &Tensor, length: usize) -> Vec<u8> {
 pub(crate) fn to_i64(tensor: &Tensor) -> Vec<i64> {
     let mut values = vec![0; tensor.numel()];
     tensor.copy_data(&mut values, tensor.numel());
+    values
+}
+
+/// The elements as float64.
+pub(crate) fn to_f64(tensor: &Tensor) -> Vec<f64> {
+    let tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Double).contiguous().view([-1]);
+    let mut values = vec![0.0; tensor.numel()];
+    let count = values.len();
+    tensor.copy_data(&mut values, count);
     values
 }
 

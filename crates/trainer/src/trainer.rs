@@ -8,7 +8,7 @@ use crate::step::{Context, Done, Stepper, due};
 use crate::teacher::Teacher;
 use crate::{TrainError, objective, sync, verify};
 use c10d::ProcessGroup;
-use config::{CheckedConfig, ObjectiveKind};
+use config::CheckedConfig;
 use corpus::{Corpus, Loader, Tokenizer};
 use model::{Model, safetensors_io};
 use std::sync::Arc;
@@ -50,10 +50,7 @@ impl Trainer {
         tokenizer: Arc<Tokenizer>,
         device: Device,
     ) -> Result<Self, TrainError> {
-        let labels = match config.objective.kind {
-            ObjectiveKind::Classify | ObjectiveKind::Tag => corpus.labels().to_vec(),
-            _ => Vec::new(),
-        };
+        let labels = corpus.labels().to_vec();
         initial::check(&config, &tokenizer, &labels)?;
         let config_digest = Digest::blake3(config::to_toml(&config).as_bytes());
         let loader = Loader::new(corpus.clone(), tokenizer.clone(), &config);

@@ -300,9 +300,10 @@ mod tests {
     fn a_key_that_takes_a_name_says_which() {
         let page = config_page(&config::json_schema());
         for row in [
-            "| `data.format` | `parquet`, `csv`, `jsonl`, `word-tag` |",
+            "| `data.format` | `parquet`, `csv`, `jsonl`, `word-tag`, `squad`, `conll` |",
             "| `model.activation` | `gelu`, `gelu_new`, `relu` |",
-            "| `objective.kind` | `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`, `replaced_tokens`, `distill` | `\"mlm_nsp\"` |",
+            "| `objective.kind` | `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`, `replaced_tokens`, `distill`, `answer`, \
+              `match` | `\"mlm_nsp\"` |",
             "| `reduce.compression` | `none`, `bf16` |",
             "| `data.paths` | list of string | required |",
         ] {

@@ -38,6 +38,8 @@ fn heads(architecture: Architecture) -> Vec<(&'static str, Head)> {
         ("class-mean", classifier(Pooling::Mean)),
         ("tags", Head::TokenClassifier { labels: labels() }),
         ("encoder", Head::None),
+        ("answers", Head::QuestionAnswering),
+        ("embedder", Head::Embedder),
     ];
     match architecture {
         Architecture::Bert | Architecture::Albert => heads.push(("pretraining", Head::PreTraining)),
@@ -61,7 +63,8 @@ fn outputs(model: &Model) -> Tensor {
         Head::MaskedLm | Head::PreTraining => model.mlm_logits(&hidden, &Tensor::from_slice(&[3i64, 8])),
         Head::SequenceClassifier { .. } => model.class_logits(&hidden, input.mask.as_ref(), false),
         Head::TokenClassifier { .. } => model.token_logits(&hidden, false).narrow(1, 0, 4),
-        Head::None => hidden.narrow(1, 0, 4),
+        Head::QuestionAnswering => model.answer_logits(&hidden, false).narrow(1, 0, 4),
+        Head::None | Head::Embedder => hidden.narrow(1, 0, 4),
         Head::ReplacedTokens { .. } => model.replaced_logits(&hidden).narrow(1, 0, 4),
     }
     .detach()

@@ -3,8 +3,10 @@
 use super::{Samples, Targets};
 use crate::CorpusError;
 use crate::SpecialIds;
+use crate::answers::Question;
 use crate::batch::IGNORED;
 use crate::tokenizer::Encoder;
+use config::AnswerWindows;
 
 /// Adds samples to a unit and counts what had to be cut.
 pub(crate) struct LabelledBuilder<'a, 'b> {
@@ -13,6 +15,15 @@ pub(crate) struct LabelledBuilder<'a, 'b> {
     pub(crate) sequence_length: usize,
     /// Samples that were longer than the sequence.
     pub(crate) truncated: u64,
+}
+
+/// What a text or a pair has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Target {
+    /// The index of its label.
+    Class(i64),
+    /// A number.
+    Score(f64),
 }
 
 impl LabelledBuilder<'_, '_> {
@@ -25,7 +36,41 @@ impl LabelledBuilder<'_, '_> {
     }
 
     /// `[CLS] text [SEP]`, cut at the end.
-    pub(crate) fn add_text(&mut self, text: &str, class: i64) -> Result<(), CorpusError> {
+    pub(crate) fn add_text(&mut self, text: &str, target: Target) -> Result<(), CorpusError> {
+        self.push_text(text)?;
+        self.add_target(target);
+        Ok(())
+    }
+
+    /// The two texts of a pair by themselves, each as in [`LabelledBuilder::add_text`].
+    pub(crate) fn add_separate(&mut self, first: &str, second: &str) -> Result<(), CorpusError> {
+        let lengths = [self.push_text(first)?, self.push_text(second)?];
+        let Targets::Match(all) = &mut self.samples.targets else { unreachable!("made for pairs that match") };
+        all.push(lengths);
+        self.end_sample();
+        Ok(())
+    }
+
+    /// `[CLS] question [SEP] passage [SEP]` for each window of the passage.
+    pub(crate) fn add_question(&mut self, question: &Question, rule: AnswerWindows) {
+        let SpecialIds { classify, separator, .. } = self.special();
+        for (window, span) in question.windows(rule) {
+            let Samples { tokens, first_segment, targets: Targets::Answer(targets), .. } = &mut self.samples else {
+                unreachable!("made for questions")
+            };
+            tokens.push(classify);
+            tokens.extend_from_slice(&question.question);
+            tokens.push(separator);
+            first_segment.push(window.first);
+            tokens.extend_from_slice(&question.passage[window.tokens.clone()]);
+            tokens.push(separator);
+            targets.push((window, span));
+            self.end_sample();
+        }
+    }
+
+    /// How many tokens there are of it.
+    fn push_text(&mut self, text: &str) -> Result<usize, CorpusError> {
         let SpecialIds { classify, separator, .. } = self.special();
         let tokens = &mut self.samples.tokens;
         let start = tokens.len();
@@ -36,12 +81,11 @@ impl LabelledBuilder<'_, '_> {
             self.truncated += 1;
         }
         tokens.push(separator);
-        self.add_class(class);
-        Ok(())
+        Ok(tokens.len() - start)
     }
 
     /// `[CLS] first [SEP] second [SEP]`; what is too much is cut from the end of the longer one.
-    pub(crate) fn add_pair(&mut self, first: &str, second: &str, class: i64) -> Result<(), CorpusError> {
+    pub(crate) fn add_pair(&mut self, first: &str, second: &str, target: Target) -> Result<(), CorpusError> {
         let SpecialIds { classify, separator, .. } = self.special();
         let (mut a, mut b) = (Vec::new(), Vec::new());
         self.encoder.encode(first, &mut a)?;
@@ -61,13 +105,16 @@ impl LabelledBuilder<'_, '_> {
         self.samples.first_segment.push(a.len() + 2);
         tokens.extend_from_slice(&b);
         tokens.push(separator);
-        self.add_class(class);
+        self.add_target(target);
         Ok(())
     }
 
-    fn add_class(&mut self, class: i64) {
-        let Targets::Class(classes) = &mut self.samples.targets else { unreachable!("made for classes") };
-        classes.push(class);
+    fn add_target(&mut self, target: Target) {
+        match (&mut self.samples.targets, target) {
+            (Targets::Class(classes), Target::Class(class)) => classes.push(class),
+            (Targets::Score(scores), Target::Score(score)) => scores.push(score),
+            _ => unreachable!("made for another kind of target"),
+        }
         self.end_sample();
     }
 

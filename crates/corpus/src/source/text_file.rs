@@ -1,5 +1,7 @@
 //! CSV, JSON lines and word/tag files, parsed whole: labelled data is small.
 
+use super::conll::conll;
+use super::squad::{self, squad};
 use super::{Columns, no_column};
 use crate::{CorpusError, ErrorKind};
 use arrow::array::{ArrayRef, LargeListBuilder, LargeStringBuilder, RecordBatch};
@@ -16,17 +18,20 @@ pub(super) fn parse(
 ) -> Result<RecordBatch, CorpusError> {
     match format {
         DataFormat::Csv => csv(name, bytes, columns),
+        DataFormat::Jsonl if columns.answers => squad::lines(name, bytes, columns),
         DataFormat::Jsonl => jsonl(name, bytes, columns),
         DataFormat::WordTag => word_tag(name, bytes, columns),
+        DataFormat::Squad => squad(name, bytes, columns),
+        DataFormat::Conll => conll(name, bytes, columns),
         DataFormat::Parquet => unreachable!("Parquet is not parsed whole"),
     }
 }
 
-fn broken(name: &str, line: u64, message: impl std::fmt::Display, help: &str) -> CorpusError {
+pub(super) fn broken(name: &str, line: u64, message: impl std::fmt::Display, help: &str) -> CorpusError {
     CorpusError::new(ErrorKind::Corrupt, name, format!("line {line}: {message}"), help)
 }
 
-fn utf8<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, CorpusError> {
+pub(super) fn utf8<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, CorpusError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
         broken(name, line, "not UTF-8", "convert the file, for example with `iconv -t UTF-8`")
@@ -34,20 +39,20 @@ fn utf8<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, CorpusError> {
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-fn finish(columns: &Columns, arrays: Vec<ArrayRef>) -> RecordBatch {
+pub(super) fn finish(columns: &Columns, arrays: Vec<ArrayRef>) -> RecordBatch {
     let names = columns.names().chain(columns.label.is_none().then_some("tags"));
     RecordBatch::try_from_iter_with_nullable(names.zip(arrays).map(|(name, array)| (name, array, true)))
         .expect("the arrays were filled row by row")
 }
 
 fn csv(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
-    if columns.tagged {
-        return Err(CorpusError::new(
-            ErrorKind::Type,
-            name,
-            "CSV has no lists of words and tags",
-            "write the sentences as word-tag, JSONL or Parquet",
-        ));
+    if columns.tagged || columns.answers {
+        let (what, help) = if columns.tagged {
+            ("words and tags", "write the sentences as word-tag, CoNLL, JSONL or Parquet")
+        } else {
+            ("answers", "write the questions as SQuAD's JSON, JSONL or Parquet")
+        };
+        return Err(CorpusError::new(ErrorKind::Type, name, format!("CSV has no lists of {what}"), help));
     }
     let help = "quote fields that hold commas, quotes or line ends";
     let mut reader = ::csv::ReaderBuilder::new().from_reader(utf8(name, bytes)?.as_bytes());
@@ -88,13 +93,14 @@ fn jsonl(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, Cor
         let object: serde_json::Map<String, Value> = serde_json::from_str(line)
             .map_err(|error| broken(name, number, error, "each line must be one JSON object"))?;
         for (at, column) in columns.names().enumerate() {
+            let tagged = columns.tagged && columns.group.as_deref() != Some(column);
             let value = object.get(column).unwrap_or(&Value::Null);
             seen[at] |= object.contains_key(column);
             let wrong = |wanted: &str| {
                 let help = "name another column, or write this one as that type";
                 broken(name, number, format!("`{column}` is {value}; needed is {wanted}"), help)
             };
-            match (columns.tagged, value) {
+            match (tagged, value) {
                 (true, Value::Array(items)) => {
                     for item in items {
                         lists[at].values().append_value(scalar(item).ok_or_else(|| wrong("a list of text"))?);
@@ -114,12 +120,11 @@ fn jsonl(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, Cor
     if let Some((column, _)) = columns.names().zip(&seen).find(|(_, seen)| !**seen && !keys.is_empty()) {
         return Err(no_column(name, column, &keys.iter().map(String::as_str).collect::<Vec<_>>()));
     }
-    let arrays = if columns.tagged {
-        lists.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect()
-    } else {
-        texts.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect()
-    };
-    Ok(finish(columns, arrays))
+    let arrays = columns.names().zip(texts.iter_mut().zip(&mut lists)).map(|(column, (texts, lists))| {
+        let tagged = columns.tagged && columns.group.as_deref() != Some(column);
+        if tagged { Arc::new(lists.finish()) as ArrayRef } else { Arc::new(texts.finish()) as ArrayRef }
+    });
+    Ok(finish(columns, arrays.collect()))
 }
 
 /// A JSON scalar as text: labels are often numbers or booleans.
@@ -160,6 +165,6 @@ fn word_tag(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, 
         words.append(true);
         tags.append(true);
     }
-    let names = Columns { text: "words".into(), pair: None, label: None, tagged: true };
+    let names = Columns { text: "words".into(), tagged: true, ..Columns::default() };
     Ok(finish(&names, vec![Arc::new(words.finish()), Arc::new(tags.finish())]))
 }

@@ -46,7 +46,7 @@ pub fn write_parquet(path: &Path, columns: &[(&str, ArrayRef)], row_group_rows: 
 
 /// A config of `key=value` settings over `paths`.
 pub fn config(settings: &str, paths: &[&str]) -> CheckedConfig {
-    let finetune = settings.contains("kind=classify") || settings.contains("kind=tag");
+    let finetune = ["classify", "tag", "answer", "match"].iter().any(|kind| settings.contains(&format!("kind={kind}")));
     let kind = if finetune { "finetune" } else { "pretrain" };
     let mut table: toml::Table = format!(
         "run = {{ name = \"test\", kind = \"{kind}\", steps = 10 }}\n\
@@ -61,7 +61,8 @@ pub fn config(settings: &str, paths: &[&str]) -> CheckedConfig {
     for setting in settings.split_whitespace() {
         let Override { key, value } = setting.parse().unwrap();
         let (section, key) = key.split_once('.').unwrap();
-        table[section].as_table_mut().unwrap().insert(key.to_owned(), value);
+        let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
+        section.as_table_mut().unwrap().insert(key.to_owned(), value);
     }
     config::parse("test", &table.to_string()).unwrap().check("test").unwrap()
 }

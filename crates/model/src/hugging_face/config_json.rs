@@ -136,6 +136,13 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
     if let Head::SequenceClassifier { pooling, .. } = head {
         more.insert("classifier_pooling".into(), json!(if *pooling == Pooling::Mean { "mean" } else { "cls" }));
     }
+    if *head == Head::Embedder {
+        more.insert(EMBEDDING_POOLING.into(), json!("mean"));
+    }
+    if let Some([_]) = head.labels() {
+        // One output is a number. `transformers` takes it for that too, but a reader may want to know.
+        more.insert("problem_type".into(), json!("regression"));
+    }
     if let Some(labels) = head.labels() {
         let by_id = labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label)));
         let by_label = labels.iter().enumerate().map(|(id, label)| (label.clone(), json!(id)));
@@ -145,6 +152,8 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
     pretty(&config)
 }
 
+/// Our own key: that a text's vector is the mean over its tokens, and so that there is no pooler.
+const EMBEDDING_POOLING: &str = "embedding_pooling";
 const GLOBAL: &str = "full_attention";
 const LOCAL: &str = "sliding_attention";
 
@@ -160,7 +169,8 @@ fn class(head: &Head) -> &'static str {
         Head::PreTraining | Head::ReplacedTokens { .. } => "ForPreTraining",
         Head::SequenceClassifier { .. } => "ForSequenceClassification",
         Head::TokenClassifier { .. } => "ForTokenClassification",
-        Head::None => "Model",
+        Head::None | Head::Embedder => "Model",
+        Head::QuestionAnswering => "ForQuestionAnswering",
     }
 }
 
@@ -359,6 +369,8 @@ fn head(keys: &Keys) -> Result<Head, ModelError> {
         "ForPreTraining" => Head::PreTraining,
         "ForSequenceClassification" => Head::SequenceClassifier { labels: labels(keys)?, pooling },
         "ForTokenClassification" => Head::TokenClassifier { labels: labels(keys)? },
+        "ForQuestionAnswering" => Head::QuestionAnswering,
+        "Model" if keys.text(EMBEDDING_POOLING, "")? == "mean" => Head::Embedder,
         // The encoder is of use even where the head is none of ours.
         _ => Head::None,
     })

@@ -63,6 +63,48 @@ pub fn write(folder: &Path) {
         })
         .collect();
     fs::write(folder.join("plainly-tagged.txt"), plainly.join("\n") + "\n").unwrap();
+    tasks(folder, &mut random);
+}
+
+/// `questions.json` and `questions-v2.json` (SQuAD: the answer is the one word of its kind, which the second lacks in
+/// every third passage), `scored.jsonl` (text, score: the share of words of one kind), `pairs.jsonl` (text, other: words
+/// of one of twelve kinds).
+fn tasks(folder: &Path, random: &mut ChaCha8Rng) {
+    for (name, lacking) in [("questions.json", false), ("questions-v2.json", true)] {
+        let articles: Vec<serde_json::Value> = (0..150)
+            .map(|article| {
+                // More than one window holds.
+                let mut words: Vec<String> = (0..30).map(|_| word(random.random_range(0..50usize))).collect();
+                let place = random.random_range(0..words.len());
+                let answer = word(50 + random.random_range(0..10usize));
+                let impossible = lacking && article % 3 == 0;
+                if !impossible {
+                    words[place] = answer.clone();
+                }
+                let start = words[..place].iter().map(|word| word.len() + 1).sum::<usize>();
+                let right = serde_json::json!([{ "text": answer, "answer_start": start }]);
+                let answers = if impossible { serde_json::json!([]) } else { right };
+                let asked = serde_json::json!({ "question": word(3), "answers": answers, "is_impossible": impossible });
+                let paragraph = serde_json::json!({ "context": words.join(" "), "qas": [asked] });
+                serde_json::json!({ "title": format!("article {article}"), "paragraphs": [paragraph] })
+            })
+            .collect();
+        fs::write(folder.join(name), serde_json::json!({ "data": articles }).to_string()).unwrap();
+    }
+    let lines = |lines: Vec<serde_json::Value>| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let scored = (0..160).map(|_| {
+        let of_kind = random.random_range(0..=8usize);
+        let words: Vec<String> =
+            (0..8).map(|at| word(random.random_range(0..30usize) + if at < of_kind { 30 } else { 0 })).collect();
+        serde_json::json!({ "text": words.join(" "), "score": of_kind as f64 / 4.0 })
+    });
+    fs::write(folder.join("scored.jsonl"), lines(scored.collect())).unwrap();
+    let pairs = (0..160).map(|_| {
+        let kind = random.random_range(0..12usize);
+        let mut text = || (0..5).map(|_| word(kind * 5 + random.random_range(0..5usize))).collect::<Vec<_>>().join(" ");
+        serde_json::json!({ "text": text(), "other": text() })
+    });
+    fs::write(folder.join("pairs.jsonl"), lines(pairs.collect())).unwrap();
 }
 
 fn parquet(path: &Path, columns: Vec<(&str, Vec<String>)>) {

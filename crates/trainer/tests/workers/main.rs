@@ -10,6 +10,7 @@ mod process;
 mod recipe;
 mod recovery;
 mod relatives;
+mod tasks;
 mod tuning;
 mod unpadded;
 

@@ -30,8 +30,15 @@ impl Predictor {
     pub fn open(folder: &Path, length: Option<usize>, device: Device) -> Result<Self, Problem> {
         let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
         let (read, tokenizer) = open_folder(folder)?;
+        let no_labels = |what: &str| at(&format!("the model {what}, and only classes and tags are predicted here"));
         let labels = match read.head.labels() {
+            // One output is a number, whose probability among all outputs would always be 1.
+            Some([_]) => return Err(no_labels("gives a number (objective.regression)")),
             Some(labels) => labels.to_vec(),
+            None if read.head == Head::QuestionAnswering => return Err(no_labels("finds answers in passages")),
+            None if read.head == Head::Embedder => {
+                return Err(no_labels("makes vectors of texts").with_help("`worker embed` writes these"));
+            }
             None => {
                 return Err(at(&"the model predicts no labels; fine-tune it first (run.kind = \"finetune\")"));
             }
@@ -142,6 +149,22 @@ mod tests {
         assert!(message.contains("/nope/config.json"), "{message}");
         let help = help.unwrap();
         assert!(help.contains("checkpoints export") && help.contains("--checkpoint RUN"), "{help}");
+    }
+
+    #[test]
+    fn what_is_no_class_is_refused() {
+        let number = Head::SequenceClassifier { labels: vec!["score".into()], pooling: Pooling::Cls };
+        for (head, what) in [
+            (number, "gives a number"),
+            (Head::QuestionAnswering, "finds answers in passages"),
+            (Head::Embedder, "makes vectors of texts"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            write_model(folder.path(), head);
+            let refused = Predictor::open(folder.path(), None, Device::Cpu).err();
+            let (message, _) = refused.unwrap_or_else(|| panic!("{what}: accepted")).into_text_and_help();
+            assert!(message.contains(what), "{message}");
+        }
     }
 
     #[test]

@@ -1,0 +1,179 @@
+//! Labels that cannot be right, all found before the first step: each row is named, and what to do.
+
+use super::{LABEL_HELP, whole_row_groups};
+use crate::answers::locate;
+use crate::plan::Unit;
+use crate::rows::{self, AnswerRows};
+use crate::source::place;
+use crate::{Corpus, CorpusError, ErrorKind, Place};
+use arrow::array::{Array, AsArray, RecordBatch};
+use config::{CheckedConfig, ObjectiveKind};
+use std::collections::HashMap;
+
+/// Rows that are named; of more only the number is told.
+const NAMED: usize = 10;
+
+/// What is wrong with a row, and what to do.
+type Fault = (String, String);
+
+/// What is wrong so far.
+#[derive(Default)]
+struct Faults {
+    first: Vec<(Place, Fault)>,
+    count: usize,
+}
+
+impl Faults {
+    fn push(&mut self, place: impl FnOnce() -> Place, fault: Fault) {
+        self.count += 1;
+        if self.first.len() < NAMED {
+            self.first.push((place(), fault));
+        }
+    }
+
+    fn into_result(mut self) -> Result<(), CorpusError> {
+        if self.first.is_empty() {
+            return Ok(());
+        }
+        let (place, (mut message, help)) = self.first.remove(0);
+        for (place, (other, help)) in &self.first {
+            message.push_str(&format!("\n  {place}: {other}; {help}"));
+        }
+        let more = self.count - 1 - self.first.len();
+        if more > 0 {
+            message.push_str(&format!("\n  and {more} more"));
+        }
+        Err(CorpusError::new(ErrorKind::Value, place, message, help))
+    }
+}
+
+/// Looks at every label of `corpus`, held-out ones included.
+pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<(), CorpusError> {
+    let kind = config.objective.kind;
+    let given = &config.objective.labels;
+    let looks = match kind {
+        ObjectiveKind::Classify => config.objective.regression || !given.is_empty(),
+        ObjectiveKind::Tag => !given.is_empty(),
+        ObjectiveKind::Answer => true,
+        _ => false,
+    };
+    if !looks {
+        return Ok(());
+    }
+    let mut faults = Faults::default();
+    let mut seen: HashMap<String, u64> = given.iter().map(|label| (label.clone(), 0)).collect();
+    let all = corpus.files.iter().enumerate().flat_map(|(file, it)| {
+        let groups = it.row_group_rows.iter().enumerate();
+        groups.map(move |(group, rows)| Unit { file: file as u32, row_group: group as u32, first_row: 0, rows: *rows })
+    });
+    let all: Vec<Unit> = all.filter(|unit| unit.rows > 0).collect();
+    for unit in whole_row_groups(&all) {
+        let batch = corpus.source.read(&unit)?;
+        let trained = !corpus.files[unit.file as usize].held_out;
+        let wrong = |message: String| CorpusError::new(ErrorKind::Type, corpus.place(&unit, None), message, LABEL_HELP);
+        match kind {
+            ObjectiveKind::Answer => {
+                let unanswered = config.objective.no_answer_threshold.is_some();
+                answers(&batch, unanswered, |row, fault| faults.push(|| corpus.place(&unit, Some(row)), fault))
+                    .map_err(wrong)?;
+            }
+            _ => {
+                let mut look = |row: u64, label: &str| {
+                    let fault = if config.objective.regression {
+                        number(label).err()
+                    } else {
+                        match seen.get_mut(label) {
+                            Some(times) => {
+                                *times += u64::from(trained);
+                                None
+                            }
+                            None => Some(corpus.unknown_label(label)),
+                        }
+                    };
+                    if let Some(fault) = fault {
+                        faults.push(|| corpus.place(&unit, Some(row)), fault);
+                    }
+                };
+                labels(&batch, kind == ObjectiveKind::Tag, &mut look).map_err(wrong)?;
+            }
+        }
+    }
+    faults.into_result()?;
+    let unused: Vec<&str> = given.iter().filter(|label| seen[*label] == 0).map(String::as_str).collect();
+    if unused.is_empty() {
+        return Ok(());
+    }
+    let unused = unused.join("`, `");
+    let what = if kind == ObjectiveKind::Tag { "no word" } else { "no row" };
+    tracing::warn!("{what} of the training data has the label `{unused}`, so it cannot be learned");
+    Ok(())
+}
+
+/// A label that is a number.
+pub(crate) fn number(label: &str) -> Result<f64, Fault> {
+    let parsed = label.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+    parsed.ok_or_else(|| {
+        let help = "correct the row, or leave out objective.regression to learn classes";
+        (format!("`{label}` is no number"), help.to_owned())
+    })
+}
+
+fn labels(batch: &RecordBatch, tagged: bool, look: &mut impl FnMut(u64, &str)) -> Result<(), String> {
+    let column = batch.column(batch.num_columns() - 1);
+    if !tagged {
+        let labels = rows::text(column)?;
+        (0..)
+            .zip(labels.iter())
+            .filter_map(|(row, label)| Some((row, label?)))
+            .for_each(|(row, label)| look(row, label));
+        return Ok(());
+    }
+    let lists = rows::text_lists(column)?;
+    for row in (0..lists.len()).filter(|row| !lists.is_null(*row)) {
+        lists.value(row).as_string::<i64>().iter().flatten().for_each(|label| look(row as u64, label));
+    }
+    Ok(())
+}
+
+fn answers(batch: &RecordBatch, may_lack: bool, mut fault: impl FnMut(u64, Fault)) -> Result<(), String> {
+    let passages = rows::text(batch.column(0))?;
+    let questions = rows::text(batch.column(1))?;
+    let answers = AnswerRows::of(batch.column(batch.num_columns() - 1))?;
+    for row in (0..batch.num_rows()).filter(|row| passages.is_valid(*row) && questions.is_valid(*row)) {
+        let found = match answers.row(row) {
+            Ok(found) => found,
+            Err(message) => {
+                fault(row as u64, (message, "give each answer its text and its first character".to_owned()));
+                continue;
+            }
+        };
+        if found.is_empty() && !may_lack {
+            fault(row as u64, no_answer());
+            continue;
+        }
+        let found: Vec<(&str, i64)> = found.iter().map(|(text, start)| (text.as_str(), *start)).collect();
+        if let Err(wrong) = locate(passages.value(row), &found) {
+            fault(row as u64, wrong);
+        }
+    }
+    Ok(())
+}
+
+/// For a question that has none where all must have one.
+pub(crate) fn no_answer() -> Fault {
+    let help = "set objective.no_answer_threshold = 0.0 to learn that questions may have none, or leave the row out";
+    ("the question has no answer".to_owned(), help.to_owned())
+}
+
+impl Corpus {
+    fn place(&self, unit: &Unit, row: Option<u64>) -> Place {
+        place(&self.files, unit, row)
+    }
+
+    /// What is told of a label that is none of the run's.
+    pub(crate) fn unknown_label(&self, label: &str) -> Fault {
+        let known: Vec<&str> = self.labels.iter().take(20).map(String::as_str).collect();
+        let help = format!("correct the row, or add it to `objective.labels`; known: {}", known.join(", "));
+        (format!("`{label}` is none of the {} labels", self.labels.len()), help)
+    }
+}

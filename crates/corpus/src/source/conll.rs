@@ -1,0 +1,89 @@
+//! CoNLL's columns: a word a line with its tags beside it, an empty line between sentences.
+
+use super::Columns;
+use super::text_file::{broken, finish, utf8};
+use crate::{CorpusError, ErrorKind};
+use arrow::array::{LargeListBuilder, LargeStringBuilder, RecordBatch};
+use std::sync::Arc;
+
+/// The documents of CoNLL-2002 and 2003 begin with a line of this.
+const DOCUMENT: &str = "-DOCSTART-";
+
+/// Columns are parted by tabs if a line has any, else by white space. Lines that begin with `# ` are comments (CoNLL-U).
+pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+    if !columns.tagged {
+        return Err(CorpusError::new(
+            ErrorKind::Type,
+            name,
+            "a CoNLL file holds tags, and this run does not learn tags",
+            "set objective.kind = \"tag\", or give another file",
+        ));
+    }
+    // `data.column` has a default that is no number.
+    let word_column = number(&columns.text).unwrap_or(1);
+    let tag_column = match &columns.label {
+        None => None,
+        Some(label) => Some(number(label).ok_or_else(|| {
+            CorpusError::new(
+                ErrorKind::Column,
+                name,
+                format!("`{label}` is no column: those of a CoNLL file have numbers"),
+                "set `data.label_column` to the number of the tags' column, from 1, or leave it out for the last",
+            )
+        })?),
+    };
+    let mut words = LargeListBuilder::new(LargeStringBuilder::new());
+    let mut tags = LargeListBuilder::new(LargeStringBuilder::new());
+    // The columns of the first line, and its number.
+    let mut width: Option<(usize, u64)> = None;
+    let mut open = false;
+    for (index, line) in utf8(name, bytes)?.lines().enumerate() {
+        let line_number = index as u64 + 1;
+        if line.trim().is_empty() || line.starts_with(DOCUMENT) {
+            if open {
+                words.append(true);
+                tags.append(true);
+                open = false;
+            }
+            continue;
+        }
+        if line.starts_with("# ") && line.split_whitespace().count() != width.map_or(2, |(width, _)| width) {
+            continue;
+        }
+        let cells: Vec<&str> = if line.contains('\t') {
+            line.trim_end_matches(['\r', '\n']).split('\t').map(str::trim).collect()
+        } else {
+            line.split_whitespace().collect()
+        };
+        let (expected, first_line) = *width.get_or_insert((cells.len(), line_number));
+        if cells.len() != expected || cells.len() < 2 || cells.iter().any(|cell| cell.is_empty()) {
+            let message = if cells.len() == expected && cells.len() > 1 {
+                "a column is empty".to_owned()
+            } else {
+                format!("{} column(s) where line {first_line} has {expected}: `{line}`", cells.len())
+            };
+            let help = "give each word one line with the same columns, and an empty line between sentences";
+            return Err(broken(name, line_number, message, help));
+        }
+        let cell = |column: usize, key: &str| {
+            cells.get(column - 1).copied().ok_or_else(|| {
+                let message = format!("there is no column {column}: the file has {expected}");
+                broken(name, line_number, message, &format!("set `data.{key}` to 1 to {expected}"))
+            })
+        };
+        words.values().append_value(cell(word_column, "column")?);
+        tags.values().append_value(cell(tag_column.unwrap_or(expected), "label_column")?);
+        open = true;
+    }
+    if open {
+        words.append(true);
+        tags.append(true);
+    }
+    let names = Columns { text: "words".into(), tagged: true, ..Columns::default() };
+    Ok(finish(&names, vec![Arc::new(words.finish()), Arc::new(tags.finish())]))
+}
+
+/// A column's number, from 1.
+fn number(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|number| *number > 0)
+}

@@ -1,0 +1,169 @@
+//! Questions and answers: SQuAD's own JSON, and the same as one JSON object a line.
+
+use super::text_file::{broken, finish, utf8};
+use super::{Columns, no_column};
+use crate::{CorpusError, ErrorKind};
+use arrow::array::{
+    ArrayRef, Int64Builder, LargeListBuilder, LargeStringArray, LargeStringBuilder, RecordBatch, StructArray,
+};
+use serde::Deserialize;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// SQuAD's file. Keys that nothing here needs are not looked at.
+#[derive(Deserialize)]
+struct File {
+    data: Vec<Article>,
+}
+
+#[derive(Deserialize)]
+struct Article {
+    #[serde(default)]
+    title: String,
+    paragraphs: Vec<Paragraph>,
+}
+
+#[derive(Deserialize)]
+struct Paragraph {
+    context: String,
+    qas: Vec<Asked>,
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    question: String,
+    #[serde(default)]
+    answers: Vec<Answer>,
+    /// SQuAD v2: the answers, if any, are only plausible ones.
+    #[serde(default)]
+    is_impossible: bool,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    text: String,
+    answer_start: i64,
+}
+
+/// Answers as a column: for each row `text` and `answer_start`, two lists.
+#[derive(Default)]
+struct Answers {
+    texts: LargeListBuilder<LargeStringBuilder>,
+    starts: LargeListBuilder<Int64Builder>,
+}
+
+impl Answers {
+    fn push<'a>(&mut self, answers: impl Iterator<Item = (&'a str, i64)>) {
+        for (text, start) in answers {
+            self.texts.values().append_value(text);
+            self.starts.values().append_value(start);
+        }
+        self.texts.append(true);
+        self.starts.append(true);
+    }
+
+    fn finish(mut self) -> ArrayRef {
+        let columns: [(&str, ArrayRef); 2] =
+            [("text", Arc::new(self.texts.finish())), ("answer_start", Arc::new(self.starts.finish()))];
+        Arc::new(StructArray::try_from(columns.to_vec()).expect("two lists of one length"))
+    }
+}
+
+/// SQuAD v1.1 and v2.0.
+pub(super) fn squad(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+    const HELP: &str = "give SQuAD's JSON: {\"data\": [{\"title\", \"paragraphs\": [{\"context\", \"qas\": [{\"question\", \
+                        \"answers\": [{\"text\", \"answer_start\"}]}]}]}]}";
+    if !columns.answers {
+        return Err(CorpusError::new(
+            ErrorKind::Type,
+            name,
+            "the file holds questions and answers, and this run learns something else",
+            "set objective.kind = \"answer\", or give other files",
+        ));
+    }
+    let file: File = serde_json::from_str(utf8(name, bytes)?)
+        .map_err(|error| broken(name, error.line() as u64, format!("not SQuAD: {error}"), HELP))?;
+    let (mut contexts, mut questions, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+    let mut answers = Answers::default();
+    for article in &file.data {
+        for paragraph in &article.paragraphs {
+            for asked in &paragraph.qas {
+                contexts.push(paragraph.context.as_str());
+                questions.push(asked.question.as_str());
+                groups.push(match columns.group.as_deref() {
+                    Some("title") => article.title.as_str(),
+                    Some("context") => paragraph.context.as_str(),
+                    Some(other) => return Err(no_column(name, other, &["title", "context"])),
+                    None => "",
+                });
+                let known = asked.answers.iter().filter(|_| !asked.is_impossible);
+                answers.push(known.map(|answer| (answer.text.as_str(), answer.answer_start)));
+            }
+        }
+    }
+    let text = |values: Vec<&str>| Arc::new(LargeStringArray::from(values)) as ArrayRef;
+    let mut arrays = vec![text(contexts), text(questions)];
+    if columns.group.is_some() {
+        arrays.push(text(groups));
+    }
+    arrays.push(answers.finish());
+    Ok(finish(columns, arrays))
+}
+
+/// One JSON object a line: passage, question, and the answers as `{"text": […], "answer_start": […]}` (Hugging Face's
+/// `datasets`) or as `[{"text": …, "answer_start": …}]`. No answers, an empty list or null: the question has none.
+pub(super) fn lines(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+    let names: Vec<&str> = columns.names().collect();
+    let (answers_name, text_names) = names.split_last().expect("a passage and answers");
+    let mut texts: Vec<LargeStringBuilder> = text_names.iter().map(|_| LargeStringBuilder::new()).collect();
+    let mut answers = Answers::default();
+    for (index, line) in utf8(name, bytes)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let number = index as u64 + 1;
+        let object: serde_json::Map<String, Value> = serde_json::from_str(line)
+            .map_err(|error| broken(name, number, error, "each line must be one JSON object"))?;
+        let known = || object.keys().map(String::as_str).collect::<Vec<_>>();
+        for (column, builder) in text_names.iter().zip(&mut texts) {
+            match object.get(*column) {
+                Some(Value::String(text)) => builder.append_value(text),
+                Some(Value::Null) => builder.append_null(),
+                Some(other) => {
+                    let message = format!("`{column}` is {other}; needed is text");
+                    return Err(broken(name, number, message, "name another column, or write this one as text"));
+                }
+                None => return Err(no_column(&format!("{name}, line {number}"), column, &known())),
+            }
+        }
+        let value = object.get(*answers_name).unwrap_or(&Value::Null);
+        let read = read(value).ok_or_else(|| {
+            let message = format!("`{answers_name}` is {value}");
+            let help =
+                "write the answers as {\"text\": […], \"answer_start\": […]}, each text with its first character";
+            broken(name, number, message, help)
+        })?;
+        answers.push(read.into_iter());
+    }
+    let mut arrays: Vec<ArrayRef> = texts.iter_mut().map(|texts| Arc::new(texts.finish()) as ArrayRef).collect();
+    arrays.push(answers.finish());
+    Ok(finish(columns, arrays))
+}
+
+fn read(value: &Value) -> Option<Vec<(&str, i64)>> {
+    match value {
+        Value::Null => Some(Vec::new()),
+        Value::Array(answers) => {
+            let mut read = Vec::with_capacity(answers.len());
+            for answer in answers {
+                read.push((answer.get("text")?.as_str()?, answer.get("answer_start")?.as_i64()?));
+            }
+            Some(read)
+        }
+        Value::Object(lists) => {
+            let (texts, starts) = (lists.get("text")?.as_array()?, lists.get("answer_start")?.as_array()?);
+            if texts.len() != starts.len() {
+                return None;
+            }
+            texts.iter().zip(starts).map(|(text, start)| Some((text.as_str()?, start.as_i64()?))).collect()
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,299 @@
+//! Questions with their passages, numbers, pairs that match, CoNLL, groups: read, cut and checked.
+#![allow(clippy::unwrap_used)]
+
+mod shared;
+
+use arrow::array::{ArrayRef, Int32Builder, LargeListArray, ListBuilder, StringBuilder, StructArray};
+use corpus::{Batch, Corpus, CorpusError, ErrorKind, Labels, Loader, question_batches, separate_batch};
+use shared::{config, strings, tokenizer, write_parquet};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use types::{Cursor, SlotId, Step};
+
+const ANSWER: &str = "objective.kind=answer data.column=context data.eval_fraction=0 batch.slots=1 batch.micro_batch=1";
+const TAG: &str = "objective.kind=tag data.eval_fraction=0 batch.slots=1 batch.micro_batch=2";
+
+fn write(folder: &Path, name: &str, contents: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, contents).unwrap();
+    path.display().to_string()
+}
+
+fn open(settings: &str, path: &str) -> Result<Corpus, CorpusError> {
+    Corpus::open(&config(settings, &[path]))
+}
+
+fn refused(settings: &str, path: &str) -> String {
+    match open(settings, path) {
+        Ok(_) => panic!("{path} was accepted"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Batches of the first slot.
+fn batches(settings: &str, path: &str, count: usize) -> Vec<Batch> {
+    let config = config(settings, &[path]);
+    let mut loader = Loader::new(Arc::new(Corpus::open(&config).unwrap()), Arc::new(tokenizer()), &config);
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    (1..=count as u64).flat_map(|step| loader.next(SlotId(0), Step(step)).unwrap().batches).collect()
+}
+
+const SQUAD: &str = r#"{"version": "1.1", "data": [{"title": "cats", "paragraphs": [{
+    "context": "the cat sat on a mat", "qas": [
+    {"id": "q1", "question": "the cat", "answers": [{"text": "a mat", "answer_start": 15}, {"text": "mat", "answer_start": 17}]}]}]}]}"#;
+
+/// (tokens of the answer, all right answers) of the only window there is.
+fn answer(settings: &str, path: &str) -> (Vec<String>, Vec<String>) {
+    let batch = batches(settings, path, 1).remove(0);
+    let Labels::Answer { starts, ends, windows } = &batch.labels else { panic!("{:?}", batch.labels) };
+    let tokens = (starts[0]..=ends[0]).map(|at| tokenizer().token(batch.ids[at as usize] as u32).unwrap());
+    (tokens.collect(), windows[0].example.answers.clone())
+}
+
+#[test]
+fn all_formats_give_the_same_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = r#"{"id": "q1", "context": "the cat sat on a mat", "question": "the cat", "answers": {"text": ["a mat", "mat"], "answer_start": [15, 17]}}"#;
+    let objects = r#"{"context": "the cat sat on a mat", "question": "the cat", "answers": [{"text": "a mat", "answer_start": 15}, {"text": "mat", "answer_start": 17}]}"#;
+    let mut texts = ListBuilder::new(StringBuilder::new());
+    let mut starts = ListBuilder::new(Int32Builder::new());
+    for (text, start) in [("a mat", 15), ("mat", 17)] {
+        texts.values().append_value(text);
+        starts.values().append_value(start);
+    }
+    texts.append(true);
+    starts.append(true);
+    let (texts, starts) = (texts.finish(), starts.finish());
+    let of_lists: Vec<(&str, ArrayRef)> =
+        vec![("text", Arc::new(texts.clone())), ("answer_start", Arc::new(starts.clone()))];
+    let of_lists = Arc::new(StructArray::try_from(of_lists).unwrap()) as ArrayRef;
+    let each: Vec<(&str, ArrayRef)> = vec![("text", texts.values().clone()), ("answer_start", starts.values().clone())];
+    let each = Arc::new(StructArray::try_from(each).unwrap()) as ArrayRef;
+    let field = Arc::new(arrow::datatypes::Field::new_list_field(each.data_type().clone(), true));
+    let of_structs: ArrayRef =
+        Arc::new(LargeListArray::new(field, arrow::buffer::OffsetBuffer::from_lengths([2]), each, None));
+    let text = |text: &str| strings(&[Some(text)]);
+    let columns = |answers: ArrayRef| {
+        [("answers", answers), ("question", text("the cat")), ("context", text("the cat sat on a mat"))]
+    };
+    let parquet = |name: &str, answers| write_parquet(&folder.path().join(name), &columns(answers), 10);
+    let expected = (vec!["a".to_owned(), "mat".to_owned()], vec!["a mat".to_owned(), "mat".to_owned()]);
+    for path in [
+        write(folder.path(), "a.json", SQUAD),
+        write(folder.path(), "a.jsonl", lists),
+        write(folder.path(), "b.jsonl", objects),
+        parquet("a.parquet", of_lists),
+        parquet("b.parquet", of_structs),
+    ] {
+        assert_eq!(answer(ANSWER, &path), expected, "{path}");
+    }
+}
+
+#[test]
+fn a_long_passage_is_cut_into_windows_that_overlap() {
+    let folder = tempfile::tempdir().unwrap();
+    // Twenty tokens; the answer is the sixteenth.
+    let passage = format!("{}sun {}", "cat ".repeat(15), "dog ".repeat(4));
+    let line = serde_json::json!({"context": passage, "question": "the sun", "answers": {"text": ["sun"], "answer_start": [60]}});
+    let path = write(folder.path(), "a.jsonl", &line.to_string());
+    let settings = format!("{ANSWER} batch.sequence_length=16 objective.stride=6 objective.max_question_length=4");
+    let mut all = batches(&settings, &path, 3);
+    all.sort_by_key(|batch| match &batch.labels {
+        Labels::Answer { windows, .. } => windows[0].tokens.start,
+        other => panic!("{other:?}"),
+    });
+    let mut found = Vec::new();
+    for batch in &all {
+        let Labels::Answer { starts, ends, windows } = &batch.labels else { panic!() };
+        assert_eq!((batch.samples, windows[0].first, starts[0]), (1, 4, ends[0]));
+        let segments = batch.segment_ids.as_ref().unwrap();
+        assert!(segments[..4].iter().all(|segment| *segment == 0) && segments[4] == 1);
+        found.push((windows[0].tokens.clone(), starts[0]));
+        let bytes = windows[0].example.offsets[15].clone();
+        assert_eq!(&windows[0].example.passage[bytes], "sun");
+    }
+    // [CLS] the sun [SEP] and eleven tokens [SEP].
+    assert_eq!(found, [(0..11, 0), (6..17, 4 + 9), (12..20, 4 + 3)]);
+}
+
+#[test]
+fn answers_that_do_not_occur_are_all_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |answer: &str, start: i64| {
+        serde_json::json!({"context": "the cat sat", "question": "sat", "answers": {"text": [answer], "answer_start": [start]}})
+            .to_string()
+    };
+    let lines = [line("cat", 4), line("dog", 4), line("cat", 3), line("the", 0)];
+    let path = write(folder.path(), "a.jsonl", &lines.join("\n"));
+    let error = refused(ANSWER, &path);
+    assert!(error.starts_with(&format!("{path}, row group 0, row 1: the answer `dog` does not occur")), "{error}");
+    assert!(error.contains(&format!("{path}, row group 0, row 2: the answer `cat` is not at character 3")), "{error}");
+    assert!(
+        error.contains("it is at 4: correct `answer_start`") && error.contains("help: correct the answer"),
+        "{error}"
+    );
+    let none = write(folder.path(), "b.jsonl", r#"{"context": "the cat", "question": "sat", "answers": []}"#);
+    let error = refused(ANSWER, &none);
+    assert!(
+        error.contains("row 0: the question has no answer") && error.contains("no_answer_threshold = 0.0"),
+        "{error}"
+    );
+    assert!(open(&format!("{ANSWER} objective.no_answer_threshold=0.0"), &none).is_ok());
+    let impossible = SQUAD.replace("\"id\"", "\"is_impossible\": true, \"id\"");
+    let impossible = write(folder.path(), "c.json", &impossible);
+    assert!(refused(ANSWER, &impossible).contains("has no answer"), "plausible answers are none");
+    let broken = write(folder.path(), "d.json", "{\"data\": [{\"paragraphs\": \n3}]}");
+    let error = refused(ANSWER, &broken);
+    assert!(error.contains("line 2: not SQuAD") && error.contains("paragraphs"), "{error}");
+}
+
+#[test]
+fn conll_is_read_with_any_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let four = "-DOCSTART- -X- -X- O\n\nthe DT B-NP O\ncat NN I-NP B-X\n\nsun NN B-NP B-Y\n";
+    let tabs = "# a comment line\nthe\tO\ncat\tB-X\n\nsun\tB-Y";
+    for (name, text, settings) in [
+        ("a.conll", four, ""),
+        ("a.txt", four, "data.format=conll data.label_column=\"4\" data.column=\"1\""),
+        ("b.iob2", tabs, ""),
+    ] {
+        let path = write(folder.path(), name, text);
+        let settings = format!("{TAG} {settings}");
+        let corpus = open(&settings, &path).unwrap();
+        assert_eq!(corpus.labels(), ["B-X", "B-Y", "O"], "{name}");
+        let batch = batches(&settings, &path, 1).remove(0);
+        let Labels::Tags(tags) = &batch.labels else { panic!("{:?}", batch.labels) };
+        let mut tags: Vec<i64> = tags.iter().copied().filter(|tag| *tag >= 0).collect();
+        tags.sort_unstable();
+        assert_eq!(tags, [0, 1, 2], "{name}");
+    }
+    let third = open(&format!("{TAG} data.label_column=\"3\""), &write(folder.path(), "c.conll", four)).unwrap();
+    assert_eq!(third.labels(), ["B-NP", "I-NP"]);
+    let path = write(folder.path(), "d.conll", "the O\ncat\nsun B-X\n");
+    let error = refused(TAG, &path);
+    assert!(error.contains("line 2: 1 column(s) where line 1 has 2: `cat`"), "{error}");
+    let path = write(folder.path(), "e.conll", "the O\ncat O\n");
+    let error = refused(&format!("{TAG} data.label_column=\"7\""), &path);
+    assert!(error.contains("no column 7: the file has 2") && error.contains("data.label_column"), "{error}");
+}
+
+#[test]
+fn numbers_are_read_and_what_is_none_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = "objective.kind=classify objective.regression=true data.label_column=score data.eval_fraction=0 \
+                    batch.slots=1 batch.micro_batch=2";
+    let path = write(folder.path(), "a.csv", "text,score\ncat,2.5\ndog,-1\n");
+    let batch = batches(settings, &path, 1).remove(0);
+    let Labels::Score(scores) = &batch.labels else { panic!("{:?}", batch.labels) };
+    assert_eq!(scores.iter().sum::<f64>(), 1.5);
+    assert!(open(settings, &path).unwrap().labels().is_empty());
+    let path = write(folder.path(), "b.csv", "text,score\ncat,2.5\ndog,high\nsun,NaN\n");
+    let error = refused(settings, &path);
+    assert!(error.contains("row 1: `high` is no number") && error.contains("row 2: `NaN` is no number"), "{error}");
+}
+
+#[test]
+fn labels_that_are_none_of_the_listed_ones_are_named_and_listed_ones_need_no_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "a.csv", "text,label\ncat,good\ndog,bad\n");
+    let settings = "objective.kind=classify data.label_column=label data.eval_fraction=0 objective.labels=";
+    let more = open(&format!("{settings}[\"good\",\"bad\",\"neutral\"]"), &path).unwrap();
+    assert_eq!(more.labels(), ["good", "bad", "neutral"]);
+    let error = refused(&format!("{settings}[\"god\",\"bda\"]"), &path);
+    for row in ["row 0: `good` is none of the 2 labels", "row 1: `bad` is none of the 2 labels"] {
+        assert!(error.contains(row), "{error}");
+    }
+    let path =
+        write(folder.path(), "b.jsonl", "{\"text\": \"cat\", \"label\": \"\"}\n{\"text\": \"dog\", \"label\": \"x\"}");
+    let error = refused("objective.kind=classify data.label_column=label data.eval_fraction=0", &path);
+    assert!(error.contains("an empty label"), "{error}");
+}
+
+#[test]
+fn pairs_that_match_become_rows_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "a.csv", "text,other\nthe cat sat,dog\nsun,the mat\n");
+    let settings = "objective.kind=match data.pair_column=other data.eval_fraction=0 batch.slots=1 batch.micro_batch=2";
+    let batch = batches(settings, &path, 1).remove(0);
+    assert_eq!((batch.samples, &batch.labels, batch.segment_ids.is_none()), (4, &Labels::Match, true));
+    let text = |row: usize| {
+        let ids: Vec<u32> =
+            batch.ids[row * batch.sequence_length..][..batch.sequence_length].iter().map(|id| *id as u32).collect();
+        tokenizer().decode(&ids).unwrap()
+    };
+    let pairs: BTreeSet<(String, String)> = [(text(0), text(1)), (text(2), text(3))].into();
+    let expected = [("sun", "the mat"), ("the cat sat", "dog")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    assert_eq!(pairs, BTreeSet::from(expected));
+    let predicted = separate_batch(&tokenizer(), &[("the cat sat", "dog")], 32).unwrap();
+    assert_eq!((predicted.samples, predicted.tokens()), (2, 5 + 3));
+}
+
+#[test]
+fn groups_stay_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let csv: String = (0..300).map(|row| format!("{row} the cat,{},g{}\n", row % 2, row % 23)).collect();
+    let path = write(folder.path(), "a.csv", &format!("text,label,who\n{csv}"));
+    let settings =
+        "objective.kind=classify data.label_column=label data.group_column=who data.eval_fraction=0.2 batch.slots=1";
+    let group = |text: &str| {
+        let row: usize = text.split(" the").next().unwrap().replace(' ', "").replace("##", "").parse().unwrap();
+        row % 23
+    };
+    let groups = |batches: &[Batch]| -> Vec<usize> {
+        let rows = batches.iter().flat_map(|batch| batch.ids.chunks(batch.sequence_length));
+        rows.map(|row| group(&tokenizer().decode(&row.iter().map(|id| *id as u32).collect::<Vec<_>>()).unwrap()))
+            .collect()
+    };
+    let config_of = |more: &str| config(&format!("{settings} {more} batch.micro_batch=1"), &[&path]);
+    let sides = |more: &str, steps: u64| {
+        let config = config_of(more);
+        let mut loader = Loader::new(Arc::new(Corpus::open(&config).unwrap()), Arc::new(tokenizer()), &config);
+        loader.assign(&[(SlotId(0), Cursor::default())]);
+        let trained: Vec<Batch> =
+            (1..=steps).flat_map(|step| loader.next(SlotId(0), Step(step)).unwrap().batches).collect();
+        (groups(&trained), groups(&loader.eval_batches(1000).unwrap()))
+    };
+    let (_, held) = sides("", 1);
+    assert!((60..=75).contains(&held.len()), "about a fifth: {}", held.len());
+    let epoch = 300 - held.len() as u64;
+    let (trained, _) = sides("", epoch);
+    let set = |groups: &[usize]| groups.iter().copied().collect::<BTreeSet<_>>();
+    assert!(set(&trained).is_disjoint(&set(&held)));
+    assert_eq!(set(&trained).len() + set(&held).len(), 23);
+    let (other, other_held) = sides("run.seed=7", epoch.min(100));
+    assert!(set(&other).is_disjoint(&set(&other_held)) && set(&other_held) != set(&held));
+    let (limited, _) = sides("data.limit_rows=20", 20);
+    assert!(set(&limited).is_disjoint(&set(&held)));
+    // Held-out files that share a group with the others are refused.
+    let eval = write(folder.path(), "e.csv", "text,label,who\nthe cat,0,new\nthe dog,1,g3\n");
+    let error = refused(&format!("{settings} data.eval_paths=[\"{eval}\"]"), &path);
+    assert!(error.starts_with(&format!("{eval}, row group 0, row 1: the group `g3` is held out here")), "{error}");
+}
+
+#[test]
+fn questions_for_prediction_are_cut_as_in_training() {
+    let rule = config("objective.kind=answer batch.sequence_length=16", &["none.json"]).objective.windows(16);
+    let passage = "cat ".repeat(20);
+    let all = question_batches(&tokenizer(), &[("the sun", &passage), ("dog", "the mat")], rule, 2).unwrap();
+    let windows: Vec<_> = all
+        .iter()
+        .flat_map(|batch| match &batch.labels {
+            Labels::Answer { windows, .. } => windows.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(windows.last().map(|last| last.tokens.clone()), Some(0..2));
+    assert_eq!(windows.iter().filter(|window| window.goes_on(&windows[0])).last().unwrap().tokens.end, 20);
+    assert!(all.iter().all(|batch| batch.samples <= 2));
+}
+
+#[test]
+fn a_group_of_all_cannot_be_held_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "a.csv", "text,label,who\ncat,0,x\ndog,1,x\n");
+    let settings = "objective.kind=classify data.label_column=label data.group_column=who data.eval_fraction=0.2";
+    let error = Corpus::open(&config(settings, &[&path])).err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Empty);
+    assert!(error.to_string().contains("all rows are of one group"), "{error}");
+}
