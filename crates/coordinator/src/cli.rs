@@ -14,6 +14,7 @@ mod metrics;
 mod output;
 mod problem;
 mod progress;
+mod recipe;
 #[cfg(test)]
 mod reference;
 mod run_view;
@@ -57,6 +58,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Problem> {
         Command::Checkpoints(arguments) => checkpoints::run(&connection, arguments).await,
         Command::Ledger(arguments) => ledger::run(&connection, arguments).await,
         Command::Config(arguments) => config::run(arguments),
+        Command::Recipe(arguments) => recipe::run(arguments),
         Command::Tokenizer(arguments) => tokenizer::run(arguments).await,
         Command::Data(arguments) => data::run(arguments).await,
         Command::Completions(arguments) => complete::run(&arguments),

@@ -59,6 +59,48 @@ async fn a_config_is_validated_and_its_schema_printed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_recipe_is_suggested() {
+    let folder = folder();
+    let suggest = ["recipe", "suggest", "--minutes", "10", "--workers", "3", "--threads", "2"];
+    let (code, toml, told) = coordinator(folder.path(), &suggest).await;
+    assert_eq!(code, 0, "{told}");
+    assert!(told.contains("is an estimate"), "{told}");
+    std::fs::write(folder.path().join("suggested.toml"), &toml).unwrap();
+    let (code, _, told) = coordinator(folder.path(), &["config", "validate", "suggested.toml"]).await;
+    assert_eq!(code, 0, "{told}");
+
+    // Paths are as the shell sees them, wherever the file lies.
+    std::fs::create_dir(folder.path().join("runs")).unwrap();
+    let mut with_data = suggest.to_vec();
+    with_data.extend(["--data", "corpus.parquet", "--model-size", "mini", "--tokens-per-second", "9000"]);
+    with_data.retain(|argument| !["--threads", "2"].contains(argument));
+    with_data.extend(["--out", "runs/mini.toml", "--json"]);
+    let (code, out, told) = coordinator(folder.path(), &with_data).await;
+    assert_eq!(code, 0, "{told}");
+    let out: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&out["size"], &out["estimated"]), (&json!("mini"), &json!(false)));
+    let file = folder.path().join("runs/mini.toml");
+    let written = ::config::load(&file, &[]).unwrap();
+    let corpus = folder.path().canonicalize().unwrap().join("corpus.parquet");
+    assert_eq!(Path::new(&written.data.paths[0]).parent().unwrap().canonicalize().unwrap(), corpus.parent().unwrap());
+    assert_eq!(json!(written.run.steps), out["steps"]);
+
+    // A file that is there stays, and numbers that cannot be are named.
+    let before = std::fs::read_to_string(&file).unwrap();
+    let (code, out, told) = coordinator(folder.path(), &with_data).await;
+    assert_eq!((code, out.as_str()), (5, ""));
+    assert!(told.contains("runs/mini.toml is there already"), "{told}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    let (code, _, told) = coordinator(folder.path(), &["recipe", "suggest", "--minutes", "0"]).await;
+    assert_eq!(code, 5);
+    assert!(told.contains("the minutes must be above 0"), "{told}");
+    let (code, _, told) =
+        coordinator(folder.path(), &["recipe", "suggest", "--minutes", "1", "--model-size", "large"]).await;
+    assert_eq!(code, 2);
+    assert!(told.contains("tiny, mini, small, base"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_corpus_is_inspected_and_its_plan_shown() {
     let folder = folder();
     let (code, table, told) = coordinator(folder.path(), &["data", "inspect", "corpus.jsonl"]).await;

@@ -12,7 +12,6 @@ mod corpora;
 mod data;
 mod facts;
 mod finetune;
-mod flops;
 mod memory;
 mod ours;
 mod peer;

@@ -16,11 +16,11 @@
 //! nothing. What the process has before it trains (libtorch's code and the runtime), exact mode's sum (8·P) and what
 //! the allocator holds are ours to keep small, so they are not in the formula.
 
-use crate::flops;
 use crate::process::{self, Memory};
 use crate::report::Line;
 use crate::{runs, samples};
 use anyhow::{Result, ensure};
+use config::flops;
 use config::{ModelConfig, ModelShape, ModelSize};
 use e2e::Cluster;
 use model::{Head, Model};

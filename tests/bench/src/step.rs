@@ -7,15 +7,15 @@
 //! BERT of the same layers, widths and vocabulary, since that is the choice somebody has.
 //!
 //! Both sides count the positions of the batch; hardly one of ours is padding. All take turns, and in every round a
-//! large matrix product is timed on the same threads: what the model needs by formula ([`crate::flops`]) is a share of
+//! large matrix product is timed on the same threads: what the model needs by formula ([`config::flops`]) is a share of
 //! that.
 
-use crate::flops::{self, Objective};
 use crate::ours::Ours;
 use crate::peer::Peer;
 use crate::report::{Line, median};
 use crate::{roofline, samples, stats};
 use anyhow::{Result, ensure};
+use config::flops::{self, Objective};
 use config::{CheckedConfig, ModelShape, ModelSize, ObjectiveKind, Precision};
 use corpus::Tokenizer;
 use serde::Serialize;

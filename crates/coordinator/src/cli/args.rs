@@ -56,6 +56,8 @@ pub enum Command {
     Ledger(LedgerArguments),
     /// Check a config file, or print the schema.
     Config(ConfigArguments),
+    /// What we recommend for pretraining.
+    Recipe(RecipeArguments),
     /// Train a vocabulary.
     Tokenizer(TokenizerArguments),
     /// Look at a corpus and how it would be dealt to workers.
@@ -287,6 +289,53 @@ pub enum ConfigCommand {
     },
     /// Print the JSON Schema of a run's config.
     Schema,
+}
+
+#[derive(Debug, Args)]
+pub struct RecipeArguments {
+    #[command(subcommand)]
+    pub command: RecipeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RecipeCommand {
+    /// Print a config for so many minutes on so many workers, without a coordinator.
+    #[command(after_help = "Examples:
+  coordinator recipe suggest --minutes 10 --workers 2 --threads 1
+  coordinator recipe suggest --minutes 480 --workers 4 --model-size small --tokens-per-second 52000 \\
+    --data 'corpus/*.parquet' --tokenizer tokenizer/tokenizer.json --out small.toml")]
+    Suggest(SuggestArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct SuggestArguments {
+    /// How long it may train.
+    #[arg(long, value_name = "M")]
+    pub minutes: f64,
+    /// Workers that take part.
+    #[arg(long, default_value_t = 1, value_name = "W")]
+    pub workers: u32,
+    /// Default: the largest that sees ten tokens for each of its parameters.
+    #[arg(long, value_name = "SIZE", value_parser = ["tiny", "mini", "small", "base"])]
+    pub model_size: Option<String>,
+    /// Threads of each worker, from which its speed is estimated.
+    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "tokens_per_second")]
+    pub threads: u32,
+    /// What all workers together train on in a second, if you know it: `coordinator runs show` of an earlier run says it.
+    #[arg(long, value_name = "N", requires = "model_size")]
+    pub tokens_per_second: Option<f64>,
+    /// Files, globs or URLs of your corpus; may be given again.
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub data: Vec<String>,
+    /// Your tokenizer.
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<String>,
+    /// Write the config there; a file that is there already stays.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -11,14 +11,16 @@
 //! - the head, only at the share m of positions that are predicted: m · (2·h² + 2·h·V)
 //! - the pooler and next sentence, once a sequence: (2·h² + 4·h) / s
 
-use config::{Architecture, ModelShape};
+use crate::{Architecture, ModelShape};
 
 /// What is predicted.
 #[derive(Clone, Copy, Debug)]
 pub struct Objective {
+    /// Tokens in a sequence.
     pub sequence_length: usize,
     /// Masked positions in one sequence.
     pub predicted: usize,
+    /// Whether a pooled sequence is classified too.
     pub next_sentence: bool,
 }
 
@@ -47,7 +49,7 @@ pub fn predicted(mask_rate: f64, sequence_length: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use config::{ModelConfig, ModelSize};
+    use crate::{ModelConfig, ModelSize};
 
     fn millions(size: ModelSize, architecture: Architecture, sequence_length: usize) -> f64 {
         let config = ModelConfig { size, architecture, ..ModelConfig::default() };
