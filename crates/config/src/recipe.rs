@@ -118,6 +118,12 @@ pub enum NoRecipe {
     Recipe(#[from] ConfigError),
 }
 
+/// A recipe as it is shipped, its paths and all. `None`: there is none for this size.
+pub fn shipped(size: &str) -> Option<RunConfig> {
+    let (name, text) = RECIPES.iter().find(|(name, _)| *name == size)?;
+    Some(parse(name, text).expect("a test parses all four"))
+}
+
 /// The recipe of the size that is asked for, or else of the largest that is worth its time.
 ///
 /// # Errors

@@ -45,6 +45,8 @@ pub enum Name {
     BrownPos,
     /// Whether a sentence of a privacy policy answers a question.
     Privacy,
+    /// Parts of passages that answer questions, or that there is none.
+    Answers,
     /// Reviews in Chinese: positive or negative.
     ChineseSentiment,
     /// Parts of speech of People's Daily.
@@ -99,7 +101,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut cluster = Cluster::start(&binaries, &out)?;
     let pretrained = pretrain(&mut cluster, task.language, &corpora, scale, &out)?;
     let checkpoint = match (task.language, &task.examples) {
-        (Language::English, Examples::Texts(_)) => Some(corpora::prepare(&corpora, usize::MAX)?.minilm),
+        (Language::English, Examples::Texts(_) | Examples::Answers(_)) => {
+            Some(corpora::prepare(&corpora, usize::MAX)?.minilm)
+        }
         _ => None,
     };
     println!("== {}", task.title);
@@ -116,9 +120,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 set("run.steps", (3 * epoch).clamp(scale.steps, scale.steps_max)),
                 set("data.paths", json!([files.train])),
                 set("data.eval_paths", json!([files.test])),
-                set("objective.labels", json!(task.labels)),
                 set("init.from", from),
             ];
+            if !task.labels.is_empty() {
+                settings.push(set("objective.labels", json!(task.labels)));
+            }
             settings.extend(task.settings());
             settings.extend_from_slice(more);
             let name = format!("{}-{size}-{what}", task.name).replace(' ', "-");

@@ -3,13 +3,14 @@
 held-out loss at the end. Logging is the Trainer's own, every 500 steps.
 
 Usage: pipeline.py SPEC (JSON, see pipeline.rs). A line on stdin starts it; the answer is one line of JSON with the
-seconds until the blocks were made, until training was over, and until the held-out loss was known, and that loss in
-nats. Starting Python and making the model are not counted.
+seconds until the blocks were made, until training was over, and until the held-out loss was known, that loss in nats, and
+where the weights lie afterwards. Starting Python and making the model are not counted.
 """
 
 import json
 import sys
 import time
+from pathlib import Path
 
 from answers import answer
 
@@ -44,7 +45,7 @@ arguments = TrainingArguments(
     adam_epsilon=spec["epsilon"],
     weight_decay=spec["weight_decay"],
     max_grad_norm=spec["clip_norm"],
-    lr_scheduler_type="constant_with_warmup",
+    lr_scheduler_type=spec["scheduler"],
     warmup_steps=spec["warmup_steps"],
     save_steps=spec["checkpoint_every"],
     save_total_limit=2,
@@ -69,4 +70,6 @@ for _ in sys.stdin:
     trained = time.perf_counter()
     loss = trainer.evaluate()["eval_loss"]
     over = time.perf_counter()
-    answer(made=made - start, trained=trained - start, over=over - start, loss=loss)
+    trainer.save_model("final")
+    weights = str(Path("final/model.safetensors").absolute())
+    answer(made=made - start, trained=trained - start, over=over - start, loss=loss, weights=weights)

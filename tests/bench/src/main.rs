@@ -91,6 +91,8 @@ enum Suite {
     Recovery,
     /// How much of a slow worker's speed a run gets.
     Balance,
+    /// How long our recipe takes to the loss that the Trainer reaches in ten minutes.
+    Learning,
     /// Which pretraining recipe learns most in a given time. Takes hours.
     Recipes,
 }
@@ -173,6 +175,9 @@ impl Arguments {
             Suite::Memory => memory::measure(quick, |line| self.show(line)),
             Suite::Recovery => recovery::measure(quick, |line| self.show(line)),
             Suite::Balance => balance::measure(quick, |line| self.show(line)),
+            Suite::Learning => {
+                recipes::learning(&self.recipes, self.python()?, self.corpus()?, quick, |line| self.show(line))
+            }
             Suite::Recipes => {
                 let corpus = || self.corpus().map(Path::to_owned);
                 recipes::measure(&self.recipes, corpus, self.device, &facts::processor(), |line| self.show(line))

@@ -13,8 +13,8 @@ use crate::peer::Peer;
 use crate::report::{Line, median};
 use crate::runs::{self, seconds};
 use crate::{corpora, stats};
-use anyhow::{Context, Result, ensure};
-use config::ModelShape;
+use anyhow::{Context, Result, bail, ensure};
+use config::{Architecture, CheckedConfig, Decay, ModelShape};
 use e2e::Cluster;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,7 +34,7 @@ const GOAL_TIME: f64 = 1.0 / 3.0;
 
 /// For `peers/pipeline.py`.
 #[derive(Serialize)]
-struct Spec {
+pub struct Spec {
     train: PathBuf,
     held_out: PathBuf,
     tokenizer: PathBuf,
@@ -51,6 +51,8 @@ struct Spec {
     batch: u64,
     steps: u64,
     learning_rate: f64,
+    /// In the Trainer's words.
+    scheduler: &'static str,
     beta2: f64,
     epsilon: f64,
     weight_decay: f64,
@@ -60,13 +62,60 @@ struct Spec {
     threads: u32,
 }
 
+impl Spec {
+    /// What a config of ours (BERT, masked words only) is for the Trainer: constant after the way up, or linear to nothing
+    /// with no time held.
+    pub fn of(config: &CheckedConfig, train: PathBuf, held_out: PathBuf, threads: u32) -> Result<Self> {
+        let scheduler = match (config.schedule.decay, config.schedule.hold) {
+            (Decay::Constant, _) => "constant_with_warmup",
+            (Decay::Linear, None) => "linear",
+            (decay, hold) => bail!("the Trainer has no {decay:?} after {hold:?}"),
+        };
+        let tokenizer = corpus::Tokenizer::open(&config.tokenizer)?;
+        let length = config.batch.sequence_length;
+        let shape: ModelShape = config.model.shape(tokenizer.size() as i64, length as i64);
+        ensure!(shape.architecture == Architecture::Bert, "the peer is BERT");
+        Ok(Self {
+            train,
+            held_out,
+            tokenizer: PathBuf::from(&config.tokenizer.path),
+            vocabulary: shape.vocabulary,
+            hidden: shape.hidden,
+            layers: shape.layers,
+            heads: shape.heads,
+            intermediate: shape.intermediate,
+            max_positions: shape.max_positions,
+            dropout: shape.dropout,
+            attention_dropout: shape.attention_dropout,
+            sequence_length: length,
+            mask_rate: config.objective.mask_rate,
+            batch: config.batch.global_samples(),
+            steps: config.run.steps,
+            learning_rate: config.optimizer.learning_rate,
+            scheduler,
+            beta2: config.optimizer.beta2,
+            epsilon: config.optimizer.epsilon,
+            weight_decay: config.optimizer.weight_decay,
+            clip_norm: config.optimizer.clip_norm,
+            warmup_steps: (config.schedule.warmup * config.run.steps as f64) as u64,
+            checkpoint_every: CHECKPOINT_EVERY,
+            threads,
+        })
+    }
+}
+
 /// Seconds from the beginning, and nats.
 #[derive(Deserialize)]
-struct Answer {
-    made: f64,
-    trained: f64,
-    over: f64,
-    loss: f64,
+pub struct Answer {
+    /// Until the blocks were made.
+    pub made: f64,
+    /// Until training was over.
+    pub trained: f64,
+    /// Until the held-out loss was known.
+    pub over: f64,
+    pub loss: f64,
+    /// `model.safetensors`, as long as the peer lives.
+    pub weights: PathBuf,
 }
 
 /// Files and numbers that both sides have.
@@ -165,34 +214,7 @@ impl Task {
             .collect::<Result<_, String>>()
             .map_err(anyhow::Error::msg)?;
         let config = config::load_checked(&runs::config(), &overrides)?;
-        let tokenizer = corpus::Tokenizer::open(&config.tokenizer)?;
-        let length = config.batch.sequence_length;
-        let shape: ModelShape = config.model.shape(tokenizer.size() as i64, length as i64);
-        Ok(Spec {
-            train: self.path("train.parquet"),
-            held_out: self.path("held-out.parquet"),
-            tokenizer: self.tokenizer.clone(),
-            vocabulary: shape.vocabulary,
-            hidden: shape.hidden,
-            layers: shape.layers,
-            heads: shape.heads,
-            intermediate: shape.intermediate,
-            max_positions: shape.max_positions,
-            dropout: shape.dropout,
-            attention_dropout: shape.attention_dropout,
-            sequence_length: length,
-            mask_rate: config.objective.mask_rate,
-            batch: config.batch.global_samples(),
-            steps: self.steps,
-            learning_rate: config.optimizer.learning_rate,
-            beta2: config.optimizer.beta2,
-            epsilon: config.optimizer.epsilon,
-            weight_decay: config.optimizer.weight_decay,
-            clip_norm: config.optimizer.clip_norm,
-            warmup_steps: WARM_UP,
-            checkpoint_every: CHECKPOINT_EVERY,
-            threads: THREADS,
-        })
+        Spec::of(&config, self.path("train.parquet"), self.path("held-out.parquet"), THREADS)
     }
 
     /// The seconds of a whole run.

@@ -6,6 +6,7 @@
 //! variant as many steps as fit into the time, and may do them anywhere: on a busy machine, several at once, on a GPU.
 //! Each run is a process of its own. The measure is the same for all ([`material`]).
 
+mod learning;
 mod material;
 mod single;
 mod summary;
@@ -29,7 +30,7 @@ pub struct Options {
     /// Suite `recipes`: one part of it. Default: rates, runs and summary, one after the other.
     #[arg(long)]
     phase: Option<Phase>,
-    /// Suite `recipes`: the size of the model.
+    /// Suites `recipes` and `learning`: the size of the model.
     #[arg(long, default_value = "tiny")]
     size: Size,
     /// Suite `recipes`: variants, separated by commas. Default: all of them.
@@ -47,7 +48,7 @@ pub struct Options {
     /// Suite `recipes`: seeds of each variant: 1, 2, …
     #[arg(long, default_value_t = 2)]
     seeds: u64,
-    /// Suite `recipes`: threads of each process.
+    /// Suites `recipes` and `learning`: threads of each process.
     #[arg(long, default_value_t = 2)]
     threads: u32,
     /// Suite `recipes`, `runs`: so many at once.
@@ -156,6 +157,17 @@ impl Options {
         let only = if only.is_empty() { String::new() } else { format!(" --only {}", only.join(",")) };
         format!(" --size {} --minutes {minutes} --seeds {seeds} --threads {threads}{only}", size.name())
     }
+}
+
+/// The suite `learning`, for the size and the threads of the options.
+pub fn learning(
+    options: &Options,
+    python: &Path,
+    corpus: &Path,
+    quick: bool,
+    show: impl FnMut(&crate::report::Line),
+) -> Result<()> {
+    learning::measure(options.size, options.threads, python, corpus, quick, show)
 }
 
 /// `cpu` is the name of the processor.

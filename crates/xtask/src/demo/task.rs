@@ -3,7 +3,7 @@
 use super::Name;
 use crate::cluster::set;
 use crate::corpora;
-use crate::corpora::labelled::{self, Split, Text};
+use crate::corpora::labelled::{self, Question, Split, Text};
 use anyhow::Result;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -29,6 +29,8 @@ pub enum Examples {
     Texts(Split<Text>),
     /// `word/tag` lines.
     Tagged(Split<String>),
+    /// SQuAD's JSON.
+    Answers(Split<Question>),
 }
 
 impl Examples {
@@ -37,6 +39,7 @@ impl Examples {
         match self {
             Self::Texts(split) => split.train.len(),
             Self::Tagged(split) => split.train.len(),
+            Self::Answers(split) => split.train.len(),
         }
     }
 }
@@ -83,6 +86,10 @@ impl Task {
                 let title = "Does this sentence of a privacy policy answer the question?";
                 ("privacy", title, English, texts(labelled::privacy(corpora)?), ACCURACY)
             }
+            Name::Answers => {
+                let examples = Examples::Answers(labelled::answers(corpora)?);
+                ("answers", "Questions on passages", English, examples, "eval/f1")
+            }
             Name::ChineseSentiment => {
                 let examples = texts(labelled::chinese_reviews(corpora)?);
                 ("chinese-sentiment", "Sentiment of reviews in Chinese", Chinese, examples, ACCURACY)
@@ -109,6 +116,7 @@ impl Task {
         match self.examples {
             Examples::Texts(_) => "demo-classify",
             Examples::Tagged(_) => "demo-tag",
+            Examples::Answers(_) => "demo-answers",
         }
     }
 
@@ -125,7 +133,11 @@ impl Task {
 
     /// Writes so many examples, and so many of those that are held out.
     pub fn write(&self, size: usize, held_out: usize, out: &Path) -> Result<Files> {
-        let ending = if matches!(self.examples, Examples::Texts(_)) { "jsonl" } else { "txt" };
+        let ending = match self.examples {
+            Examples::Texts(_) => "jsonl",
+            Examples::Tagged(_) => "txt",
+            Examples::Answers(_) => "json",
+        };
         let train = out.join(format!("{}-{size}.{ending}", self.name));
         let test = out.join(format!("{}-test.{ending}", self.name));
         match &self.examples {
@@ -136,6 +148,10 @@ impl Task {
             Examples::Tagged(split) => {
                 fs::write(&train, split.train[..size].join("\n"))?;
                 fs::write(&test, split.test[..held_out.min(split.test.len())].join("\n"))?;
+            }
+            Examples::Answers(split) => {
+                fs::write(&train, squad(&split.train[..size]))?;
+                fs::write(&test, squad(&split.test[..held_out.min(split.test.len())]))?;
             }
         }
         Ok(Files { train, test })
@@ -153,6 +169,24 @@ fn lines(texts: &[Text]) -> String {
     texts.iter().map(row).collect()
 }
 
+/// SQuAD v2.0's JSON, a paragraph for each question.
+fn squad(questions: &[Question]) -> String {
+    let paragraph = |(number, asked): (usize, &Question)| {
+        let start = |answer: &str| asked.passage.split(answer).next().unwrap_or_default().chars().count();
+        let answers: Vec<_> =
+            asked.answer.iter().map(|answer| json!({ "text": answer, "answer_start": start(answer) })).collect();
+        let question = json!({
+            "id": number.to_string(),
+            "question": asked.question,
+            "is_impossible": answers.is_empty(),
+            "answers": answers,
+        });
+        json!({ "context": asked.passage, "qas": [question] })
+    };
+    let paragraphs: Vec<_> = questions.iter().enumerate().map(paragraph).collect();
+    json!({ "version": "v2.0", "data": [{ "title": "questions", "paragraphs": paragraphs }] }).to_string()
+}
+
 fn labels(examples: &Examples) -> Vec<String> {
     let labels: BTreeSet<&str> = match examples {
         Examples::Texts(split) => split.train.iter().chain(&split.test).map(|text| text.label.as_str()).collect(),
@@ -160,6 +194,26 @@ fn labels(examples: &Examples) -> Vec<String> {
             let words = split.train.iter().chain(&split.test).flat_map(|line| line.split(' '));
             words.filter_map(|word| word.rsplit_once('/')).map(|(_, tag)| tag).collect()
         }
+        Examples::Answers(_) => BTreeSet::new(),
     };
     labels.into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_begins_where_it_first_stands() {
+        let question = |answer: Option<&str>| Question {
+            passage: "Ein Öl, ein Öl.".to_owned(),
+            question: "Was?".to_owned(),
+            answer: answer.map(str::to_owned),
+        };
+        let text = squad(&[question(Some("Öl")), question(None)]);
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let paragraphs = &read["data"][0]["paragraphs"];
+        assert_eq!(paragraphs[0]["qas"][0]["answers"], json!([{ "text": "Öl", "answer_start": 4 }]));
+        assert_eq!(paragraphs[1]["qas"][0]["is_impossible"], json!(true));
+    }
 }

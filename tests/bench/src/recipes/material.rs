@@ -171,7 +171,7 @@ impl Measure {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::super::variants;
     use super::*;
     use config::ModelSize;

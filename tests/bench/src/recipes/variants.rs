@@ -135,14 +135,8 @@ impl Variant {
 
 /// The shipped recipe. It is part of this program, which may run where the repository is not.
 pub fn recipe(size: ModelSize) -> Result<RunConfig> {
-    let (name, text) = match size {
-        ModelSize::Tiny => ("tiny.toml", include_str!("../../../../configs/recipes/tiny.toml")),
-        ModelSize::Mini => ("mini.toml", include_str!("../../../../configs/recipes/mini.toml")),
-        ModelSize::Small => ("small.toml", include_str!("../../../../configs/recipes/small.toml")),
-        ModelSize::Base => ("base.toml", include_str!("../../../../configs/recipes/base.toml")),
-        ModelSize::Medium | ModelSize::Large => anyhow::bail!("there is no recipe for {size:?}"),
-    };
-    Ok(config::parse(name, text)?)
+    let name = format!("{size:?}").to_lowercase();
+    config::recipe::shipped(&name).with_context(|| format!("there is no recipe for {name}"))
 }
 
 fn bert(config: &mut RunConfig) {
