@@ -2,8 +2,8 @@
 
 use kernels::fixed_point::{self, Turn};
 use kernels::{checkpoint, dropout, linear, peak_memory, with_bfloat16};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tch::{Device, Kind, Tensor};
 
 const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -14,16 +14,21 @@ fn part(input: &Tensor, weights: &[Tensor; 2]) -> Tensor {
     dropout(&linear(&wide, &weights[1], None), 0.1) + input
 }
 
+/// All of a process draw from one generator, and `cargo test` runs its tests side by side.
+static GENERATOR: Mutex<()> = Mutex::new(());
+
 struct Net {
+    _generator: MutexGuard<'static, ()>,
     input: Tensor,
     weights: [Tensor; 2],
 }
 
 impl Net {
     fn new() -> Self {
+        let generator = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
         tch::manual_seed(1);
         let leaf = |shape: [i64; 2]| (Tensor::randn(shape, FLOAT) * 0.2).set_requires_grad(true);
-        Self { input: leaf([64, 32]), weights: [leaf([128, 32]), leaf([32, 128])] }
+        Self { _generator: generator, input: leaf([64, 32]), weights: [leaf([128, 32]), leaf([32, 128])] }
     }
 
     /// The part `depth` times over, always with the same weights.

@@ -131,7 +131,7 @@ impl<'a> Cluster<'a> {
             }
             if shown.elapsed() > Duration::from_secs(10) {
                 shown = Instant::now();
-                let loss = &state["metrics"]["train/loss"];
+                let loss = state["metrics"]["train/loss"].as_f64().unwrap_or(f64::NAN);
                 println!(
                     "  step {}/{}  loss {loss:.3}  {} workers",
                     state["step"], state["total_steps"], state["world_size"]

@@ -189,7 +189,11 @@ fn pretrain(
     ];
     let run = cluster.submit("quickstart", &name, &settings)?;
     let state = cluster.wait(&run, |state| state["status"] == "completed")?;
-    println!("  {} steps, held-out loss {:.3} nats", state["step"], state["metrics"]["eval/mlm_loss"]);
+    println!(
+        "  {} steps, held-out loss {:.3} nats",
+        state["step"],
+        state["metrics"]["eval/mlm_loss"].as_f64().unwrap_or(f64::NAN)
+    );
     Ok(run)
 }
 
