@@ -57,7 +57,7 @@ pub struct DataConfig {
     /// Rows in one unit at most. Default: 4096 for text, 16 for labelled data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit_rows: Option<u64>,
-    /// Use only the first so many training rows (learning curves). Labelled data only.
+    /// Use only so many of the training rows, drawn by the seed (learning curves). Labelled data only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_rows: Option<u64>,
     /// Units that each slot prepares ahead in the background.

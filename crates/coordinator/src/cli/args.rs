@@ -321,7 +321,7 @@ pub struct SuggestArguments {
     /// Threads of each worker, from which its speed is estimated.
     #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "tokens_per_second")]
     pub threads: u32,
-    /// What all workers together train on in a second, if you know it: `coordinator runs show` of an earlier run says it.
+    /// What all workers together train on in a second, if you know it: `coordinator runs watch` shows it.
     #[arg(long, value_name = "N", requires = "model_size")]
     pub tokens_per_second: Option<f64>,
     /// Files, globs or URLs of your corpus; may be given again.
