@@ -1,6 +1,7 @@
 //! From [`RunConfig`] to [`CheckedConfig`]: every rule that needs no file and no tensor.
 
 mod relatives;
+mod sweep;
 mod tasks;
 
 use crate::error::Problem;
@@ -88,6 +89,8 @@ impl RunConfig {
         self.check_objective(&mut rule);
         self.check_relatives(&mut rule);
         self.check_tasks(&mut rule);
+        self.check_folds(&mut rule);
+        self.check_sweep(&mut rule);
         self.check_learning(&mut rule);
         if problems.is_empty() {
             Ok(CheckedConfig(self))

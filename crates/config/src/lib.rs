@@ -23,6 +23,7 @@ mod recovery;
 mod reduce;
 mod run;
 mod schedule;
+mod sweep;
 mod tokenizer;
 
 pub use batch::{BatchConfig, Padding};
@@ -44,6 +45,7 @@ pub use recovery::{OnDivergence, RecoveryConfig};
 pub use reduce::{Compression, ReduceBackend, ReduceConfig, ReduceMode};
 pub use run::{Precision, RunKind, RunSection};
 pub use schedule::{Decay, ScheduleConfig};
+pub use sweep::{SweepConfig, SweepPoint, lower_is_better};
 pub use tokenizer::TokenizerConfig;
 
 use schemars::JsonSchema;
@@ -91,4 +93,7 @@ pub struct RunConfig {
     /// What counts as going wrong, and what is done about it.
     #[serde(default)]
     pub recovery: RecoveryConfig,
+    /// Several runs of this config that are compared (`coordinator sweep submit`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<SweepConfig>,
 }

@@ -183,3 +183,51 @@ fn a_classifier_starts_from_an_exported_folder() {
     predict(&["--checkpoint", "pairs"], "every dog").expect_code(1).says(&["the model labels pairs", "a tab"]);
     write_predictions(&exported, &[line]);
 }
+
+#[test]
+fn a_sweep_over_seeds_and_folds_shares_the_workers() {
+    let mut cluster = Cluster::start();
+    cluster.add_workers(2);
+    let pretrained = cluster.submit(&[]);
+    cluster.until_completed(&pretrained);
+    let paths = format!("data.paths=[\"{}\"]", cluster.corpus.classified.display());
+    let config = cluster.config();
+    let mut arguments = vec!["sweep", "submit", config.to_str().unwrap(), "--seeds", "2", "--folds", "2", "--wait"];
+    for set in [
+        &paths,
+        "data.label_column=label",
+        "init.from=run:tiny",
+        "run.kind=finetune",
+        "run.name=folds",
+        "run.steps=60",
+        "run.min_workers=2",
+        "objective.kind=classify",
+        "optimizer.learning_rate=3e-3",
+        "eval.samples=1000",
+    ] {
+        arguments.extend(["--set", set]);
+    }
+    arguments.push("--json");
+    let lines = cluster.coordinator(&arguments).expect_code(0).json_lines();
+    assert_eq!((&lines[0]["sweep"], lines[0]["runs"].as_array().unwrap().len()), (&json!("folds"), 4));
+    let sweep = &lines[1];
+    let runs = sweep["runs"].as_array().unwrap();
+    let places: Vec<(i64, i64)> =
+        runs.iter().map(|run| (run["seed"].as_i64().unwrap(), run["fold"].as_i64().unwrap())).collect();
+    assert_eq!(places, [(11, 0), (11, 1), (12, 0), (12, 1)]);
+    let mut values = Vec::new();
+    for run in runs {
+        let shown = cluster.show(run["run"].as_str().unwrap());
+        assert_eq!((&shown["sweep"], &shown["status"]), (&json!("folds"), &json!("completed")));
+        assert_eq!((&shown["parent"]["run"], &shown["parent"]["step"]), (&json!(pretrained), &json!(30)));
+        cluster.verify_ledger(run["run"].as_str().unwrap());
+        values.push(shown["metrics"]["eval/accuracy"].as_f64().unwrap());
+    }
+    assert!(values.iter().all(|value| *value > 0.7), "{values:?}");
+    let mean = values.iter().sum::<f64>() / 4.0;
+    let deviation = (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 3.0).sqrt();
+    let told = &sweep["combinations"][0]["metrics"]["eval/accuracy"];
+    assert_eq!(told["n"], 4);
+    assert!((told["mean"].as_f64().unwrap() - mean).abs() < 1e-12, "{told}");
+    assert!((told["deviation"].as_f64().unwrap() - deviation).abs() < 1e-12, "{told}");
+}
