@@ -18,6 +18,7 @@ mod load;
 mod model;
 mod objective;
 mod optimizer;
+mod prompt;
 pub mod recipe;
 mod recovery;
 mod reduce;
@@ -41,6 +42,7 @@ pub use model::{
 };
 pub use objective::{AnswerRule, AnswerWindows, Masking, ObjectiveConfig, ObjectiveKind, Packing, Pooling, TagScheme};
 pub use optimizer::{OptimizerConfig, OptimizerKind};
+pub use prompt::{PROMPT_MASK, Prompt, PromptPart};
 pub use recovery::{OnDivergence, RecoveryConfig};
 pub use reduce::{Compression, ReduceBackend, ReduceConfig, ReduceMode};
 pub use run::{Precision, RunKind, RunSection};

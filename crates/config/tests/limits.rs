@@ -271,3 +271,32 @@ fn folds_and_sweeps_have_their_rules() {
     assert!(raw.contains("`data.folds`: is for labelled data only"), "{raw}");
     assert!(message(&["sweep.folds=5"]).contains("`sweep.folds`: is for labelled data only"));
 }
+
+#[test]
+fn cloze_prompts_have_their_rules() {
+    let base = [
+        "run.kind=finetune",
+        "objective.kind=cloze",
+        "data.label_column=label",
+        "batch.sequence_length=64",
+        "objective.prompt=\"{text} It was [MASK].\"",
+        "objective.verbalizers.yes=[\"great\"]",
+        "objective.verbalizers.no=[\"bad\"]",
+    ];
+    let with = |more: &[&str]| message(&[&base[..], more].concat());
+    assert_eq!(with(&[]), "");
+    assert_eq!(with(&["objective.prompt=\"{text}? [MASK], {pair}\"", "data.pair_column=other"]), "");
+    for (overrides, key, part) in [
+        (&["objective.prompt=\"{text} It was.\""][..], "objective.prompt", "has [MASK] 0 time(s)"),
+        (&["objective.prompt=\"{text}? [MASK], {pair}\""], "data.pair_column", "objective.prompt has {pair}"),
+        (&["data.pair_column=other"], "objective.prompt", "has no {pair}"),
+        (&["objective.verbalizers={yes = [\"great\"]}"], "objective.verbalizers", "1 label(s) have words"),
+        (&["objective.verbalizers.no=[]"], "objective.verbalizers.no", "has no word"),
+        (&["objective.verbalizers.no=[\" \"]"], "objective.verbalizers.no", "has an empty word"),
+        (&["objective.labels=[\"yes\", \"no\"]"], "objective.labels", "are those of objective.verbalizers"),
+        (&["objective.kind=classify"], "objective.prompt", "is for objective.kind = \"cloze\""),
+    ] {
+        let text = with(overrides);
+        assert!(text.contains(&format!("`{key}`: ")) && text.contains(part), "{overrides:?}: {text}");
+    }
+}

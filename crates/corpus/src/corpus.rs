@@ -56,7 +56,7 @@ impl Corpus {
         let labelled = kind.is_supervised();
         let has_labels = match kind {
             ObjectiveKind::Classify => !config.objective.regression,
-            ObjectiveKind::Tag => true,
+            ObjectiveKind::Tag | ObjectiveKind::Cloze => true,
             _ => false,
         };
         let default = if labelled { LABELLED_UNIT_ROWS } else { TEXT_UNIT_ROWS };
@@ -77,7 +77,7 @@ impl Corpus {
                 "name files with rows in `data.paths`",
             ));
         }
-        let labels = match (has_labels, config.objective.labels.as_slice()) {
+        let labels = match (has_labels, config.objective.given_labels().as_slice()) {
             (false, _) => Vec::new(),
             (true, []) => find_labels(&all, &files, source.as_ref(), columns.tagged)?,
             (true, given) => given.to_vec(),
