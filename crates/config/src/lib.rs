@@ -18,11 +18,13 @@ mod load;
 mod model;
 mod objective;
 mod optimizer;
+mod prompt;
 pub mod recipe;
 mod recovery;
 mod reduce;
 mod run;
 mod schedule;
+mod sweep;
 mod tokenizer;
 
 pub use batch::{BatchConfig, Padding};
@@ -40,10 +42,12 @@ pub use model::{
 };
 pub use objective::{AnswerRule, AnswerWindows, Masking, ObjectiveConfig, ObjectiveKind, Packing, Pooling, TagScheme};
 pub use optimizer::{OptimizerConfig, OptimizerKind};
+pub use prompt::{PROMPT_MASK, Prompt, PromptPart};
 pub use recovery::{OnDivergence, RecoveryConfig};
 pub use reduce::{Compression, ReduceBackend, ReduceConfig, ReduceMode};
 pub use run::{Precision, RunKind, RunSection};
 pub use schedule::{Decay, ScheduleConfig};
+pub use sweep::{SweepConfig, SweepPoint, lower_is_better};
 pub use tokenizer::TokenizerConfig;
 
 use schemars::JsonSchema;
@@ -91,4 +95,7 @@ pub struct RunConfig {
     /// What counts as going wrong, and what is done about it.
     #[serde(default)]
     pub recovery: RecoveryConfig,
+    /// Several runs of this config that are compared (`coordinator sweep submit`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<SweepConfig>,
 }

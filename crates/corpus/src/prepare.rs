@@ -1,6 +1,7 @@
 //! From a unit to its samples: read, permute, tokenise, build. A pure function of (corpus, seed, epoch, unit).
 
 use crate::answers::{Question, locate};
+use crate::cloze::Cloze;
 use crate::corpus::LABEL_HELP;
 use crate::corpus::faults::{no_answer, number};
 use crate::documents::{Documents, is_filled};
@@ -107,7 +108,7 @@ impl Preparer {
         };
         let work = Work { unit, batch, order, key, encoder, cancelled: &between_rows };
         match self.objective.kind {
-            ObjectiveKind::Classify => self.classes(work),
+            ObjectiveKind::Classify | ObjectiveKind::Cloze => self.classes(work),
             ObjectiveKind::Tag => self.tags(work),
             ObjectiveKind::Answer => self.questions(work),
             ObjectiveKind::Match => self.pairs_that_match(work),
@@ -225,11 +226,21 @@ impl Preparer {
         }
         self.skip_null(nulls, &work);
         let Work { key, encoder, cancelled, .. } = work;
-        let targets = if self.objective.regression { Targets::Score(Vec::new()) } else { Targets::Class(Vec::new()) };
+        let cloze = self.cloze()?;
+        let targets = match &cloze {
+            Some(cloze) => Targets::Cloze { words: Arc::clone(cloze.words()), places: Vec::new() },
+            None if self.objective.regression => Targets::Score(Vec::new()),
+            None => Targets::Class(Vec::new()),
+        };
         let mut builder = self.builder(targets, key, encoder);
         for (row, target) in chosen {
             if cancelled() {
                 return Ok(None);
+            }
+            if let Some(cloze) = &cloze {
+                let pair = pairs.as_ref().map(|pairs| pairs.value(row));
+                builder.add_cloze(cloze, texts.value(row), pair, target)?;
+                continue;
             }
             match &pairs {
                 Some(pairs) => builder.add_pair(texts.value(row), pairs.value(row), target)?,
@@ -237,6 +248,17 @@ impl Preparer {
             }
         }
         Ok(Some(self.finish(builder)))
+    }
+
+    /// The prompt, where the objective has one.
+    fn cloze(&self) -> Result<Option<Cloze>, CorpusError> {
+        if self.objective.kind != ObjectiveKind::Cloze {
+            return Ok(None);
+        }
+        let prompt = self.objective.prompt.as_deref().unwrap_or_default().parse().map_err(|message: String| {
+            CorpusError::new(ErrorKind::Value, "objective.prompt", message, "for example \"{text} It was [MASK].\"")
+        })?;
+        Cloze::new(&self.tokenizer, prompt, &self.objective.verbalizers, "objective.verbalizers").map(Some)
     }
 
     fn tags(&self, mut work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {

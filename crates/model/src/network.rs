@@ -198,6 +198,11 @@ impl Model {
         self.heads.mlm_logits(hidden, positions)
     }
 
+    /// Scores of some words alone at the given flat positions. `[positions, words]`; `words`: `[words]`, int64.
+    pub fn word_logits(&self, hidden: &Tensor, positions: &Tensor, words: &Tensor) -> Tensor {
+        self.heads.word_logits(hidden, positions, words)
+    }
+
     /// Scores of "follows" and "random", or for `albert` of "in order" and "swapped". `[batch, 2]`
     pub fn nsp_logits(&self, hidden: &Tensor) -> Tensor {
         self.heads.nsp_logits(hidden)

@@ -12,5 +12,5 @@ pub use checkpoints::{
 };
 pub use database::{
     AttemptRow, Change, CheckpointRow, CommitRow, Database, DatabaseError, EventRow, MemberRow, MetricPosition,
-    MetricQuery, MetricRow, Reader, RunRow,
+    MetricQuery, MetricRow, Reader, RunRow, SweepRow, SweepRunRow,
 };

@@ -181,6 +181,15 @@ impl Recipe<'_> {
             unused = ?report.unexpected,
             "weights taken over"
         );
+        // Words of a head that was never trained stand for nothing.
+        if self.config.objective.kind == ObjectiveKind::Cloze && !report.missing.is_empty() {
+            return Err(TrainError::fatal(format!(
+                "init.from: {} has no head over the vocabulary (it lacks {}), and `cloze` asks for its words: start from \
+                 a model that was pretrained on masked words and not fine-tuned since",
+                self.config.init.from,
+                report.missing.join(", ")
+            )));
+        }
         if let Some(average) = &mut state.average {
             average.restart(&state.parameters);
         }

@@ -32,4 +32,5 @@ mod verify;
 pub use capture::{Capture, StateHeader};
 pub use error::{Divergence, TrainError};
 pub use host::{CheckpointFiles, Host, Membership, Outcome, Phase, Requests, StepReport};
+pub use objective::tasks::label_scores;
 pub use trainer::{Trainer, set_threads, use_deterministic_algorithms};

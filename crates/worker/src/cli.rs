@@ -13,6 +13,7 @@ use crate::doctor::{self, DoctorArguments};
 use crate::embed::{self, EmbedArguments};
 use crate::fill_mask::{self, FillMaskArguments};
 use crate::predict::{self, PredictArguments};
+use crate::prompt::{self, PromptArguments};
 use crate::training::{self, TrainerArguments};
 use crate::word2vec::{self, Word2VecArguments};
 use clap::{Args, Parser, Subcommand};
@@ -53,6 +54,8 @@ enum Command {
     Predict(PredictArguments),
     /// Say which words a pretrained model puts in the place of [MASK].
     FillMask(FillMaskArguments),
+    /// Label text without any fine-tuning, or with little, by the word that a model puts into a sentence.
+    Prompt(PromptArguments),
     /// Make vectors of texts, or compare those of one word.
     Embed(EmbedArguments),
     /// Train and ask static word vectors, to compare with.
@@ -198,6 +201,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Predict(arguments) => predict::run(arguments),
         Command::FillMask(arguments) => fill_mask::run(&arguments),
+        Command::Prompt(arguments) => prompt::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Word2vec(arguments) => word2vec::run(&arguments),
         Command::Trainer(arguments) => training::run(arguments).map(|()| ExitCode::SUCCESS).map_err(Problem::from),

@@ -75,6 +75,19 @@ impl Loaded {
         Ok(Tokens { ids, ranges, cut })
     }
 
+    /// Tokens of a text that are read at most, with those around it.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The last hidden states of a batch that was made as in training. `[samples, length, hidden]`
+    pub(crate) fn encode_batch(&self, batch: &corpus::Batch) -> Tensor {
+        let size = [batch.samples as i64, batch.sequence_length as i64];
+        let ids = Tensor::from_slice(&batch.ids).reshape(size).to_device(self.device);
+        let mask = batch.mask.as_ref().map(|mask| Tensor::from_slice(mask).reshape(size).to_device(self.device));
+        tch::no_grad(|| self.model.encode(&Input { ids, segments: None, mask }, false))
+    }
+
     /// The last hidden states and which tokens are real (None: all). `[texts, length, hidden]`, `[texts, length]`
     pub(crate) fn encode(&self, texts: &[&[u32]]) -> (Tensor, Option<Tensor>) {
         let longest = texts.iter().map(|ids| ids.len()).max().unwrap_or(0);

@@ -153,6 +153,8 @@ pub(crate) fn numbered_texts(given: &[String], file: Option<&Path>) -> Result<Nu
 pub(crate) struct Downloaded {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) sequence_length: Option<usize>,
+    /// What the run learned, where its config can be read.
+    pub(crate) objective: Option<config::ObjectiveConfig>,
     /// Whether it was trained on pairs of texts.
     pairs: bool,
 }
@@ -214,10 +216,11 @@ pub(crate) fn download(
         }
         let config = config::parse("the run's config", &run.config).ok();
         let sequence_length = config.as_ref().map(|config| config.batch.sequence_length);
+        let objective = config.as_ref().map(|config| config.objective.clone());
         let pairs = config.is_some_and(|config| {
             config.objective.kind == ObjectiveKind::Classify && config.data.pair_column.is_some()
         });
-        Ok(Downloaded { folder, sequence_length, pairs })
+        Ok(Downloaded { folder, sequence_length, objective, pairs })
     })
 }
 

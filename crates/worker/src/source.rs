@@ -40,10 +40,15 @@ pub(crate) struct Source {
     /// Tokens of a text that are read at most, where something says so.
     pub(crate) length: Option<usize>,
     pub(crate) device: Device,
-    _downloaded: Option<predict::Downloaded>,
+    downloaded: Option<predict::Downloaded>,
 }
 
 impl Source {
+    /// What the run learned that the model is from, if it is from one.
+    pub(crate) fn objective(&self) -> Option<&config::ObjectiveConfig> {
+        self.downloaded.as_ref().and_then(|found| found.objective.as_ref())
+    }
+
     /// The folder.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
@@ -58,12 +63,12 @@ impl ModelArguments {
         let device = self.device.decide().open()?;
         let asked = self.max_length.map(|length| length as usize);
         match (&self.model, &self.checkpoint) {
-            (Some(folder), _) => Ok(Source { folder: folder.clone(), length: asked, device, _downloaded: None }),
+            (Some(folder), _) => Ok(Source { folder: folder.clone(), length: asked, device, downloaded: None }),
             (None, Some(name)) => {
                 let found = predict::download(name, self.coordinator.as_deref(), self.token_file.as_ref())?;
                 let length = asked.or(found.sequence_length);
                 let folder = found.folder.path().to_owned();
-                Ok(Source { folder, length, device, _downloaded: Some(found) })
+                Ok(Source { folder, length, device, downloaded: Some(found) })
             }
             (None, None) => Err(Problem::failure("name a model with --checkpoint RUN or --model FOLDER")),
         }

@@ -95,7 +95,7 @@ pub async fn of(
 }
 
 /// What `init.from` or `distill.teacher` says.
-fn named(config: &CheckedConfig) -> String {
+pub fn named(config: &CheckedConfig) -> String {
     config.distill.as_ref().map_or_else(|| config.init.from.clone(), |distill| distill.teacher.clone())
 }
 

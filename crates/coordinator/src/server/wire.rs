@@ -55,6 +55,8 @@ pub struct RunParts {
     pub refused: Vec<(&'static str, u64)>,
     /// What of the corpus was used.
     pub coverage: Option<v1::Coverage>,
+    /// The sweep it belongs to.
+    pub sweep: Option<String>,
 }
 
 /// A run, for people. Digests that are not known yet are empty.
@@ -91,6 +93,7 @@ pub fn run(row: RunRow, parts: RunParts) -> v1::Run {
             .collect(),
         refused: parts.refused.into_iter().map(|(kind, count)| v1::Refused { kind: kind.to_owned(), count }).collect(),
         coverage: parts.coverage,
+        sweep: parts.sweep.unwrap_or_default(),
     }
 }
 

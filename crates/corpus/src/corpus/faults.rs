@@ -50,10 +50,10 @@ impl Faults {
 /// Looks at every label of `corpus`, held-out ones included.
 pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<(), CorpusError> {
     let kind = config.objective.kind;
-    let given = &config.objective.labels;
+    let given = &config.objective.given_labels();
     let looks = match kind {
         ObjectiveKind::Classify => config.objective.regression || !given.is_empty(),
-        ObjectiveKind::Tag => !given.is_empty(),
+        ObjectiveKind::Tag | ObjectiveKind::Cloze => !given.is_empty(),
         ObjectiveKind::Answer => true,
         _ => false,
     };

@@ -1,5 +1,6 @@
 //! The rows, as plain structs, and the changes that write them.
 
+use super::sweeps::SweepRow;
 use crate::CheckpointId;
 use serde::{Deserialize, Serialize};
 use types::{Attempt, Digest, Generation, RunId, Segment, SlotId, Step, WorkerId};
@@ -167,6 +168,8 @@ pub enum Change {
     Checkpoint(CheckpointRow),
     /// The checkpoint is no more.
     CheckpointDeleted(CheckpointId),
+    /// A sweep, whose runs were written before.
+    Sweep(SweepRow),
 }
 
 /// Which metric rows.
