@@ -2,6 +2,7 @@
 
 mod relatives;
 mod tasks;
+mod tuning;
 
 use crate::error::Problem;
 use crate::{
@@ -89,6 +90,7 @@ impl RunConfig {
         self.check_relatives(&mut rule);
         self.check_tasks(&mut rule);
         self.check_learning(&mut rule);
+        self.check_tuning(&mut rule);
         if problems.is_empty() {
             Ok(CheckedConfig(self))
         } else {

@@ -24,6 +24,7 @@ mod reduce;
 mod run;
 mod schedule;
 mod tokenizer;
+mod tuning;
 
 pub use batch::{BatchConfig, Padding};
 pub use check::{CheckedConfig, EXACT_CONTRIBUTIONS_MAX};

@@ -29,6 +29,13 @@ pub(crate) struct Entry {
     pub hidden_matrix: bool,
     /// Part of a head: may be absent in weights that a fine-tuning starts from.
     pub head: bool,
+    /// 0 for the embeddings, 1 for the first layer, and so on; [`top`] for what comes after the last one.
+    pub level: i64,
+}
+
+/// The level of the heads, and of a norm behind the last layer.
+pub(crate) fn top(shape: &ModelShape) -> i64 {
+    EncoderNames::of(shape.architecture).map_or(shape.layers, |names| names.distinct_layers(shape)) + 1
 }
 
 /// Every parameter of the model, sorted by name.
@@ -52,7 +59,7 @@ fn post_norm(shape: &ModelShape, names: &EncoderNames, head: &Head, list: &mut L
     }
     list.norm(&format!("{}.LayerNorm", names.embeddings), narrow, true);
     layers(shape, names, list);
-    list.in_head = true;
+    list.begin_head(top(shape));
     let heads = HeadNames::of(shape.architecture);
     if let Some(pooler) = heads.pooler.filter(|_| head.has_pooler()) {
         list.linear(pooler, hidden, hidden);
@@ -103,6 +110,7 @@ fn layers(shape: &ModelShape, names: &EncoderNames, list: &mut List) {
     }
     list.in_layers = true;
     for layer in 0..names.distinct_layers(shape) {
+        list.begin_layer(layer);
         let prefix = names.prefix(layer);
         let part = |name: &str| format!("{prefix}.{name}");
         for projection in [names.layer.query, names.layer.key, names.layer.value] {
@@ -123,6 +131,7 @@ fn modern(shape: &ModelShape, head: &Head, list: &mut List) {
     list.norm("model.embeddings.norm", hidden, false);
     list.in_layers = true;
     for layer in 0..shape.layers {
+        list.begin_layer(layer);
         let prefix = format!("model.layers.{layer}");
         if layer > 0 {
             // The embeddings were normalised a moment ago: layer 0 has no norm before its attention.
@@ -135,8 +144,9 @@ fn modern(shape: &ModelShape, head: &Head, list: &mut List) {
         list.matrix(&format!("{prefix}.mlp.Wo.weight"), hidden, shape.intermediate);
     }
     list.in_layers = false;
+    list.level = top(shape);
     list.norm("model.final_norm", hidden, false);
-    list.in_head = true;
+    list.begin_head(top(shape));
     if !matches!(head, Head::None | Head::Embedder) {
         list.matrix("head.dense.weight", hidden, hidden);
         list.norm("head.norm", hidden, false);
@@ -165,12 +175,24 @@ struct List {
     entries: Vec<Entry>,
     in_layers: bool,
     in_head: bool,
+    level: i64,
 }
 
 impl List {
     fn push(&mut self, name: String, size: Vec<i64>, start: Start) {
         let hidden_matrix = self.in_layers && size.len() == 2;
-        self.entries.push(Entry { name, size, start, hidden_matrix, head: self.in_head });
+        self.entries.push(Entry { name, size, start, hidden_matrix, head: self.in_head, level: self.level });
+    }
+
+    fn begin_head(&mut self, level: i64) {
+        (self.in_head, self.level) = (true, level);
+    }
+
+    /// The layers of a generator beside a discriminator stay at the level of its heads.
+    fn begin_layer(&mut self, layer: i64) {
+        if !self.in_head {
+            self.level = layer + 1;
+        }
     }
 
     fn matrix(&mut self, name: &str, rows: i64, columns: i64) {

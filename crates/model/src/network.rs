@@ -4,7 +4,7 @@ use crate::bert::Bert;
 use crate::error::ModelError;
 use crate::heads::{Head, Heads, mean};
 use crate::initial::initial;
-use crate::layout::{Entry, layout};
+use crate::layout::{Entry, layout, top};
 use crate::load::{self, LoadReport, Missing};
 use crate::modern::Modern;
 use crate::names::{self, EncoderNames, GENERATOR};
@@ -33,7 +33,7 @@ pub struct Execution {
     pub activation_checkpointing: bool,
 }
 
-/// One trained tensor.
+/// One tensor of the weights.
 #[derive(Debug)]
 pub struct Parameter {
     /// Hugging Face's name.
@@ -44,6 +44,10 @@ pub struct Parameter {
     pub decay: bool,
     /// A weight matrix inside an encoder layer: what Muon orthogonalises. Embeddings and heads are not.
     pub hidden_matrix: bool,
+    /// How far below the heads it is: 0 for the heads, 1 for the last layer, and so on down to the embeddings.
+    pub below_head: i64,
+    /// Whether it is learned: not if it was frozen ([`Model::freeze`]).
+    pub trained: bool,
 }
 
 /// An encoder with a head on one device.
@@ -59,6 +63,8 @@ pub struct Model {
     pub(crate) heads: Heads,
     device: Device,
     pub(crate) execution: Execution,
+    /// The levels below this one are frozen.
+    frozen_levels: i64,
 }
 
 enum Encoder {
@@ -85,13 +91,32 @@ impl Model {
         Ok(Self::of(shape, head, entries, tensors, device))
     }
 
-    /// Another model with the same weights, in memory of its own. It is not there to be trained: nothing asks for its
-    /// gradients.
+    /// Another model with the same weights, in memory of its own but for what is frozen, which both share. It is not
+    /// there to be trained: nothing asks for its gradients.
     pub fn duplicate(&self) -> Self {
-        let tensors = self.tensors.iter().map(|tensor| tensor.detach().copy()).collect();
+        let own = |(entry, tensor): (&Entry, &Tensor)| {
+            if self.trains(entry) { tensor.detach().copy() } else { tensor.shallow_clone() }
+        };
+        let tensors = self.entries.iter().zip(&self.tensors).map(own).collect();
         let mut other = Self::of(&self.shape, self.head.clone(), self.entries.clone(), tensors, self.device);
+        other.frozen_levels = self.frozen_levels;
         other.set_execution(self.execution);
         other
+    }
+
+    /// Freezes the embeddings and the first `layers` layers for good: they have no gradients, so that the backward pass
+    /// ends above them.
+    pub fn freeze(&mut self, layers: i64) {
+        self.frozen_levels = layers + 1;
+        for (entry, tensor) in self.entries.iter().zip(&self.tensors) {
+            if !self.trains(entry) {
+                let _ = tensor.set_requires_grad(false);
+            }
+        }
+    }
+
+    fn trains(&self, entry: &Entry) -> bool {
+        entry.level >= self.frozen_levels
     }
 
     /// How it is run from now on.
@@ -125,6 +150,7 @@ impl Model {
             heads,
             device,
             execution: Execution::default(),
+            frozen_levels: 0,
         }
     }
 
@@ -143,8 +169,9 @@ impl Model {
         self.device
     }
 
-    /// The trained tensors, sorted by name; a tied weight is there once, under the embedding's name.
+    /// The weights, sorted by name; a tied weight is there once, under the embedding's name.
     pub fn parameters(&self) -> Vec<Parameter> {
+        let top = top(&self.shape);
         self.entries
             .iter()
             .zip(&self.tensors)
@@ -154,6 +181,8 @@ impl Model {
                 // Exactly the matrices: biases and LayerNorm are vectors.
                 decay: entry.size.len() > 1,
                 hidden_matrix: entry.hidden_matrix,
+                below_head: top - entry.level,
+                trained: self.trains(entry),
             })
             .collect()
     }

@@ -137,6 +137,7 @@ impl Recipe<'_> {
     /// A state with the shape and labels of `header`; its weights are to be written over.
     pub fn state(&self, header: StateHeader) -> Result<State, TrainError> {
         check_shape(self.config, self.tokenizer, &header.shape)?;
+        self.config.check_tuning_of(&header.shape).map_err(TrainError::fatal)?;
         let head = objective::head(self.config, &header.shape, &header.labels);
         let mut model = Model::new(&header.shape, head, self.config.run.seed, self.device)
             .map_err(|error| TrainError::fatal(error.to_string()))?;
@@ -144,6 +145,9 @@ impl Recipe<'_> {
             unpadded: self.config.batch.padding == Padding::Unpadded,
             activation_checkpointing: self.config.run.activation_checkpointing,
         });
+        if let Some(layers) = self.config.model.frozen_layers {
+            model.freeze(layers);
+        }
         Ok(State::new(header, model, &self.config.optimizer))
     }
 

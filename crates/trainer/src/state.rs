@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 pub(crate) struct State {
     pub header: StateHeader,
     pub model: Model,
-    /// Sorted by name; share storage with the model.
+    /// Those that are trained, sorted by name; share storage with the model.
     pub parameters: Vec<Parameter>,
     pub optimizer: Optimizer,
     /// With `optimizer.ema_decay`.
@@ -40,7 +40,7 @@ pub(crate) struct Buffers {
 impl State {
     /// A state of `model` with zero moments, and with an average of its present weights if there is to be one.
     pub fn new(header: StateHeader, model: Model, optimizer: &OptimizerConfig) -> Self {
-        let parameters = model.parameters();
+        let parameters: Vec<_> = model.parameters().into_iter().filter(|parameter| parameter.trained).collect();
         assert!(parameters.windows(2).all(|pair| pair[0].name < pair[1].name), "parameters are sorted by name");
         let average = optimizer.ema_decay.map(|decay| Average::new(&model, decay));
         let optimizer = Optimizer::new(optimizer, &parameters);
@@ -68,16 +68,18 @@ impl State {
         self.average.as_mut().map_or(&mut self.model, |average| &mut average.model)
     }
 
-    /// All tensors, in one order that every member has: each parameter, then its moments; then the averages. They share
-    /// storage with the state and are cut off from the graph, so writing to them writes the state.
+    /// All tensors, in one order that every member has: each trained parameter, then its moments; then what is frozen; then
+    /// the averages. They share storage with the state and are cut off from the graph, so writing to them writes the state.
     pub fn tensors(&self) -> Vec<Tensor> {
         let mut tensors = Vec::new();
         for (parameter, moments) in self.parameters.iter().zip(self.optimizer.tensors()) {
             tensors.push(parameter.tensor.detach());
             tensors.extend(moments.into_iter().map(|(_, tensor)| tensor.shallow_clone()));
         }
+        let frozen = self.model.parameters().into_iter().filter(|parameter| !parameter.trained);
+        tensors.extend(frozen.map(|parameter| parameter.tensor.detach()));
         if let Some(average) = &self.average {
-            tensors.extend(average.model.parameters().iter().map(|parameter| parameter.tensor.detach()));
+            tensors.extend(average.parameters().map(|parameter| parameter.tensor.detach()));
         }
         tensors
     }

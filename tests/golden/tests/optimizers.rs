@@ -38,6 +38,8 @@ fn replay(rule: &str, kind: OptimizerKind, tolerance: f64) {
             name: name.to_owned(),
             tensor: tensor.copy().set_requires_grad(true),
             decay: settings.decay[name],
+            below_head: 0,
+            trained: true,
             hidden_matrix: tensor.dim() == 2,
         })
         .collect();

@@ -6,6 +6,7 @@
 mod cluster;
 mod data;
 mod folder_store;
+mod partial;
 mod process;
 mod recipe;
 mod recovery;

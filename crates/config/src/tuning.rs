@@ -1,0 +1,109 @@
+//! Whether what a fine-tuning leaves as it is fits the model that it starts from. Asked when a run is submitted, and again
+//! by the trainer that reads the weights.
+
+use crate::{Architecture, ModelShape, ObjectiveKind, RunConfig};
+
+impl RunConfig {
+    /// Checks `model.frozen_layers` against a model's shape.
+    ///
+    /// # Errors
+    /// What does not fit: "KEY: what: what to do".
+    pub fn check_tuning_of(&self, shape: &ModelShape) -> Result<(), String> {
+        let Some(frozen) = self.model.frozen_layers else { return Ok(()) };
+        let layers = shape.layers;
+        if !(0..=layers).contains(&frozen) {
+            return Err(format!(
+                "model.frozen_layers: {frozen} of the {layers} layers that the model has: give 0 (the embeddings alone) \
+                 to {layers}"
+            ));
+        }
+        let shared = shape.architecture == Architecture::Albert;
+        if shared && frozen != 0 && frozen != layers {
+            return Err(format!(
+                "model.frozen_layers: the {layers} layers of `albert` are one layer that is used again and again, and \
+                 {frozen} of them cannot be frozen: give 0 (the embeddings alone) or {layers}"
+            ));
+        }
+        let has_norm_on_top = shape.architecture == Architecture::Modern;
+        if frozen == layers && self.objective.kind == ObjectiveKind::Match && !has_norm_on_top {
+            return Err(format!(
+                "model.frozen_layers: {frozen} leaves nothing to train, because `match` has no head: give {} or less",
+                layers - 1
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ModelConfig, parse};
+
+    const TEXT: &str = r#"
+        run = { name = "tuned", kind = "finetune", steps = 10 }
+        data = { paths = ["labelled.parquet"], label_column = "label" }
+        tokenizer = { path = "tokenizer.json" }
+        batch = { slots = 1, micro_batch = 8 }
+    "#;
+
+    fn checked(more: &str, shape: Option<Architecture>) -> Result<(), String> {
+        let config = parse(&format!("{TEXT}{more}"), "tuned.toml").unwrap();
+        match shape {
+            Some(architecture) => {
+                config.check_tuning_of(&ModelConfig { architecture, ..ModelConfig::default() }.shape(1000, 128))
+            }
+            None => config.check("tuned.toml").map(drop).map_err(|error| error.to_string()),
+        }
+    }
+
+    const CLASSIFY: &str = "objective = { kind = \"classify\" }\n";
+
+    fn refused(more: &str, shape: Option<Architecture>, parts: &[&str]) {
+        let text = checked(&format!("{CLASSIFY}{more}"), shape).unwrap_err();
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    }
+
+    #[test]
+    fn frozen_layers_are_layers_of_the_model() {
+        for frozen in 0..=4 {
+            let told = format!("{CLASSIFY}model = {{ frozen_layers = {frozen} }}");
+            assert_eq!(checked(&told, None), Ok(()));
+            assert_eq!(checked(&told, Some(Architecture::Modern)), Ok(()));
+        }
+        refused("model = { frozen_layers = 5 }", None, &["model.frozen_layers", "5 of the 4 layers"]);
+        refused("model = { frozen_layers = -1 }", None, &["model.frozen_layers", "-1 is negative"]);
+        let from = "model = { frozen_layers = 5 }\ninit = { from = \"run:big\" }";
+        assert_eq!(checked(&format!("{CLASSIFY}{from}"), None), Ok(()), "the shape is not known yet");
+        refused(from, Some(Architecture::Bert), &["model.frozen_layers: 5 of the 4 layers", "give 0"]);
+        refused("model = { frozen_layers = 2 }", Some(Architecture::Albert), &["`albert`", "give 0", "or 4"]);
+        assert_eq!(checked(&format!("{CLASSIFY}model = {{ frozen_layers = 4 }}"), Some(Architecture::Albert)), Ok(()));
+    }
+
+    #[test]
+    fn something_must_be_left_to_train() {
+        let told = "objective = { kind = \"match\" }\nmodel = { frozen_layers = 4 }";
+        let text = checked(told, Some(Architecture::Bert)).unwrap_err();
+        assert!(text.contains("nothing to train") && text.contains("give 3 or less"), "{text}");
+        assert_eq!(checked(told, Some(Architecture::Modern)), Ok(()), "its last norm is trained");
+    }
+
+    #[test]
+    fn only_a_fine_tuning_spares_layers() {
+        refused("optimizer = { layer_decay = 1.5 }", None, &["optimizer.layer_decay", "1.5", "0.9 is usual"]);
+        refused("optimizer = { layer_decay = 0.0 }", None, &["optimizer.layer_decay", "0 is not"]);
+        let pretrains = TEXT.replace("finetune", "pretrain");
+        let told = "optimizer = { layer_decay = 0.9 }\nmodel = { frozen_layers = 1 }";
+        let error = parse(&format!("{pretrains}{told}"), "").unwrap().check("").unwrap_err().to_string();
+        for key in ["`optimizer.layer_decay`: is for", "`model.frozen_layers`: is for"] {
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_rate_falls_layer_by_layer() {
+        let config = crate::OptimizerConfig { layer_decay: Some(0.5), ..crate::OptimizerConfig::default() };
+        assert_eq!([0, 1, 2, 5].map(|below| config.rate_factor(below)), [1.0, 0.5, 0.25, 0.03125]);
+        assert_eq!(crate::OptimizerConfig::default().rate_factor(5), 1.0);
+    }
+}
