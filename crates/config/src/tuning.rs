@@ -106,4 +106,43 @@ mod tests {
         assert_eq!([0, 1, 2, 5].map(|below| config.rate_factor(below)), [1.0, 0.5, 0.25, 0.03125]);
         assert_eq!(crate::OptimizerConfig::default().rate_factor(5), 1.0);
     }
+
+    #[test]
+    fn early_stopping_needs_something_to_measure_and_to_keep() {
+        let good = "eval = { every_steps = 20, patience = 3, best_metric = \"macro_f1\", min_delta = 0.01 }\n\
+                    checkpoint = { every_steps = 10 }\n";
+        assert_eq!(checked(&format!("{CLASSIFY}{good}"), None), Ok(()));
+        for (old, new, parts) in [
+            ("patience = 3", "patience = 0", ["eval.patience", "is 0"]),
+            ("every_steps = 20", "every_steps = 0", ["eval.patience", "set eval.every_steps"]),
+            ("every_steps = 20", "every_steps = 25", ["eval.patience", "checkpoint.every_steps = 10"]),
+            ("every_steps = 10", "every_steps = 0", ["eval.patience", "the best model that is measured"]),
+            ("every_steps = 10", "every_steps = 10, keep_best = 0", ["eval.patience", "checkpoint.keep_best = 0"]),
+            ("patience = 3, ", "", ["eval.min_delta", "needs `eval.patience`"]),
+            ("0.01", "-0.01", ["eval.min_delta", "at least 0"]),
+            ("macro_f1", "entity_f1", ["eval.best_metric", "one of: loss, accuracy, macro_f1, mcc"]),
+        ] {
+            refused(&good.replace(old, new), None, &parts);
+        }
+        let nothing = TEXT.replace("label_column", "eval_fraction = 0.0, label_column");
+        let error = parse(&format!("{nothing}{CLASSIFY}{good}"), "").unwrap().check("").unwrap_err().to_string();
+        assert!(error.contains("needs held-out data"), "{error}");
+    }
+
+    #[test]
+    fn less_of_a_loss_is_better_and_more_of_the_rest() {
+        let by = |metric: &str, min_delta| crate::EvalConfig {
+            best_metric: metric.to_owned(),
+            min_delta,
+            ..crate::EvalConfig::default()
+        };
+        for metric in ["loss", "mlm_loss", "perplexity"] {
+            assert!(by(metric, None).improves(1.0, 1.5) && !by(metric, None).improves(1.5, 1.5), "{metric}");
+            assert!(!by(metric, Some(0.5)).improves(1.0, 1.5) && by(metric, Some(0.4)).improves(1.0, 1.5), "{metric}");
+        }
+        for metric in ["accuracy", "macro_f1", "pearson"] {
+            assert!(by(metric, None).improves(0.8, 0.7) && !by(metric, None).improves(0.7, 0.7), "{metric}");
+            assert!(!by(metric, Some(0.25)).improves(0.75, 0.5) && by(metric, Some(0.2)).improves(0.75, 0.5));
+        }
+    }
 }

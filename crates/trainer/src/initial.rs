@@ -164,6 +164,7 @@ impl Recipe<'_> {
             config_digest: self.config_digest,
             optimizer: self.config.optimizer.kind,
             averaged: self.config.optimizer.ema_decay.is_some(),
+            evaluated: None,
             labels: self.labels.to_vec(),
             shape,
         }

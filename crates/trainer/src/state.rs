@@ -1,7 +1,7 @@
 //! The state of a run in memory: parameters, the optimizer's moments, the average of the weights, and the header.
 
 use crate::average::Average;
-use crate::capture::{Capture, StateHeader, Whole};
+use crate::capture::{Capture, Measured, StateHeader, Whole};
 use crate::host::Membership;
 use crate::optimizer::Optimizer;
 use config::OptimizerConfig;
@@ -103,7 +103,7 @@ impl State {
         membership: &Membership,
         tokenizer: &Arc<Tokenizer>,
         last: bool,
-        eval_loss: Option<f64>,
+        measured: Measured,
     ) -> Capture {
         let (rank, world) = (membership.rank.0 as usize, membership.world.0 as usize);
         let own = self.beside_the_model().into_iter().filter(|(index, ..)| index % world == rank);
@@ -120,7 +120,8 @@ impl State {
             rank: membership.rank,
             world: membership.world,
             last,
-            eval_loss,
+            eval_loss: measured.loss,
+            score: measured.score,
             header: self.header.clone(),
             whole,
             optimizer,
@@ -198,6 +199,7 @@ mod tests {
             config_digest: Digest::default(),
             optimizer: OptimizerKind::Adamw,
             averaged: ema_decay.is_some(),
+            evaluated: None,
             labels: Vec::new(),
             shape,
         };

@@ -1,6 +1,6 @@
 //! What of a model a fine-tuning changes, and how fast.
 
-use crate::{RunConfig, RunKind};
+use crate::{EvalConfig, RunConfig, RunKind};
 
 impl RunConfig {
     pub(super) fn check_tuning(&self, rule: &mut impl FnMut(bool, &str, String, &str)) {
@@ -19,6 +19,7 @@ impl RunConfig {
                 "0.9 is usual; leave it out for one rate",
             );
         }
+        self.check_stopping(rule);
         if let Some(layers) = self.model.frozen_layers {
             rule(
                 layers >= 0,
@@ -36,5 +37,53 @@ impl RunConfig {
                 rule(false, key, message.to_owned(), help);
             }
         }
+    }
+
+    fn check_stopping(&self, rule: &mut impl FnMut(bool, &str, String, &str)) {
+        let EvalConfig { every_steps, best_metric, patience, min_delta, .. } = &self.eval;
+        let measured = self.objective.measured();
+        rule(
+            measured.contains(&best_metric.as_str()),
+            "eval.best_metric",
+            format!("`{best_metric}` is not measured for objective.kind = \"{}\"", self.objective.kind.as_str()),
+            &format!("one of: {}", measured.join(", ")),
+        );
+        rule(
+            min_delta.is_none() || patience.is_some(),
+            "eval.min_delta",
+            "needs `eval.patience`".into(),
+            "give both, or neither",
+        );
+        rule(
+            min_delta.is_none_or(|delta| delta.is_finite() && delta >= 0.0),
+            "eval.min_delta",
+            "is not a number of at least 0".into(),
+            "leave it out: whatever is better counts",
+        );
+        let Some(patience) = *patience else { return };
+        rule(patience > 0, "eval.patience", "is 0".into(), "3 is usual; leave it out to do all steps");
+        rule(
+            *every_steps > 0,
+            "eval.patience",
+            "needs evaluations, and eval.every_steps = 0 has none before the end".into(),
+            "set eval.every_steps",
+        );
+        rule(
+            self.data.eval_fraction > 0.0 || !self.data.eval_paths.is_empty(),
+            "eval.patience",
+            "needs held-out data".into(),
+            "set data.eval_fraction or data.eval_paths",
+        );
+        let stores = self.checkpoint.every_steps;
+        rule(
+            self.checkpoint.keep_best > 0 && stores > 0 && every_steps.is_multiple_of(stores.max(1)),
+            "eval.patience",
+            format!(
+                "does not go with checkpoint.every_steps = {stores}, checkpoint.keep_best = {} and eval.every_steps = \
+                 {every_steps}: the best model that is measured would not be kept",
+                self.checkpoint.keep_best
+            ),
+            "set checkpoint.every_steps to eval.every_steps, and checkpoint.keep_best to 1 or more",
+        );
     }
 }

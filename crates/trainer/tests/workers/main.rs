@@ -11,6 +11,7 @@ mod process;
 mod recipe;
 mod recovery;
 mod relatives;
+mod stopping;
 mod tasks;
 mod tuning;
 mod unpadded;
