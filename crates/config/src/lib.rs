@@ -15,6 +15,7 @@ pub mod flops;
 mod inherit;
 mod init;
 mod load;
+mod lora;
 mod model;
 mod objective;
 mod optimizer;
@@ -35,6 +36,7 @@ pub use error::ConfigError;
 pub use eval::EvalConfig;
 pub use init::{InitConfig, InitSource};
 pub use load::{Override, json_schema, load, load_checked, parse, to_toml};
+pub use lora::{LoraConfig, LoraTarget};
 pub use model::{
     Activation, Architecture, GeneratorShape, Initializer, LocalAttention, ModelConfig, ModelShape, ModelSize,
     VOCABULARY_MULTIPLE,
@@ -80,6 +82,9 @@ pub struct RunConfig {
     /// How gradients become updates.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
+    /// Low-rank adapters instead of training all weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// How the learning rate moves.
     #[serde(default)]
     pub schedule: ScheduleConfig,

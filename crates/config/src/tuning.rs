@@ -1,14 +1,15 @@
 //! Whether what a fine-tuning leaves as it is fits the model that it starts from. Asked when a run is submitted, and again
 //! by the trainer that reads the weights.
 
-use crate::{Architecture, ModelShape, ObjectiveKind, RunConfig};
+use crate::{Architecture, LoraTarget, ModelShape, ObjectiveKind, RunConfig};
 
 impl RunConfig {
-    /// Checks `model.frozen_layers` against a model's shape.
+    /// Checks `model.frozen_layers` and `lora` against a model's shape.
     ///
     /// # Errors
     /// What does not fit: "KEY: what: what to do".
     pub fn check_tuning_of(&self, shape: &ModelShape) -> Result<(), String> {
+        self.check_lora_of(shape)?;
         let Some(frozen) = self.model.frozen_layers else { return Ok(()) };
         let layers = shape.layers;
         if !(0..=layers).contains(&frozen) {
@@ -30,6 +31,24 @@ impl RunConfig {
                 "model.frozen_layers: {frozen} leaves nothing to train, because `match` has no head: give {} or less",
                 layers - 1
             ));
+        }
+        Ok(())
+    }
+
+    fn check_lora_of(&self, shape: &ModelShape) -> Result<(), String> {
+        let Some(lora) = &self.lora else { return Ok(()) };
+        let most = shape.hidden.min(shape.intermediate);
+        if lora.rank > most {
+            return Err(format!("lora.rank: {} is more than the model is wide: give {most} or less", lora.rank));
+        }
+        let inputs = [LoraTarget::Query, LoraTarget::Key, LoraTarget::Value];
+        let named = inputs.into_iter().filter(|target| lora.adapts(*target)).count();
+        if shape.architecture == Architecture::Modern && named != 0 && named != inputs.len() {
+            return Err(
+                "lora.targets: `modern` has one matrix for queries, keys and values: give query, key and value, or \
+                        none of them"
+                    .to_owned(),
+            );
         }
         Ok(())
     }
@@ -144,5 +163,29 @@ mod tests {
             assert!(by(metric, None).improves(0.8, 0.7) && !by(metric, None).improves(0.7, 0.7), "{metric}");
             assert!(!by(metric, Some(0.25)).improves(0.75, 0.5) && by(metric, Some(0.2)).improves(0.75, 0.5));
         }
+    }
+
+    #[test]
+    fn adapters_fit_the_model() {
+        let good = "lora = { rank = 4, alpha = 8, dropout = 0.1, targets = [\"query\", \"key\", \"value\"] }";
+        for shape in [None, Some(Architecture::Bert), Some(Architecture::Modern), Some(Architecture::Albert)] {
+            assert_eq!(checked(&format!("{CLASSIFY}{good}"), shape), Ok(()));
+        }
+        for (old, new, parts) in [
+            ("rank = 4", "rank = 0", ["lora.rank", "8 is usual"]),
+            ("rank = 4", "rank = 257", ["lora.rank", "give 256 or less"]),
+            ("alpha = 8", "alpha = 0", ["lora.alpha", "0 is not a positive number"]),
+            ("dropout = 0.1", "dropout = 1.0", ["lora.dropout", "1 is outside"]),
+            ("\"key\"", "\"query\"", ["lora.targets", "twice"]),
+            ("targets = [\"query\", \"key\", \"value\"]", "targets = []", ["lora.targets", "is empty"]),
+            ("lora =", "model = { frozen_layers = 1 }\nlora =", ["model.frozen_layers", "does not go with [lora]"]),
+            ("lora =", "optimizer = { ema_decay = 0.9 }\nlora =", ["optimizer.ema_decay", "does not go with [lora]"]),
+        ] {
+            refused(&good.replace(old, new), None, &parts);
+        }
+        refused("lora = {}", Some(Architecture::Modern), &["lora.targets: `modern`", "query, key and value"]);
+        let pretrains = TEXT.replace("finetune", "pretrain");
+        let error = parse(&format!("{pretrains}{good}"), "").unwrap().check("").unwrap_err().to_string();
+        assert!(error.contains("`lora`: is for run.kind"), "{error}");
     }
 }

@@ -6,13 +6,8 @@ use config::{Architecture, ModelConfig, ModelShape, Pooling};
 use model::{Execution, Head, Input, Model};
 use tch::{Device, Kind, Tensor};
 
-const ALL: [Architecture; 5] = [
-    Architecture::Bert,
-    Architecture::Modern,
-    Architecture::Albert,
-    Architecture::Electra,
-    Architecture::Distilbert,
-];
+const ALL: [Architecture; 5] =
+    [Architecture::Bert, Architecture::Modern, Architecture::Albert, Architecture::Electra, Architecture::Distilbert];
 
 fn shape(architecture: Architecture) -> ModelShape {
     ModelConfig {

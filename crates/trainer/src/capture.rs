@@ -4,7 +4,9 @@
 //! out, by rank 0; `optimizer-<rank>-of-<world>.safetensors` by every rank, holding the optimizer's tensors of the
 //! parameters whose index in name order, modulo the world size, is the rank. Reading does not care how many ranks wrote.
 //! ELECTRA's generator is not in `model.safetensors`, which is the discriminator as Hugging Face lays it out, but in
-//! `generator.safetensors` beside it, without the embeddings that both share. Where weights are averaged, `model.safetensors` holds the average, and the optimizer files also the weights.
+//! `generator.safetensors` beside it, without the embeddings that both share. Where weights are averaged, `model.safetensors` holds the
+//! average, and the optimizer files also the weights. With adapters it holds the weights with what they add, and the
+//! optimizer files also the adapters, and the matrices beside them as they were.
 
 use crate::stopping::Evaluated;
 use config::{ModelShape, OptimizerKind};

@@ -139,7 +139,8 @@ impl Recipe<'_> {
         check_shape(self.config, self.tokenizer, &header.shape)?;
         self.config.check_tuning_of(&header.shape).map_err(TrainError::fatal)?;
         let head = objective::head(self.config, &header.shape, &header.labels);
-        let mut model = Model::new(&header.shape, head, self.config.run.seed, self.device)
+        let lora = self.config.lora.as_ref();
+        let mut model = Model::adapted(&header.shape, head, lora, self.config.run.seed, self.device)
             .map_err(|error| TrainError::fatal(error.to_string()))?;
         model.set_execution(Execution {
             unpadded: self.config.batch.padding == Padding::Unpadded,

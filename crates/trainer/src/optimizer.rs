@@ -147,7 +147,16 @@ mod tests {
 
     fn parameter(name: &str, below_head: i64, hidden_matrix: bool) -> Parameter {
         let tensor = Tensor::full([4, 4], 1.0, (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        Parameter { name: name.to_owned(), tensor, decay: true, hidden_matrix, below_head, trained: true }
+        Parameter {
+            name: name.to_owned(),
+            tensor,
+            decay: true,
+            hidden_matrix,
+            below_head,
+            trained: true,
+            adapter: false,
+            adapted: false,
+        }
     }
 
     /// How far an update moves three parameters: of the head, and one and three levels below it.
@@ -163,7 +172,9 @@ mod tests {
     fn each_level_moves_by_its_share_of_the_rate() {
         for kind in [OptimizerKind::Adamw, OptimizerKind::Lamb, OptimizerKind::Muon] {
             for hidden_matrix in [false, true] {
-                let config = OptimizerConfig { kind, layer_decay: Some(0.5), ..OptimizerConfig::default() };
+                let learning_rate = 1e-2;
+                let config =
+                    OptimizerConfig { kind, learning_rate, layer_decay: Some(0.5), ..OptimizerConfig::default() };
                 let moved = moved(&config, hidden_matrix);
                 for (distance, share) in moved.iter().zip([1.0, 0.5, 0.125]) {
                     let relative = distance / moved[0];

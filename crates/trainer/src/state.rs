@@ -25,6 +25,9 @@ pub(crate) struct State {
 /// The name in the optimizer files of the weights that training goes on from, where `model.safetensors` holds others.
 const WEIGHTS: &str = "weights";
 
+/// The same of a matrix with an adapter, without what that adds.
+const BASE: &str = "base";
+
 /// Memory that every step uses again.
 pub(crate) struct Buffers {
     /// Where each parameter's elements start in the accumulator.
@@ -84,16 +87,24 @@ impl State {
         tensors
     }
 
-    /// What the optimizer files hold: the index of a parameter, the name of one of its tensors there, and the tensor,
-    /// which shares storage with the state. The moments; and if `model.safetensors` holds an average, the weights.
+    /// What `model.safetensors` holds: the weights that come out of the run, sorted by name, with what adapters add.
+    pub fn weights(&self) -> Vec<(String, Tensor)> {
+        self.result().merged()
+    }
+
+    /// What the optimizer files hold: a number, which tells who writes it, the name of a tensor there, and the tensor,
+    /// which shares storage with the state. The moments; of what `model.safetensors` holds an average, or not at all, the
+    /// weights; and what adapters add to, as it was before.
     pub fn beside_the_model(&self) -> Vec<(usize, String, Tensor)> {
         let mut tensors = Vec::new();
         for (index, (parameter, moments)) in self.parameters.iter().zip(self.optimizer.tensors()).enumerate() {
-            let weights = self.average.is_some().then_some((WEIGHTS, &parameter.tensor));
+            let weights = (self.average.is_some() || parameter.adapter).then_some((WEIGHTS, &parameter.tensor));
             for (kind, tensor) in moments.into_iter().chain(weights) {
                 tensors.push((index, format!("{kind}.{}", parameter.name), tensor.detach()));
             }
         }
+        let adapted = self.model.parameters().into_iter().filter(|parameter| parameter.adapted).enumerate();
+        tensors.extend(adapted.map(|(index, it)| (index, format!("{BASE}.{}", it.name), it.tensor.detach())));
         tensors
     }
 
@@ -108,9 +119,8 @@ impl State {
         let (rank, world) = (membership.rank.0 as usize, membership.world.0 as usize);
         let own = self.beside_the_model().into_iter().filter(|(index, ..)| index % world == rank);
         let optimizer = own.map(|(_, name, tensor)| (name, copied(&tensor))).collect();
-        let parameters = || self.result().parameters().into_iter();
         let whole = (rank == 0).then(|| Whole {
-            parameters: parameters().map(|parameter| (parameter.name, copied(&parameter.tensor))).collect(),
+            parameters: self.weights().into_iter().map(|(name, tensor)| (name, copied(&tensor))).collect(),
             head: self.model.head().clone(),
             tokenizer: tokenizer.clone(),
         });

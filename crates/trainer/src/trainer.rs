@@ -226,7 +226,7 @@ impl Trainer {
         host.phase(Phase::Checkpoint);
         host.wait_for_checkpoints()
             .map_err(|error| TrainError::fatal(format!("the last checkpoint could not be stored: {error}")))?;
-        let weights_digest = safetensors_io::digest(state.result().parameters().iter().map(|it| &it.tensor))
+        let weights_digest = safetensors_io::digest(state.weights().iter().map(|(_, tensor)| tensor))
             .map_err(|error| TrainError::fatal(error.to_string()))?;
         Ok(Outcome::Finished { step, weights_digest })
     }

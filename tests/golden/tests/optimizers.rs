@@ -40,6 +40,8 @@ fn replay(rule: &str, kind: OptimizerKind, tolerance: f64) {
             decay: settings.decay[name],
             below_head: 0,
             trained: true,
+            adapter: false,
+            adapted: false,
             hidden_matrix: tensor.dim() == 2,
         })
         .collect();

@@ -8,6 +8,7 @@ impl RunConfig {
         for (key, given) in [
             ("optimizer.layer_decay", self.optimizer.layer_decay.is_some()),
             ("model.frozen_layers", self.model.frozen_layers.is_some()),
+            ("lora", self.lora.is_some()),
         ] {
             rule(finetunes || !given, key, "is for run.kind = \"finetune\"".into(), "leave it out");
         }
@@ -20,6 +21,7 @@ impl RunConfig {
             );
         }
         self.check_stopping(rule);
+        self.check_lora(rule);
         if let Some(layers) = self.model.frozen_layers {
             rule(
                 layers >= 0,
@@ -37,6 +39,43 @@ impl RunConfig {
                 rule(false, key, message.to_owned(), help);
             }
         }
+    }
+
+    fn check_lora(&self, rule: &mut impl FnMut(bool, &str, String, &str)) {
+        let Some(lora) = &self.lora else { return };
+        rule(lora.rank > 0, "lora.rank", format!("{} is not positive", lora.rank), "8 is usual");
+        rule(
+            lora.alpha.is_finite() && lora.alpha > 0.0,
+            "lora.alpha",
+            format!("{} is not a positive number", lora.alpha),
+            "once or twice lora.rank is usual",
+        );
+        rule(
+            (0.0..1.0).contains(&lora.dropout),
+            "lora.dropout",
+            format!("{} is outside 0 to 1", lora.dropout),
+            "0.05 is usual, 0 turns it off",
+        );
+        rule(
+            !lora.targets.is_empty(),
+            "lora.targets",
+            "is empty".into(),
+            "name at least one of query, key, value, attention_output, feed_forward",
+        );
+        let twice = lora.targets.iter().enumerate().any(|(at, target)| lora.targets[..at].contains(target));
+        rule(!twice, "lora.targets", "names a matrix twice".into(), "name each once");
+        rule(
+            self.model.frozen_layers.is_none(),
+            "model.frozen_layers",
+            "does not go with [lora], which freezes the whole encoder".into(),
+            "leave one of them out",
+        );
+        rule(
+            self.optimizer.ema_decay.is_none(),
+            "optimizer.ema_decay",
+            "does not go with [lora]".into(),
+            "leave one of them out",
+        );
     }
 
     fn check_stopping(&self, rule: &mut impl FnMut(bool, &str, String, &str)) {

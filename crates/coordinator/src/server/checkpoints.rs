@@ -20,8 +20,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::{
-    Best, Change, CheckpointError, CheckpointId, CheckpointProblem, CheckpointRepository, CheckpointRow, EventRow, Manifest,
-    Reader, RetentionPolicy, RunRow, Standing,
+    Best, Change, CheckpointError, CheckpointId, CheckpointProblem, CheckpointRepository, CheckpointRow, EventRow,
+    Manifest, Reader, RetentionPolicy, RunRow, Standing,
 };
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;

@@ -42,7 +42,8 @@ impl Best {
 
     /// The place of the best one; each is its loss and its score, oldest first. Of equal ones it is the newest.
     pub fn among(self, measured: impl IntoIterator<Item = (Option<f64>, Option<f64>)>) -> Option<usize> {
-        let ranked = measured.into_iter().enumerate().filter_map(|(at, (loss, score))| Some((at, self.rank(loss, score)?)));
+        let ranked =
+            measured.into_iter().enumerate().filter_map(|(at, (loss, score))| Some((at, self.rank(loss, score)?)));
         ranked.min_by(|(at, one), (other, two)| one.total_cmp(two).then(other.cmp(at))).map(|(at, _)| at)
     }
 }

@@ -121,3 +121,59 @@ fn lower_layers_move_less_where_their_rate_is_lower() {
     let decayed = ["embeddings", "layer.0", "layer.1"].map(|part| moved("layer_decay = 0.1", part));
     assert!(decayed[0] < decayed[1] && 3.0 * decayed[1] < decayed[2], "{decayed:?}");
 }
+
+const LORA: &str = "[lora]\nrank = 2\nalpha = 8\ndropout = 0.1\ntargets = [\"query\", \"value\", \"feed_forward\"]\n";
+
+#[test]
+fn adapters_are_learned_and_leave_the_rest_as_it_is() {
+    let parent = parent();
+    let before = weights(&parent.checkpoint(2));
+    for optimizer in ["layer_decay = 0.9", "kind = \"muon\""] {
+        let cluster = exact(&parent.checkpoint(2), &format!("{}{LORA}", config("", optimizer)));
+        let moments = optimizer_files(&cluster.checkpoint(8));
+        assert!(moments.iter().any(|name| name.starts_with("weights.") && name.ends_with("query.lora_A.weight")));
+        for (name, after) in weights(&cluster.checkpoint(8)) {
+            assert!(!name.contains("lora"), "{name}: exported as Hugging Face's model");
+            let targets = ["query.weight", "value.weight", "intermediate.dense.weight", "output.dense.weight"];
+            let adapted = targets.iter().any(|target| name.ends_with(target)) && !name.contains("attention.output");
+            let of_encoder = name.contains("encoder.layer") || name.contains("embeddings");
+            let same = before.get(&name).is_some_and(|before| before.equal(&after));
+            assert_eq!(same, of_encoder && !adapted, "{name}");
+            let kept =
+                moments.iter().any(|moment| moment.starts_with("exp_avg") && moment.ends_with(&format!(".{name}")));
+            assert!(!kept || !of_encoder, "the optimizer's memory of {name}");
+            assert_eq!(moments.contains(&format!("base.{name}")), adapted, "{name}");
+        }
+    }
+}
+
+#[test]
+fn adapters_learn_classes() {
+    let parent = parent();
+    let lora =
+        LORA.replace("rank = 2", "rank = 8").replace("[\"query\",", "[\"query\", \"key\", \"attention_output\",");
+    let config = format!("{}{lora}", config("", "").replace("steps = 8", "steps = 200").replace("3e-3", "1e-2"));
+    let (_, cluster) = from(&parent.checkpoint(2), &config, 2);
+    let accuracy = cluster.metric(0, "eval/accuracy").unwrap();
+    assert!(accuracy > 0.6, "three classes, of words that the embeddings know little of: {accuracy}");
+}
+
+#[test]
+fn a_run_goes_on_from_what_adapters_made_of_a_model() {
+    let parent = parent();
+    let (_, first) = from(&parent.checkpoint(2), &format!("{}{LORA}", config("", "")), 1);
+    let (_, second) = from(&first.checkpoint(8), &config("frozen_layers = 2", ""), 1);
+    let [one, other] = [&first, &second].map(|cluster| weights(&cluster.checkpoint(8)));
+    let query = "bert.encoder.layer.0.attention.self.query.weight";
+    assert!(one[query].equal(&other[query]));
+}
+
+#[test]
+fn layers_that_the_model_of_another_run_does_not_have_are_refused() {
+    let parent = parent();
+    let config = config("frozen_layers = 3", "").replace("\nlayers = 2", "");
+    let mut cluster = Cluster::new(&config, 1);
+    cluster.assign(&[0], &Plan { parent: Some(parent.checkpoint(2)), ..Plan::default() });
+    let verdict = format!("{:?}", cluster.verdict(0));
+    assert!(verdict.contains("Fatal") && verdict.contains("model.frozen_layers: 3 of the 2 layers"), "{verdict}");
+}

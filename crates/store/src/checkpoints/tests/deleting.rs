@@ -61,10 +61,7 @@ async fn what_is_best_is_for_the_policy_to_say() {
 #[test]
 fn the_newest_of_equally_good_ones_is_the_best() {
     let measured = [(None, None), (Some(2.0), Some(0.5)), (Some(1.0), Some(0.9)), (Some(1.0), Some(0.5)), (None, None)];
-    assert_eq!(
-        [Best::Loss, Best::Lower, Best::Higher].map(|best| best.among(measured)),
-        [Some(3), Some(3), Some(2)]
-    );
+    assert_eq!([Best::Loss, Best::Lower, Best::Higher].map(|best| best.among(measured)), [Some(3), Some(3), Some(2)]);
     assert_eq!(Best::Higher.among([(Some(1.0), None)]), None);
 }
 
