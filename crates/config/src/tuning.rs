@@ -67,7 +67,7 @@ mod tests {
     "#;
 
     fn checked(more: &str, shape: Option<Architecture>) -> Result<(), String> {
-        let config = parse(&format!("{TEXT}{more}"), "tuned.toml").unwrap();
+        let config = parse("tuned.toml", &format!("{TEXT}{more}")).unwrap();
         match shape {
             Some(architecture) => {
                 config.check_tuning_of(&ModelConfig { architecture, ..ModelConfig::default() }.shape(1000, 128))
@@ -113,7 +113,7 @@ mod tests {
         refused("optimizer = { layer_decay = 0.0 }", None, &["optimizer.layer_decay", "0 is not"]);
         let pretrains = TEXT.replace("finetune", "pretrain");
         let told = "optimizer = { layer_decay = 0.9 }\nmodel = { frozen_layers = 1 }";
-        let error = parse(&format!("{pretrains}{told}"), "").unwrap().check("").unwrap_err().to_string();
+        let error = parse("tuned.toml", &format!("{pretrains}{told}")).unwrap().check("").unwrap_err().to_string();
         for key in ["`optimizer.layer_decay`: is for", "`model.frozen_layers`: is for"] {
             assert!(error.contains(key), "{error}");
         }
@@ -144,7 +144,7 @@ mod tests {
             refused(&good.replace(old, new), None, &parts);
         }
         let nothing = TEXT.replace("label_column", "eval_fraction = 0.0, label_column");
-        let error = parse(&format!("{nothing}{CLASSIFY}{good}"), "").unwrap().check("").unwrap_err().to_string();
+        let error = parse("tuned.toml", &format!("{nothing}{CLASSIFY}{good}")).unwrap().check("").unwrap_err().to_string();
         assert!(error.contains("needs held-out data"), "{error}");
     }
 
@@ -185,7 +185,7 @@ mod tests {
         }
         refused("lora = {}", Some(Architecture::Modern), &["lora.targets: `modern`", "query, key and value"]);
         let pretrains = TEXT.replace("finetune", "pretrain");
-        let error = parse(&format!("{pretrains}{good}"), "").unwrap().check("").unwrap_err().to_string();
+        let error = parse("tuned.toml", &format!("{pretrains}{good}")).unwrap().check("").unwrap_err().to_string();
         assert!(error.contains("`lora`: is for run.kind"), "{error}");
     }
 }

@@ -98,7 +98,7 @@ fn a_duplicate_shares_what_is_frozen_and_nothing_else() {
     let duplicate = model.duplicate();
     for (own, other) in model.parameters().iter().zip(duplicate.parameters()) {
         assert_eq!(own.trained, other.trained, "{}", own.name);
-        tch::no_grad(|| own.tensor.detach().fill_(7.0));
+        let _ = tch::no_grad(|| own.tensor.detach().fill_(7.0));
         let follows = other.tensor.to_kind(Kind::Double).eq(7.0).all().int64_value(&[]) == 1;
         assert_eq!(follows, !own.trained, "{}", own.name);
     }
