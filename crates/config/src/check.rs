@@ -4,6 +4,7 @@ mod cloze;
 mod relatives;
 mod sweep;
 mod tasks;
+mod tuning;
 
 use crate::error::Problem;
 use crate::{
@@ -94,6 +95,7 @@ impl RunConfig {
         self.check_folds(&mut rule);
         self.check_sweep(&mut rule);
         self.check_learning(&mut rule);
+        self.check_tuning(&mut rule);
         if problems.is_empty() {
             Ok(CheckedConfig(self))
         } else {

@@ -15,6 +15,7 @@ pub mod flops;
 mod inherit;
 mod init;
 mod load;
+mod lora;
 mod model;
 mod objective;
 mod optimizer;
@@ -26,6 +27,7 @@ mod run;
 mod schedule;
 mod sweep;
 mod tokenizer;
+mod tuning;
 
 pub use batch::{BatchConfig, Padding};
 pub use check::{CheckedConfig, EXACT_CONTRIBUTIONS_MAX};
@@ -36,6 +38,7 @@ pub use error::ConfigError;
 pub use eval::EvalConfig;
 pub use init::{InitConfig, InitSource};
 pub use load::{Override, json_schema, load, load_checked, parse, to_toml};
+pub use lora::{LoraConfig, LoraTarget};
 pub use model::{
     Activation, Architecture, GeneratorShape, Initializer, LocalAttention, ModelConfig, ModelShape, ModelSize,
     VOCABULARY_MULTIPLE,
@@ -83,6 +86,9 @@ pub struct RunConfig {
     /// How gradients become updates.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
+    /// Low-rank adapters instead of training all weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// How the learning rate moves.
     #[serde(default)]
     pub schedule: ScheduleConfig,

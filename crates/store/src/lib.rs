@@ -7,7 +7,7 @@ mod checkpoints;
 mod database;
 
 pub use checkpoints::{
-    CheckpointError, CheckpointFile, CheckpointId, CheckpointProblem, CheckpointRepository, Manifest, NewestGood,
+    Best, CheckpointError, CheckpointFile, CheckpointId, CheckpointProblem, CheckpointRepository, Manifest, NewestGood,
     Retained, RetentionPolicy, Shard, ShardOutcome, Standing,
 };
 pub use database::{

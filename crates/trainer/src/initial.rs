@@ -137,13 +137,18 @@ impl Recipe<'_> {
     /// A state with the shape and labels of `header`; its weights are to be written over.
     pub fn state(&self, header: StateHeader) -> Result<State, TrainError> {
         check_shape(self.config, self.tokenizer, &header.shape)?;
+        self.config.check_tuning_of(&header.shape).map_err(TrainError::fatal)?;
         let head = objective::head(self.config, &header.shape, &header.labels);
-        let mut model = Model::new(&header.shape, head, self.config.run.seed, self.device)
+        let lora = self.config.lora.as_ref();
+        let mut model = Model::adapted(&header.shape, head, lora, self.config.run.seed, self.device)
             .map_err(|error| TrainError::fatal(error.to_string()))?;
         model.set_execution(Execution {
             unpadded: self.config.batch.padding == Padding::Unpadded,
             activation_checkpointing: self.config.run.activation_checkpointing,
         });
+        if let Some(layers) = self.config.model.frozen_layers {
+            model.freeze(layers);
+        }
         Ok(State::new(header, model, &self.config.optimizer))
     }
 
@@ -160,6 +165,7 @@ impl Recipe<'_> {
             config_digest: self.config_digest,
             optimizer: self.config.optimizer.kind,
             averaged: self.config.optimizer.ema_decay.is_some(),
+            evaluated: None,
             labels: self.labels.to_vec(),
             shape,
         }

@@ -39,7 +39,8 @@ pub(crate) fn compare(state: &State, group: &ProcessGroup, host: &dyn Host) -> R
     }
 }
 
-/// Of all that a checkpoint holds and that changes from step to step.
+/// Of all that a checkpoint holds and that changes from step to step, but for how evaluations have gone: after a failure in
+/// the middle of one, some members have it and others not yet.
 fn fingerprint(tensors: Digest, header: &StateHeader) -> i64 {
     let StateHeader { step, attempt, updates, skipped_in_a_row, cursors, samples_digest, .. } = header;
     let mut hasher = blake3::Hasher::new();
@@ -79,6 +80,7 @@ mod tests {
             config_digest: Digest([2; 32]),
             optimizer: config::OptimizerKind::Adamw,
             averaged: false,
+            evaluated: None,
             labels: Vec::new(),
             shape: config::ModelConfig::default().shape(100, 16),
         };

@@ -21,6 +21,9 @@ pub fn checkpoint(checkpoint: &v1::Checkpoint) -> Value {
         "verified": checkpoint.verified,
         "damaged": checkpoint.damaged,
         "eval_loss": checkpoint.eval_loss,
+        "metric": checkpoint.metric,
+        "score": checkpoint.score,
+        "best": checkpoint.best,
         "time": checkpoint.created_ms,
     })
 }

@@ -29,7 +29,27 @@ pub fn checkpoint(row: &CheckpointRow) -> v1::Checkpoint {
         damaged: row.damaged,
         eval_loss: row.eval_loss,
         created_ms: row.created_ms,
+        score: row.score,
+        metric: String::new(),
+        best: false,
     }
+}
+
+/// A run's checkpoints, oldest first, for people; `config` is the run's, and says which is the best.
+pub fn checkpoints(rows: &[CheckpointRow], config: &str) -> Vec<v1::Checkpoint> {
+    let mut all: Vec<v1::Checkpoint> = rows.iter().map(checkpoint).collect();
+    // What is stored was checked before; a run that cannot be read is shown without.
+    let Ok(config) = config::parse("the stored config", config) else { return all };
+    let eval = config.eval;
+    // One that is damaged is nobody's best.
+    let measured = |row: &CheckpointRow| if row.damaged { (None, None) } else { (row.eval_loss, row.score) };
+    let best = super::checkpoints::best(&eval).among(rows.iter().map(measured));
+    for (at, shown) in all.iter_mut().enumerate() {
+        shown.metric.clone_from(&eval.best_metric);
+        shown.score = if eval.best_metric == "loss" { shown.eval_loss } else { shown.score };
+        shown.best = best == Some(at);
+    }
+    all
 }
 
 /// One value.
@@ -80,7 +100,7 @@ pub fn run(row: RunRow, parts: RunParts) -> v1::Run {
         weights_digest: digest(row.weights_digest),
         samples_digest: digest(row.samples_digest.or(parts.samples_digest)),
         metrics: parts.metrics.into_iter().map(metric).collect(),
-        checkpoints: parts.checkpoints.iter().map(checkpoint).collect(),
+        checkpoints: checkpoints(&parts.checkpoints, &row.config),
         parent: row.parent.as_ref().map(checkpoint_ref),
         workers: members,
         created_ms: row.created_ms,

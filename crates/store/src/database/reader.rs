@@ -154,6 +154,7 @@ impl Reader {
                 verified: row.get("verified")?,
                 damaged: row.get("damaged")?,
                 eval_loss: row.get("eval_loss")?,
+                score: row.get("score")?,
                 weights_digest: row.get::<_, Option<[u8; 32]>>("weights_digest")?.map(Digest),
                 created_ms: row.get("created_ms")?,
             })

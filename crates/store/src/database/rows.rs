@@ -133,6 +133,8 @@ pub struct CheckpointRow {
     pub damaged: bool,
     /// Held-out loss at its step, if it was measured.
     pub eval_loss: Option<f64>,
+    /// See [`crate::Manifest::score`].
+    pub score: Option<f64>,
     /// SHA-256 of its parameters.
     pub weights_digest: Option<Digest>,
     /// Milliseconds since 1970, UTC.

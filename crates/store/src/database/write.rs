@@ -154,8 +154,8 @@ fn event(connection: &Connection, row: &EventRow) -> rusqlite::Result<()> {
 fn checkpoint(connection: &Connection, row: &CheckpointRow) -> rusqlite::Result<()> {
     let sql = "
         INSERT OR REPLACE INTO checkpoints
-            (run, generation, step, path, bytes, verified, damaged, eval_loss, weights_digest, created_ms)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+            (run, generation, step, path, bytes, verified, damaged, eval_loss, score, weights_digest, created_ms)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     connection
         .prepare_cached(sql)?
         .execute(params![
@@ -167,6 +167,7 @@ fn checkpoint(connection: &Connection, row: &CheckpointRow) -> rusqlite::Result<
             row.verified,
             row.damaged,
             row.eval_loss,
+            row.score,
             row.weights_digest.map(|digest| digest.0),
             row.created_ms,
         ])
