@@ -144,7 +144,8 @@ mod tests {
             refused(&good.replace(old, new), None, &parts);
         }
         let nothing = TEXT.replace("label_column", "eval_fraction = 0.0, label_column");
-        let error = parse("tuned.toml", &format!("{nothing}{CLASSIFY}{good}")).unwrap().check("").unwrap_err().to_string();
+        let error =
+            parse("tuned.toml", &format!("{nothing}{CLASSIFY}{good}")).unwrap().check("").unwrap_err().to_string();
         assert!(error.contains("needs held-out data"), "{error}");
     }
 
