@@ -63,7 +63,7 @@ mod tests {
         run = { name = "tuned", kind = "finetune", steps = 10 }
         data = { paths = ["labelled.parquet"], label_column = "label" }
         tokenizer = { path = "tokenizer.json" }
-        batch = { slots = 1, micro_batch = 8 }
+        batch = { slots = 1, micro_batch = 8, sequence_length = 128 }
     "#;
 
     fn checked(more: &str, shape: Option<Architecture>) -> Result<(), String> {
