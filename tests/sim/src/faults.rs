@@ -73,7 +73,7 @@ impl World {
             patience: None,
         };
         // Every third run ends early, at a step that nothing but its trainers knows.
-        if spec.total_steps.0 % 3 == 0 {
+        if spec.total_steps.0.is_multiple_of(3) {
             spec.patience = Some(spec.total_steps.0 * 2 / 3);
         }
         let seed = self.rng.random();
