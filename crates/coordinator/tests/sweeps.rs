@@ -108,7 +108,6 @@ async fn what_completed_is_compared_and_what_failed_is_named() {
         run: assign.run.clone(),
         generation: assign.generation,
         reason: "corpus.jsonl, row 3: no text".to_owned(),
-        ..v1::RunFailed::default()
     };
     worker.report(Report::RunFailed(failed)).await;
     server.wait_until(&runs[3], "the failure", |run| run.status == "failed").await;
