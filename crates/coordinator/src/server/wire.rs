@@ -125,3 +125,42 @@ pub fn database_failure(error: DatabaseError) -> Failure {
     };
     Failure::new(kind, error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::{Generation, Step};
+
+    const CONFIG: &str = "[run]\nname = \"r\"\nkind = \"finetune\"\nsteps = 100\n[data]\npaths = [\"/c\"]\n[tokenizer]\n\
+        path = \"/t\"\n[batch]\nslots = 1\nmicro_batch = 1\nsequence_length = 16\n[objective]\nkind = \"classify\"\n";
+
+    fn row(step: u64, eval_loss: f64, score: f64, damaged: bool) -> CheckpointRow {
+        CheckpointRow {
+            id: CheckpointId { run: "r".parse().unwrap(), generation: Generation(1), step: Step(step) },
+            path: String::new(),
+            bytes: 1,
+            verified: true,
+            damaged,
+            eval_loss: Some(eval_loss),
+            score: Some(score),
+            weights_digest: None,
+            created_ms: 1,
+        }
+    }
+
+    #[test]
+    fn the_best_checkpoint_is_marked_by_the_metric_of_the_config() {
+        let rows =
+            [row(10, 0.5, 0.8, false), row(20, 0.4, 0.7, false), row(30, 0.9, 0.9, true), row(40, 0.6, 0.6, false)];
+        let shown = |eval: &str| {
+            let all = checkpoints(&rows, &format!("{CONFIG}{eval}"));
+            let best: Vec<u64> =
+                all.iter().filter(|it| it.best).map(|it| it.checkpoint.as_ref().unwrap().step).collect();
+            (best, all[0].metric.clone(), all[0].score)
+        };
+        assert_eq!(shown(""), (vec![20], "loss".to_owned(), Some(0.5)));
+        let accuracy = "[eval]\nbest_metric = \"accuracy\"\n";
+        assert_eq!(shown(accuracy), (vec![10], "accuracy".to_owned(), Some(0.8)), "damaged ones are nobody's best");
+        assert!(checkpoints(&rows, "not a config").iter().all(|it| !it.best));
+    }
+}
