@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct EvalConfig {
     /// Steps between evaluations; 0: only at the end. The last step is always evaluated.
     pub every_steps: u64,
-    /// Held-out samples used each time, at most.
+    /// Held-out samples used each time, at most; questions for `answer`. Of labelled data which ones is drawn by the seed.
     pub samples: u64,
     /// Which of the numbers that are reported as `eval/…` tells how good the model is: by it the best checkpoints are kept
     /// (`checkpoint.keep_best`), and the run may end early (`patience`). Of losses and the perplexity less is better, of

@@ -300,3 +300,18 @@ fn cloze_prompts_have_their_rules() {
         assert!(text.contains(&format!("`{key}`: ")) && text.contains(part), "{overrides:?}: {text}");
     }
 }
+
+#[test]
+fn labels_are_for_what_learns_them() {
+    let of = |kind: &str, more: &[&str]| {
+        let kind = format!("objective.kind={kind}");
+        let common = ["run.kind=finetune", "batch.sequence_length=64", "batch.micro_batch=8", kind.as_str()];
+        message(&[&common[..], more].concat())
+    };
+    let text = of("match", &["data.pair_column=other", "data.label_column=is_duplicate"]);
+    assert!(text.contains("`data.label_column`: is not for `match`"), "{text}");
+    for kind in ["match", "answer"] {
+        let text = of(kind, &["objective.labels=[\"a\", \"b\"]"]);
+        assert!(text.contains("`objective.labels`: are for objective.kind"), "{text}");
+    }
+}

@@ -3,7 +3,7 @@
 use crate::answers::{Question, locate};
 use crate::cloze::Cloze;
 use crate::corpus::LABEL_HELP;
-use crate::corpus::faults::{no_answer, number};
+use crate::corpus::faults::{no_answer, number, one_tag_each};
 use crate::documents::{Documents, is_filled};
 use crate::plan::Unit;
 use crate::rows::{self, AnswerRows, TextRows};
@@ -274,15 +274,9 @@ impl Preparer {
                 continue;
             }
             let (row_words, row_tags) = (words.value(row), tags.value(row));
-            if row_words.len() != row_tags.len() || row_words.null_count() + row_tags.null_count() > 0 {
-                return Err(self.corpus.error(
-                    ErrorKind::Value,
-                    &work.unit,
-                    Some(row as u64),
-                    format!("{} words and {} tags, or a null among them", row_words.len(), row_tags.len()),
-                    "give each word one tag",
-                ));
-            }
+            one_tag_each(&row_words, &row_tags).map_err(|(message, help)| {
+                self.corpus.error(ErrorKind::Value, &work.unit, Some(row as u64), message, &help)
+            })?;
             let row_tags = row_tags.as_string::<i64>();
             let ids: Vec<i64> =
                 (0..row_tags.len()).map(|at| self.label(row_tags.value(at), &work, row)).collect::<Result<_, _>>()?;
@@ -377,7 +371,13 @@ impl Preparer {
     }
 
     fn finish(&self, builder: LabelledBuilder<'_, '_>) -> Samples {
-        self.counts.truncated.fetch_add(builder.truncated, Ordering::Relaxed);
+        // Once: for most kinds of text it is no mistake, but whoever reads the metrics must know.
+        if self.counts.truncated.fetch_add(builder.truncated, Ordering::Relaxed) == 0 && builder.truncated > 0 {
+            tracing::warn!(
+                tokens = self.sequence_length,
+                "samples longer than batch.sequence_length are cut: what comes after is neither learned nor measured"
+            );
+        }
         builder.samples
     }
 }

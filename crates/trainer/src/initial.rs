@@ -120,7 +120,8 @@ impl Recipe<'_> {
                     .map_err(|error| TrainError::fatal(format!("init.from: config.json: {error}")))?;
                 let tensors = safetensors_io::read(file(&files, "model.safetensors")?)
                     .map_err(|error| TrainError::fatal(format!("init.from: model.safetensors: {error}")))?;
-                check_tokenizer(&self.config.tokenizer.path, self.tokenizer, &files)?;
+                check_tokenizer(&self.config.tokenizer.path, self.tokenizer, &files)
+                    .map_err(|error| TrainError::fatal(format!("init.from: {error}")))?;
                 self.inherited(shape, &tensors)
             }
             InitSource::HuggingFace { path } => {
@@ -271,11 +272,14 @@ impl Recipe<'_> {
 }
 
 /// Refuses another tokenizer than the one that lies in the other run's checkpoint.
-fn check_tokenizer(path: &str, tokenizer: &Tokenizer, files: &CheckpointFiles) -> Result<(), TrainError> {
+pub(crate) fn check_tokenizer(
+    path: &str,
+    tokenizer: &Tokenizer,
+    files: &CheckpointFiles,
+) -> Result<(), corpus::CorpusError> {
     let Some(theirs) = files.files.get("tokenizer.json") else { return Ok(()) };
-    let wrong = |error: corpus::CorpusError| TrainError::fatal(format!("init.from: {error}"));
-    let theirs = Tokenizer::from_bytes("the other run's tokenizer.json", theirs, true).map_err(wrong)?;
-    tokenizer.check_identity(path, Some(&theirs.identity().to_string())).map_err(wrong)
+    let theirs = Tokenizer::from_bytes("the other run's tokenizer.json", theirs, true)?;
+    tokenizer.check_identity(path, Some(&theirs.identity().to_string()))
 }
 
 fn file<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a [u8], TrainError> {

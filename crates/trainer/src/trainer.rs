@@ -107,7 +107,10 @@ impl Trainer {
         self.check_membership(membership, group)?;
         host.phase(Phase::Restore);
         if self.teacher.is_none() {
-            self.teacher = Teacher::load(&self.config, host, self.device)?;
+            self.teacher = Teacher::load(&self.config, &self.tokenizer, host, self.device)?;
+        }
+        if let Some(teacher) = &self.teacher {
+            teacher.compare(group)?;
         }
         let recipe = Recipe {
             teacher: self.teacher.as_ref(),
