@@ -2,26 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use config::{Architecture, LoraConfig, LoraTarget, ModelConfig, ModelShape, Pooling};
+mod shared;
+
+use config::{Architecture, LoraConfig, LoraTarget, Pooling};
 use model::{Execution, Head, Input, Missing, Model};
+use shared::{ALL, shape};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::{Device, Kind, Tensor};
-
-const ALL: [Architecture; 5] =
-    [Architecture::Bert, Architecture::Modern, Architecture::Albert, Architecture::Electra, Architecture::Distilbert];
-
-fn shape(architecture: Architecture) -> ModelShape {
-    ModelConfig {
-        architecture,
-        layers: Some(3),
-        hidden: Some(16),
-        heads: Some(2),
-        intermediate: Some(24),
-        dropout: Some(0.0),
-        ..ModelConfig::default()
-    }
-    .shape(40, 16)
-}
 
 fn lora() -> LoraConfig {
     use LoraTarget::{AttentionOutput, FeedForward, Key, Query, Value};
@@ -55,7 +42,7 @@ fn turn() -> MutexGuard<'static, ()> {
 
 /// Adapters that add something.
 fn learned(architecture: Architecture, lora: &LoraConfig) -> Model {
-    let model = Model::adapted(&shape(architecture), head(), Some(lora), 1, Device::Cpu).unwrap();
+    let model = Model::adapted(&shape(architecture, 0.0), head(), Some(lora), 1, Device::Cpu).unwrap();
     // Not by libtorch's generator, which all tests of this process share.
     for (parameter, turn) in model.parameters().iter().filter(|parameter| parameter.adapter).zip(1..) {
         let places = Tensor::arange(parameter.tensor.numel() as i64, (Kind::Float, Device::Cpu));
@@ -68,8 +55,8 @@ fn learned(architecture: Architecture, lora: &LoraConfig) -> Model {
 #[test]
 fn a_model_begins_as_the_one_without_adapters() {
     for architecture in ALL {
-        let plain = Model::new(&shape(architecture), head(), 1, Device::Cpu).unwrap();
-        let adapted = Model::adapted(&shape(architecture), head(), Some(&lora()), 1, Device::Cpu).unwrap();
+        let plain = Model::new(&shape(architecture, 0.0), head(), 1, Device::Cpu).unwrap();
+        let adapted = Model::adapted(&shape(architecture, 0.0), head(), Some(&lora()), 1, Device::Cpu).unwrap();
         assert_eq!(distance(&logits(&plain, true), &logits(&adapted, true)), 0.0, "{architecture:?}");
         let merged = adapted.merged();
         assert_eq!(merged.len(), plain.parameters().len());
@@ -94,12 +81,12 @@ fn a_model_begins_as_the_one_without_adapters() {
 fn merged_weights_make_the_same_network() {
     for architecture in ALL {
         let adapted = learned(architecture, &lora());
-        let mut plain = Model::new(&shape(architecture), head(), 2, Device::Cpu).unwrap();
+        let mut plain = Model::new(&shape(architecture, 0.0), head(), 2, Device::Cpu).unwrap();
         let before = logits(&adapted, false);
         plain.load_parameters(&adapted.merged(), Missing::Refuse).unwrap();
         let difference = distance(&before, &logits(&plain, false));
         assert!(difference < 1e-5, "{architecture:?}: {difference}");
-        let without = Model::new(&shape(architecture), head(), 1, Device::Cpu).unwrap();
+        let without = Model::new(&shape(architecture, 0.0), head(), 1, Device::Cpu).unwrap();
         assert!(distance(&before, &logits(&without, false)) > 1e-3, "{architecture:?}: they add something");
         let merged = adapted.merged();
         let changed = |it: &&model::Parameter| {

@@ -2,30 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
-use config::{Architecture, ModelConfig, ModelShape, Pooling};
+mod shared;
+
+use config::{Architecture, Pooling};
 use model::{Execution, Head, Input, Model};
+use shared::{ALL, shape};
 use tch::{Device, Kind, Tensor};
-
-const ALL: [Architecture; 5] =
-    [Architecture::Bert, Architecture::Modern, Architecture::Albert, Architecture::Electra, Architecture::Distilbert];
-
-fn shape(architecture: Architecture) -> ModelShape {
-    ModelConfig {
-        architecture,
-        layers: Some(3),
-        hidden: Some(16),
-        heads: Some(2),
-        intermediate: Some(24),
-        dropout: Some(0.1),
-        ..ModelConfig::default()
-    }
-    .shape(40, 16)
-}
 
 fn classifier(architecture: Architecture) -> Model {
     let labels = ["a", "b"].map(str::to_owned).to_vec();
     let head = Head::SequenceClassifier { labels, pooling: Pooling::Cls };
-    Model::new(&shape(architecture), head, 1, Device::Cpu).unwrap()
+    Model::new(&shape(architecture, 0.1), head, 1, Device::Cpu).unwrap()
 }
 
 /// The number behind "layer." or "layers.".

@@ -6,7 +6,7 @@
 //! pad to the longest of a batch, ours by slot. What is counted are texts, since padding is worth nothing.
 
 use crate::ours::Ours;
-use crate::peer::Peer;
+use crate::peer::{Peer, Shape};
 use crate::report::{Line, median};
 use crate::{samples, stats};
 use anyhow::Result;
@@ -37,14 +37,8 @@ const CASES: [Case; 2] = [
 /// For `peers/finetune.py`.
 #[derive(Serialize)]
 struct Spec {
-    vocabulary: i64,
-    hidden: i64,
-    layers: i64,
-    heads: i64,
-    intermediate: i64,
-    max_positions: i64,
-    dropout: f64,
-    attention_dropout: f64,
+    #[serde(flatten)]
+    shape: Shape,
     tokenizer: PathBuf,
     lengths: [usize; 2],
     batch: u64,
@@ -62,14 +56,7 @@ pub fn measure(python: &Path, quick: bool, mut show: impl FnMut(&Line)) -> Resul
         let file = folder.path().join("tokenizer.json");
         std::fs::write(&file, tokenizer.bytes())?;
         let spec = Spec {
-            vocabulary: shape.vocabulary,
-            hidden: shape.hidden,
-            layers: shape.layers,
-            heads: shape.heads,
-            intermediate: shape.intermediate,
-            max_positions: shape.max_positions,
-            dropout: shape.dropout,
-            attention_dropout: shape.attention_dropout,
+            shape: Shape::from(&shape),
             tokenizer: file,
             lengths: [*case.lengths.start(), *case.lengths.end()],
             batch: config.batch.global_samples(),

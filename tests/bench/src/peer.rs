@@ -1,6 +1,7 @@
 //! The peers: Python scripts in `peers/`, processes that answer each question with one line of JSON.
 
 use anyhow::{Context, Result, bail};
+use config::ModelShape;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
@@ -9,6 +10,36 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use tempfile::TempDir;
+
+/// What a peer's BERT looks like; a part of each script's SPEC.
+#[derive(Serialize)]
+pub struct Shape {
+    pub vocabulary: i64,
+    pub hidden: i64,
+    pub layers: i64,
+    heads: i64,
+    intermediate: i64,
+    max_positions: i64,
+    dropout: f64,
+    attention_dropout: f64,
+}
+
+impl From<&ModelShape> for Shape {
+    fn from(shape: &ModelShape) -> Self {
+        let &ModelShape {
+            vocabulary,
+            hidden,
+            layers,
+            heads,
+            intermediate,
+            max_positions,
+            dropout,
+            attention_dropout,
+            ..
+        } = shape;
+        Self { vocabulary, hidden, layers, heads, intermediate, max_positions, dropout, attention_dropout }
+    }
+}
 
 #[derive(Deserialize)]
 struct Block {

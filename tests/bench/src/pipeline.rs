@@ -9,7 +9,7 @@
 //! the same as a shorter one as far as that goes. A second run of ours tells when it first has the Trainer's final loss
 //! on the same held-out texts, by measuring it ten times as often.
 
-use crate::peer::Peer;
+use crate::peer::{Peer, Shape};
 use crate::report::{Line, median};
 use crate::runs::{self, seconds};
 use crate::{corpora, stats};
@@ -38,14 +38,8 @@ pub struct Spec {
     train: PathBuf,
     held_out: PathBuf,
     tokenizer: PathBuf,
-    vocabulary: i64,
-    hidden: i64,
-    layers: i64,
-    heads: i64,
-    intermediate: i64,
-    max_positions: i64,
-    dropout: f64,
-    attention_dropout: f64,
+    #[serde(flatten)]
+    shape: Shape,
     sequence_length: usize,
     mask_rate: f64,
     batch: u64,
@@ -79,14 +73,7 @@ impl Spec {
             train,
             held_out,
             tokenizer: PathBuf::from(&config.tokenizer.path),
-            vocabulary: shape.vocabulary,
-            hidden: shape.hidden,
-            layers: shape.layers,
-            heads: shape.heads,
-            intermediate: shape.intermediate,
-            max_positions: shape.max_positions,
-            dropout: shape.dropout,
-            attention_dropout: shape.attention_dropout,
+            shape: Shape::from(&shape),
             sequence_length: length,
             mask_rate: config.objective.mask_rate,
             batch: config.batch.global_samples(),
@@ -275,7 +262,7 @@ mod tests {
         std::fs::copy(&made.vocabulary, folder.path().join("tokenizer.json")).unwrap();
         let task = Task::new(folder.path(), 110).unwrap();
         let spec = task.spec().unwrap();
-        assert_eq!((spec.batch, spec.sequence_length, spec.hidden, spec.layers), (32, 128, 256, 4));
+        assert_eq!((spec.batch, spec.sequence_length, spec.shape.hidden, spec.shape.layers), (32, 128, 256, 4));
         assert_eq!((spec.learning_rate, spec.beta2, spec.weight_decay), (1e-3, 0.98, 0.01));
         let parts =
             ["train.parquet", "held-out.parquet"].map(|name| corpora::texts(&task.path(name), 1_000).unwrap().len());

@@ -11,7 +11,7 @@
 //! that.
 
 use crate::ours::Ours;
-use crate::peer::Peer;
+use crate::peer::{Peer, Shape};
 use crate::report::{Line, median};
 use crate::{roofline, samples, stats};
 use anyhow::{Result, ensure};
@@ -230,14 +230,8 @@ const FULL: f64 = 0.95;
 #[derive(Serialize)]
 pub struct Spec {
     mode: Mode,
-    vocabulary: i64,
-    hidden: i64,
-    layers: i64,
-    heads: i64,
-    intermediate: i64,
-    max_positions: i64,
-    dropout: f64,
-    attention_dropout: f64,
+    #[serde(flatten)]
+    shape: Shape,
     batch: u64,
     sequence_length: usize,
     predicted: usize,
@@ -258,14 +252,7 @@ impl Spec {
     ) -> Self {
         Self {
             mode,
-            vocabulary: shape.vocabulary,
-            hidden: shape.hidden,
-            layers: shape.layers,
-            heads: shape.heads,
-            intermediate: shape.intermediate,
-            max_positions: shape.max_positions,
-            dropout: shape.dropout,
-            attention_dropout: shape.attention_dropout,
+            shape: Shape::from(shape),
             batch,
             sequence_length,
             predicted: flops::predicted(mask_rate, sequence_length),
