@@ -18,6 +18,7 @@ mod load;
 mod model;
 mod objective;
 mod optimizer;
+mod reading;
 pub mod recipe;
 mod recovery;
 mod reduce;
@@ -40,6 +41,7 @@ pub use model::{
 };
 pub use objective::{AnswerRule, AnswerWindows, Masking, ObjectiveConfig, ObjectiveKind, Packing, Pooling, TagScheme};
 pub use optimizer::{OptimizerConfig, OptimizerKind};
+pub use reading::Reading;
 pub use recovery::{OnDivergence, RecoveryConfig};
 pub use reduce::{Compression, ReduceBackend, ReduceConfig, ReduceMode};
 pub use run::{Precision, RunKind, RunSection};

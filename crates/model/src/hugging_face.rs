@@ -8,7 +8,7 @@ pub use config_json::from_config_json;
 
 use crate::error::ModelError;
 use crate::heads::Head;
-use config::ModelShape;
+use config::{ModelShape, Reading};
 use std::path::Path;
 use tch::Tensor;
 use tokenizer_files::SpecialTokens;
@@ -24,6 +24,8 @@ pub struct Folder {
     pub tensors: Vec<(String, Tensor)>,
     /// The identity of the tokenizer that the model was trained with, where `config.json` says one.
     pub tokenizer_identity: Option<String>,
+    /// How the model was trained to read, where `config.json` says it.
+    pub reading: Option<Reading>,
 }
 
 /// The key of `config.json` under which an export says which tokenizer belongs to the model.
@@ -36,7 +38,9 @@ pub fn read_folder(path: &Path) -> Result<Folder, ModelError> {
     let (shape, head) = from_config_json(&config)?;
     let keys: serde_json::Value = serde_json::from_str(&config).unwrap_or_default();
     let tokenizer_identity = keys[TOKENIZER_KEY].as_str().map(str::to_owned);
-    Ok(Folder { shape, head, tensors: weights::read(path)?, tokenizer_identity })
+    let reading = keys.get(Reading::KEY).map(|reading| serde_json::from_value(reading.clone())).transpose();
+    let reading = reading.map_err(|error| ModelError::Config(format!("`{}`: {error}", Reading::KEY)))?;
+    Ok(Folder { shape, head, tensors: weights::read(path)?, tokenizer_identity, reading })
 }
 
 /// The files beside `model.safetensors` that make a folder which `transformers` loads: name and contents of

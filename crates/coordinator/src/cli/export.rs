@@ -141,6 +141,9 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
             config["vocab_size"] = json!(tokens);
         }
         config[TOKENIZER_KEY] = json!(tokenizer.identity().to_string());
+        if let Ok(run) = config::parse("the run's config", &run.config) {
+            config[config::Reading::KEY] = json!(config::Reading::of(&run));
+        }
         write(&path(CONFIG), &format!("{config:#}\n")).map_err(|error| broken(CONFIG, &error))?;
     }
     let mut hasher = blake3::Hasher::new();

@@ -31,6 +31,8 @@ struct Paragraph {
 
 #[derive(Deserialize)]
 struct Asked {
+    #[serde(default)]
+    id: Option<String>,
     question: String,
     #[serde(default)]
     answers: Vec<Answer>,
@@ -69,10 +71,40 @@ impl Answers {
     }
 }
 
-/// SQuAD v1.1 and v2.0.
-pub(super) fn squad(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+/// A question of SQuAD's file, to be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SquadQuestion {
+    /// Unique in the file, where it has ids.
+    pub id: Option<String>,
+    /// What is asked.
+    pub question: String,
+    /// Shared by the questions about it.
+    pub passage: Arc<str>,
+}
+
+/// All questions of a file of SQuAD's, whatever it says of their answers.
+pub fn squad_questions(name: &str, bytes: &[u8]) -> Result<Vec<SquadQuestion>, CorpusError> {
+    let mut questions = Vec::new();
+    for paragraph in parse(name, bytes)?.data.into_iter().flat_map(|article| article.paragraphs) {
+        let passage: Arc<str> = paragraph.context.into();
+        questions.extend(paragraph.qas.into_iter().map(|asked| SquadQuestion {
+            id: asked.id,
+            question: asked.question,
+            passage: passage.clone(),
+        }));
+    }
+    Ok(questions)
+}
+
+fn parse(name: &str, bytes: &[u8]) -> Result<File, CorpusError> {
     const HELP: &str = "give SQuAD's JSON: {\"data\": [{\"title\", \"paragraphs\": [{\"context\", \"qas\": [{\"question\", \
                         \"answers\": [{\"text\", \"answer_start\"}]}]}]}]}";
+    serde_json::from_str(utf8(name, bytes)?)
+        .map_err(|error| broken(name, error.line() as u64, format!("not SQuAD: {error}"), HELP))
+}
+
+/// SQuAD v1.1 and v2.0.
+pub(super) fn squad(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
     if !columns.answers {
         return Err(CorpusError::new(
             ErrorKind::Type,
@@ -81,8 +113,7 @@ pub(super) fn squad(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
             "set objective.kind = \"answer\", or give other files",
         ));
     }
-    let file: File = serde_json::from_str(utf8(name, bytes)?)
-        .map_err(|error| broken(name, error.line() as u64, format!("not SQuAD: {error}"), HELP))?;
+    let file = parse(name, bytes)?;
     let (mut contexts, mut questions, mut groups) = (Vec::new(), Vec::new(), Vec::new());
     let mut answers = Answers::default();
     for article in &file.data {
