@@ -19,6 +19,7 @@ mod load;
 mod modern;
 mod names;
 mod network;
+pub mod onnx_graph;
 mod rows;
 pub mod safetensors_io;
 mod torch_file;

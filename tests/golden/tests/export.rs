@@ -8,6 +8,7 @@
 
 use config::{Architecture, LocalAttention, ModelConfig, ModelShape, Pooling};
 use golden::{assert_close, path, write_folder};
+use model::onnx_graph::{self, Numbers};
 use model::{Head, Input, Missing, Model, hugging_face, safetensors_io};
 use std::path::PathBuf;
 use tch::{Device, Kind, Tensor};
@@ -98,6 +99,12 @@ fn folders() {
                 ("outputs".to_owned(), expected.shallow_clone()),
             ];
             std::fs::write(folder.join("expected.safetensors"), safetensors_io::write(&case).unwrap()).unwrap();
+
+            let int8 = Numbers::Int8 { bits: 7, tables: name == "bert" };
+            for (file, numbers) in [("model.onnx", Numbers::Float), ("model_int8.onnx", int8)] {
+                let exported = onnx_graph::export(&model, shape.vocabulary, numbers, &[]).unwrap();
+                std::fs::write(folder.join(file), exported.bytes).unwrap();
+            }
 
             let read = hugging_face::read_folder(&folder).unwrap();
             assert_eq!((&read.shape, &read.head), (&shape, &head), "{name}-{head_name}");
