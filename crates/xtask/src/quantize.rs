@@ -57,7 +57,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let interpreter = python::onnx_interpreter()?;
     let corpora = cache::folder()?.join("corpora-1");
     let task = Task::load(arguments.task, &corpora)?;
-    let Examples::Texts(split) = &task.examples else { bail!("{} gives words a tag, and texts no class", task.name) };
+    let Examples::Texts(split) = &task.examples else {
+        bail!("{} gives texts no class: name english-sentiment, spam or privacy", task.name)
+    };
     let held_out = arguments.test.min(split.test.len());
     let minilm = corpora::prepare(&corpora, usize::MAX)?.minilm;
     let out = cache::root().join("out/quantize").join(task.name);

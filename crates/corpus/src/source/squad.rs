@@ -198,3 +198,20 @@ fn read(value: &Value) -> Option<Vec<(&str, i64)>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_come_with_their_passage_and_without_answers() {
+        let text = r#"{"version": "v2.0", "data": [{"paragraphs": [
+            {"context": "The ship sailed.", "qas": [{"id": "a", "question": "What?", "answers": []}, {"question": "Who?"}]}
+        ]}]}"#;
+        let read = squad_questions("dev.json", text.as_bytes()).unwrap();
+        let told: Vec<_> = read.iter().map(|it| (it.id.as_deref(), it.question.as_str(), &*it.passage)).collect();
+        assert_eq!(told, [(Some("a"), "What?", "The ship sailed."), (None, "Who?", "The ship sailed.")]);
+        let error = squad_questions("dev.json", b"{\n\"data\": 1}").unwrap_err().to_string();
+        assert!(error.contains("dev.json") && error.contains("not SQuAD"), "{error}");
+    }
+}
