@@ -4,7 +4,7 @@ use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
-    let files = ["common", "control", "rendezvous", "checkpoints", "metrics", "runs", "data", "workers"];
+    let files = ["common", "control", "rendezvous", "checkpoints", "metrics", "runs", "sweeps", "data", "workers"];
     let files: Vec<String> = files.iter().map(|name| format!("trireme/v1/{name}.proto")).collect();
     println!("cargo:rerun-if-changed={}", root.display());
     let descriptors = protox::compile(&files, [&root])?;

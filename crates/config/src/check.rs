@@ -1,7 +1,10 @@
 //! From [`RunConfig`] to [`CheckedConfig`]: every rule that needs no file and no tensor.
 
+mod cloze;
 mod relatives;
+mod sweep;
 mod tasks;
+mod tuning;
 
 use crate::error::Problem;
 use crate::{
@@ -88,7 +91,11 @@ impl RunConfig {
         self.check_objective(&mut rule);
         self.check_relatives(&mut rule);
         self.check_tasks(&mut rule);
+        self.check_cloze(&mut rule);
+        self.check_folds(&mut rule);
+        self.check_sweep(&mut rule);
         self.check_learning(&mut rule);
+        self.check_tuning(&mut rule);
         if problems.is_empty() {
             Ok(CheckedConfig(self))
         } else {
@@ -330,7 +337,7 @@ impl RunConfig {
             supervised == (self.run.kind == RunKind::Finetune),
             "objective.kind",
             format!("does not go with run.kind = \"{}\"", self.run.kind.as_str()),
-            "finetune: `classify`, `tag`, `answer` or `match`; pretrain: the others",
+            "finetune: `classify`, `tag`, `answer`, `match` or `cloze`; pretrain: the others",
         );
         for (key, value) in [
             ("objective.mask_rate", objective.mask_rate),

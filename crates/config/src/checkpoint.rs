@@ -11,7 +11,7 @@ pub struct CheckpointConfig {
     pub every_steps: u64,
     /// The newest so many are kept, at least 1.
     pub keep_latest: usize,
-    /// And so many with the lowest held-out loss.
+    /// And so many of the best, by `eval.best_metric`: those with the lowest held-out loss, unless it says otherwise.
     pub keep_best: usize,
 }
 

@@ -54,10 +54,19 @@ pub struct DataConfig {
     /// Share of units held out where `eval_paths` is empty, 0 to 0.5.
     #[serde(default = "default_eval_fraction")]
     pub eval_fraction: f64,
+    /// Labelled data: this one of `data.folds` parts is held out, from 0. The parts are about equally large and depend on
+    /// nothing but the rows: not on the seed, nor on their order. Rows of one group (`data.group_column`, else rows with
+    /// the same text) are in one part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fold: Option<u32>,
+    /// Labelled data: into how many parts the rows of `paths` are cut, of which `data.fold` is held out instead of
+    /// `eval_fraction`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folds: Option<u32>,
     /// Rows in one unit at most. Default: 4096 for text, 16 for labelled data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit_rows: Option<u64>,
-    /// Use only the first so many training rows (learning curves). Labelled data only.
+    /// Use only so many of the training rows, drawn by the seed (learning curves). Labelled data only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_rows: Option<u64>,
     /// Units that each slot prepares ahead in the background.

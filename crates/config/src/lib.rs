@@ -15,16 +15,20 @@ pub mod flops;
 mod inherit;
 mod init;
 mod load;
+mod lora;
 mod model;
 mod objective;
 mod optimizer;
+mod prompt;
 mod reading;
 pub mod recipe;
 mod recovery;
 mod reduce;
 mod run;
 mod schedule;
+mod sweep;
 mod tokenizer;
+mod tuning;
 
 pub use batch::{BatchConfig, Padding};
 pub use check::{CheckedConfig, EXACT_CONTRIBUTIONS_MAX};
@@ -35,17 +39,20 @@ pub use error::ConfigError;
 pub use eval::EvalConfig;
 pub use init::{InitConfig, InitSource};
 pub use load::{Override, json_schema, load, load_checked, parse, to_toml};
+pub use lora::{LoraConfig, LoraTarget};
 pub use model::{
     Activation, Architecture, GeneratorShape, Initializer, LocalAttention, ModelConfig, ModelShape, ModelSize,
     VOCABULARY_MULTIPLE,
 };
 pub use objective::{AnswerRule, AnswerWindows, Masking, ObjectiveConfig, ObjectiveKind, Packing, Pooling, TagScheme};
 pub use optimizer::{OptimizerConfig, OptimizerKind};
+pub use prompt::{PROMPT_MASK, Prompt, PromptPart};
 pub use reading::Reading;
 pub use recovery::{OnDivergence, RecoveryConfig};
 pub use reduce::{Compression, ReduceBackend, ReduceConfig, ReduceMode};
 pub use run::{Precision, RunKind, RunSection};
 pub use schedule::{Decay, ScheduleConfig};
+pub use sweep::{SweepConfig, SweepPoint, lower_is_better};
 pub use tokenizer::TokenizerConfig;
 
 use schemars::JsonSchema;
@@ -81,6 +88,9 @@ pub struct RunConfig {
     /// How gradients become updates.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
+    /// Low-rank adapters instead of training all weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// How the learning rate moves.
     #[serde(default)]
     pub schedule: ScheduleConfig,
@@ -93,4 +103,7 @@ pub struct RunConfig {
     /// What counts as going wrong, and what is done about it.
     #[serde(default)]
     pub recovery: RecoveryConfig,
+    /// Several runs of this config that are compared (`coordinator sweep submit`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<SweepConfig>,
 }

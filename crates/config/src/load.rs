@@ -102,6 +102,11 @@ pub fn parse(source_name: &str, text: &str) -> Result<RunConfig, ConfigError> {
     from_table(&Origin { name: source_name, text, overrides: &[] }, parse_table(source_name, text)?)
 }
 
+/// A config from values that stand in no file.
+pub(crate) fn from_values(source_name: &str, table: Table) -> Result<RunConfig, ConfigError> {
+    from_table(&Origin { name: source_name, text: "", overrides: &[] }, table)
+}
+
 /// The config as TOML, every default written out.
 pub fn to_toml(config: &RunConfig) -> String {
     toml::to_string(config).expect("a config is always expressible as TOML")
@@ -227,11 +232,12 @@ fn section_error(section: &str, value: &Value) -> Option<String> {
         "checkpoint" => check::<crate::CheckpointConfig>(value),
         "eval" => check::<crate::EvalConfig>(value),
         "recovery" => check::<crate::RecoveryConfig>(value),
+        "sweep" => check::<crate::SweepConfig>(value),
         _ => None,
     }
 }
 
-fn set(table: &mut Table, key: &str, value: Value) -> Result<(), Problem> {
+pub(crate) fn set(table: &mut Table, key: &str, value: Value) -> Result<(), Problem> {
     let mut parts: Vec<&str> = key.split('.').collect();
     let last = parts.pop().unwrap_or(key);
     let mut here = table;
@@ -278,6 +284,31 @@ fn resolve_paths(table: &mut Table, base: &Path) {
         let Some(Value::String(text)) = table.get_mut(section).and_then(|s| s.get_mut(key)) else { continue };
         if let Ok(InitSource::HuggingFace { path }) = InitSource::parse(text) {
             *text = format!("hf:{}", absolute(&path));
+        }
+    }
+    if let Some(Value::Table(vary)) = table.get_mut("sweep").and_then(|sweep| sweep.get_mut("vary")) {
+        resolve_varied("", vary, base);
+    }
+}
+
+/// The same for the values that a sweep puts in.
+fn resolve_varied(prefix: &str, vary: &mut Table, base: &Path) {
+    for (name, values) in vary {
+        let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+        if let Value::Table(inner) = values {
+            resolve_varied(&key, inner, base);
+            continue;
+        }
+        for value in values.as_array_mut().into_iter().flatten() {
+            let mut single = Table::new();
+            if set(&mut single, &key, value.clone()).is_err() {
+                continue;
+            }
+            resolve_paths(&mut single, base);
+            let found = key.split('.').try_fold(&Value::Table(single), |here, part| here.get(part)).cloned();
+            if let Some(resolved) = found {
+                *value = resolved;
+            }
         }
     }
 }

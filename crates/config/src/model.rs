@@ -135,6 +135,10 @@ pub struct ModelConfig {
     /// `rope_theta` is 160000 then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_rope_theta: Option<f64>,
+    /// Fine-tuning: the embeddings and so many layers from the first on stay as they are. They need no backward pass, no
+    /// reduction and no optimizer's memory. 0: the embeddings alone. Default: everything is trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen_layers: Option<i64>,
 }
 
 /// Layers that see only what is near by, between layers that see everything (ModernBERT).

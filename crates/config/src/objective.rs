@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What is learned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +27,8 @@ pub enum ObjectiveKind {
     Answer,
     /// Vectors of texts, near for the two texts of a pair.
     Match,
+    /// A class for each text, by the word that a model of masked words puts into a sentence around it (PET).
+    Cloze,
 }
 
 impl ObjectiveKind {
@@ -41,12 +44,13 @@ impl ObjectiveKind {
             Self::Distill => "distill",
             Self::Answer => "answer",
             Self::Match => "match",
+            Self::Cloze => "cloze",
         }
     }
 
     /// Whether it is learned from labelled data, not from raw text.
     pub fn is_supervised(self) -> bool {
-        matches!(self, Self::Classify | Self::Tag | Self::Answer | Self::Match)
+        matches!(self, Self::Classify | Self::Tag | Self::Answer | Self::Match | Self::Cloze)
     }
 
     /// Whether words are masked.
@@ -111,7 +115,7 @@ pub enum Packing {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectiveConfig {
-    /// `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`, `replaced_tokens`, `distill`, `answer`, `match`.
+    /// `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`, `replaced_tokens`, `distill`, `answer`, `match`, `cloze`.
     pub kind: ObjectiveKind,
     /// Share of tokens to predict.
     pub mask_rate: f64,
@@ -176,6 +180,14 @@ pub struct ObjectiveConfig {
     /// `match`: what cosines are multiplied by before the softmax over the texts of a micro-batch. Default: 20.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub similarity_scale: Option<f64>,
+    /// `cloze`: the sentence around a text, with `{text}` (and `{pair}` for the text of `data.pair_column`) and one
+    /// `[MASK]`: `"{text} It was [MASK]."`. A text that is too long is cut, the rest of the sentence never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// `cloze`: for each label the words that stand for it in the place of `[MASK]`, each one token of the tokenizer:
+    /// `positive = ["great", "good"]`. The score of a label is the mean over its words. Labels are in alphabetical order.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub verbalizers: BTreeMap<String, Vec<String>>,
 }
 
 /// Clark et al. 2020.
@@ -217,6 +229,8 @@ impl Default for ObjectiveConfig {
             max_answer_length: None,
             no_answer_threshold: None,
             similarity_scale: None,
+            prompt: None,
+            verbalizers: BTreeMap::new(),
         }
     }
 }
@@ -240,6 +254,14 @@ impl ObjectiveConfig {
     pub fn predictions_max(&self, rate: f64, length: usize, rows: usize) -> usize {
         let told = self.max_predictions.map(|most| most.div_ceil(rows.max(1)));
         told.unwrap_or((rate * length as f64).ceil() as usize).max(1)
+    }
+
+    /// The labels that the config gives, in order; empty: those that are found.
+    pub fn given_labels(&self) -> Vec<String> {
+        match self.kind {
+            ObjectiveKind::Cloze => self.verbalizers.keys().cloned().collect(),
+            _ => self.labels.clone(),
+        }
     }
 
     /// `answer`: how a question and its passage become rows of `sequence_length` tokens at most.

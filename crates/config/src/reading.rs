@@ -2,6 +2,7 @@
 
 use crate::{AnswerRule, AnswerWindows, ObjectiveConfig, ObjectiveKind, RunConfig};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// How a model was trained to read its texts. An export's config.json holds it under [`Reading::KEY`], so that a folder is
 /// used as the run's own checkpoint is.
@@ -25,6 +26,12 @@ pub struct Reading {
     /// As in `[objective]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_answer_threshold: Option<f64>,
+    /// As in `[objective]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// As in `[objective]`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub verbalizers: BTreeMap<String, Vec<String>>,
 }
 
 impl Reading {
@@ -33,16 +40,17 @@ impl Reading {
 
     /// What a run's config says.
     pub fn of(config: &RunConfig) -> Self {
-        let ObjectiveConfig { kind, stride, max_question_length, max_answer_length, no_answer_threshold, .. } =
-            config.objective;
-        let may_be_pairs = matches!(kind, ObjectiveKind::Classify | ObjectiveKind::Match);
+        let objective = &config.objective;
+        let may_be_pairs = matches!(objective.kind, ObjectiveKind::Classify | ObjectiveKind::Match);
         Self {
             sequence_length: Some(config.batch.sequence_length),
             pairs: may_be_pairs && config.data.pair_column.is_some(),
-            stride,
-            max_question_length,
-            max_answer_length,
-            no_answer_threshold,
+            stride: objective.stride,
+            max_question_length: objective.max_question_length,
+            max_answer_length: objective.max_answer_length,
+            no_answer_threshold: objective.no_answer_threshold,
+            prompt: objective.prompt.clone(),
+            verbalizers: objective.verbalizers.clone(),
         }
     }
 

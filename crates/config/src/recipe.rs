@@ -88,9 +88,9 @@ pub enum NoRecipe {
     /// Not one of the four.
     #[error("there is no recipe for `{0}`: tiny, mini, small and base have one")]
     Size(String),
-    /// Zero, less, or no number.
-    #[error("{what} must be above 0, not {value}")]
-    NotPositive {
+    /// Zero, less, no number, or beyond all reason.
+    #[error("{what} must be above 0 and at most 1e9, not {value}")]
+    OutOfRange {
         /// Of the wish.
         what: &'static str,
         /// What it is.
@@ -113,9 +113,9 @@ pub enum NoRecipe {
         /// The minutes of a hundred steps.
         enough: f64,
     },
-    /// A mistake of ours.
-    #[error("the recipe itself does not hold: {0}")]
-    Recipe(#[from] ConfigError),
+    /// Of more workers than a run can have, for one.
+    #[error("no config comes of it: {0}")]
+    Config(#[from] ConfigError),
 }
 
 /// A recipe as it is shipped, its paths and all. `None`: there is none for this size.
@@ -134,8 +134,8 @@ pub fn suggest(wish: &Wish) -> Result<Suggestion, NoRecipe> {
         Speed::Threads(threads) => ("the number of threads", f64::from(threads)),
     };
     for (what, value) in [("the minutes", wish.minutes), ("the number of workers", f64::from(wish.workers)), speed] {
-        if !(value > 0.0 && value.is_finite()) {
-            return Err(NoRecipe::NotPositive { what, value });
+        if !(value > 0.0 && value <= 1e9) {
+            return Err(NoRecipe::OutOfRange { what, value });
         }
     }
     if let Some(size) = &wish.size {
@@ -200,7 +200,7 @@ fn fit(wish: &Wish, (size, text): &(&'static str, &'static str)) -> Result<Sugge
     set("data", "paths", value(data.into_iter().collect::<toml_edit::Array>()));
     set("tokenizer", "path", value(wish.tokenizer.as_deref().unwrap_or(TOKENIZER)));
 
-    let tokens = steps * tokens_per_step;
+    let tokens = steps.saturating_mul(tokens_per_step);
     let head = format!(
         "# The {size} recipe (docs/guide/recipes.md) for {} minutes on {workers} worker(s): {steps} steps of \
          {tokens_per_step} tokens,\n# at {tokens_per_second:.0} tokens a second in all, see {:.1} M tokens.\n",
@@ -212,6 +212,7 @@ fn fit(wish: &Wish, (size, text): &(&'static str, &'static str)) -> Result<Sugge
     let body = body.trim_start_matches(|c| c != '[');
     let toml = format!("{head}\n{body}");
     let config = parse(&name, &toml)?;
+    config.clone().check(&name)?;
     let (hidden, inner) = (shape.hidden as u64, shape.intermediate as u64);
     let parameters = shape.layers as u64 * (4 * hidden * hidden + 3 * hidden * inner);
     Ok(Suggestion { size, toml, config, tokens_per_second, tokens_per_step, tokens, parameters })
@@ -337,5 +338,9 @@ mod tests {
         let short = told(&wish("tiny", 0.5, 1));
         assert!(short.contains("69 steps") && short.contains("0.8 minutes"), "{short}");
         suggest(&wish("tiny", 0.8, 1)).unwrap();
+        let many = told(&wish("tiny", 1e6, 3000));
+        assert!(many.contains("batch.slots") && many.contains("2048"), "{many}");
+        assert!(told(&wish("tiny", 1e300, 1)).contains("at most 1e9"));
+        suggest(&wish("tiny", 1e9, 1)).unwrap();
     }
 }

@@ -241,3 +241,77 @@ fn spans_and_sentences_go_with_masked_words_alone() {
     let text = message(&[&short[..], &["objective.packing=full-sentences"]].concat());
     assert!(text.contains("`objective.packing`: does not go with batch.short_length"), "{text}");
 }
+
+#[test]
+fn folds_and_sweeps_have_their_rules() {
+    let labelled =
+        ["run.kind=finetune", "objective.kind=classify", "data.label_column=label", "batch.sequence_length=64"];
+    let with = |more: &[&str]| message(&[&labelled[..], more].concat());
+    assert_eq!(with(&["data.fold=0", "data.folds=5"]), "");
+    assert_eq!(with(&["sweep.folds=5", "sweep.seeds=3", "sweep.vary.optimizer.learning_rate=[1e-4, 1e-5]"]), "");
+    for (overrides, key, part) in [
+        (&["data.fold=1"][..], "data.fold", "needs `data.folds`"),
+        (&["data.folds=5"], "data.folds", "needs `data.fold`"),
+        (&["data.fold=5", "data.folds=5"], "data.fold", "5 is none of the 5 folds"),
+        (&["data.fold=0", "data.folds=1"], "data.folds", "leaves nothing to train on"),
+        (&["data.fold=0", "data.folds=5", "data.eval_paths=[\"/x\"]"], "data.folds", "data.eval_paths"),
+        (&["sweep.folds=5", "data.eval_paths=[\"/x\"]"], "sweep.folds", "data.eval_paths"),
+        (&["sweep.folds=5", "data.fold=0", "data.folds=5"], "sweep.folds", "which it sets"),
+        (&["sweep.folds=1"], "sweep.folds", "leaves nothing to train on"),
+        (&["sweep.seeds=0"], "sweep.seeds", "is 0"),
+        (&["sweep.metric=loss"], "sweep.metric", "begin with `eval/`"),
+        (&["sweep.vary.run.seed=[1, 2]"], "sweep.vary", "`run.seed` cannot be varied"),
+        (&["sweep.vary.optimizer.learning_rate=1e-4"], "sweep.vary", "`optimizer.learning_rate` has no list"),
+        (&["sweep.seeds=1001"], "sweep", "1001 runs, and 1000 is the most"),
+    ] {
+        let text = with(overrides);
+        assert!(text.contains(&format!("`{key}`: ")) && text.contains(part), "{overrides:?}: {text}");
+    }
+    let raw = message(&["data.fold=0", "data.folds=5"]);
+    assert!(raw.contains("`data.folds`: is for labelled data only"), "{raw}");
+    assert!(message(&["sweep.folds=5"]).contains("`sweep.folds`: is for labelled data only"));
+}
+
+#[test]
+fn cloze_prompts_have_their_rules() {
+    let base = [
+        "run.kind=finetune",
+        "objective.kind=cloze",
+        "data.label_column=label",
+        "batch.sequence_length=64",
+        "objective.prompt=\"{text} It was [MASK].\"",
+        "objective.verbalizers.yes=[\"great\"]",
+        "objective.verbalizers.no=[\"bad\"]",
+    ];
+    let with = |more: &[&str]| message(&[&base[..], more].concat());
+    assert_eq!(with(&[]), "");
+    assert_eq!(with(&["objective.prompt=\"{text}? [MASK], {pair}\"", "data.pair_column=other"]), "");
+    for (overrides, key, part) in [
+        (&["objective.prompt=\"{text} It was.\""][..], "objective.prompt", "has [MASK] 0 time(s)"),
+        (&["objective.prompt=\"{text}? [MASK], {pair}\""], "data.pair_column", "objective.prompt has {pair}"),
+        (&["data.pair_column=other"], "objective.prompt", "has no {pair}"),
+        (&["objective.verbalizers={yes = [\"great\"]}"], "objective.verbalizers", "1 label(s) have words"),
+        (&["objective.verbalizers.no=[]"], "objective.verbalizers.no", "has no word"),
+        (&["objective.verbalizers.no=[\" \"]"], "objective.verbalizers.no", "has an empty word"),
+        (&["objective.labels=[\"yes\", \"no\"]"], "objective.labels", "are those of objective.verbalizers"),
+        (&["objective.kind=classify"], "objective.prompt", "is for objective.kind = \"cloze\""),
+    ] {
+        let text = with(overrides);
+        assert!(text.contains(&format!("`{key}`: ")) && text.contains(part), "{overrides:?}: {text}");
+    }
+}
+
+#[test]
+fn labels_are_for_what_learns_them() {
+    let of = |kind: &str, more: &[&str]| {
+        let kind = format!("objective.kind={kind}");
+        let common = ["run.kind=finetune", "batch.sequence_length=64", "batch.micro_batch=8", kind.as_str()];
+        message(&[&common[..], more].concat())
+    };
+    let text = of("match", &["data.pair_column=other", "data.label_column=is_duplicate"]);
+    assert!(text.contains("`data.label_column`: is not for `match`"), "{text}");
+    for kind in ["match", "answer"] {
+        let text = of(kind, &["objective.labels=[\"a\", \"b\"]"]);
+        assert!(text.contains("`objective.labels`: are for objective.kind"), "{text}");
+    }
+}

@@ -33,7 +33,7 @@ impl Control {
             seat.seen = true;
             run.balance.measured(worker, tokens, report.computed_ms / 1000.0);
         }
-        if step > run.record.spec.total_steps {
+        if step > run.last_step() {
             self.fail(id, format!("{worker} reports step {step}, past the last one"));
             return true;
         }

@@ -51,15 +51,19 @@ impl Control {
         }
         let run = self.run_mut(id);
         let total = run.record.spec.total_steps;
-        if step != total {
+        let may_be_early = run.record.spec.patience.is_some() && Step(0) < step && step < total;
+        if step != total && !may_be_early {
             self.fail(id, format!("{worker} finished after step {step} of {total}"));
             return true;
         }
         self.claim(id, step);
         let run = self.run_mut(id);
         match run.finished {
-            None => run.finished = Some(weights_digest),
-            Some(first) if first != weights_digest => {
+            None => run.finished = Some((step, weights_digest)),
+            Some((at, _)) if at != step => {
+                self.fail(id, format!("replicas disagree: {worker} ends after step {step}, another after {at}"));
+            }
+            Some((_, first)) if first != weights_digest => {
                 let text =
                     format!("replicas disagree: {worker} ends with weights {weights_digest}, another with {first}");
                 self.fail(id, text);
@@ -102,7 +106,9 @@ impl Control {
         run.touch();
         run.early_checkpoint.take_if(|early| *early == at);
         // Members that have finished still hold the state: they save it once more.
-        run.saves_again |= at.step == run.record.spec.total_steps;
+        // Of one that may end early it is not known yet which step is the last.
+        let may_be_last = run.record.spec.patience.is_some() && at.step == run.record.step;
+        run.saves_again |= at.step == run.last_step() || may_be_last;
         if run.record.restore == Some(at) {
             run.record.restore = run.older_checkpoint.take();
             self.persist(id);
@@ -123,9 +129,10 @@ impl Control {
             Stage::Training | Stage::Stopping { .. } | Stage::Resting { .. } | Stage::Saving { .. }
                 if run.is_complete() =>
             {
-                let weights_digest = run.finished;
+                let weights_digest = run.finished.map(|(_, digest)| digest);
+                let reason = run.stopped_early();
                 self.run_mut(id).record.weights_digest = weights_digest;
-                self.end(id, RunStatus::Completed, None);
+                self.end(id, RunStatus::Completed, reason);
             }
             Stage::Training | Stage::Saving { .. } if all_finished && run.saves_again => self.regroup(id, false),
             Stage::Training if all_finished => self.run_mut(id).stage = Stage::Saving { until },
@@ -151,7 +158,7 @@ impl Control {
     /// stopped, where somebody wants to go or a person cancels the run.
     pub(crate) fn end_due(&self, id: &RunId) -> Option<Millis> {
         let run = &self.runs[id];
-        let waits = run.stage == Stage::Training && run.record.step == run.record.spec.total_steps;
+        let waits = run.stage == Stage::Training && run.record.step == run.last_step();
         let wanted = waits && (run.record.cancelling || self.somebody_leaves(id));
         wanted.then(|| run.pace.moved() + self.settings.save)
     }

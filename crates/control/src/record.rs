@@ -22,6 +22,10 @@ pub struct RunSpec {
     pub max_workers: u32,
     /// What counts as going wrong, and what is done about it.
     pub recovery: RecoveryConfig,
+    /// It may end before its last step: after so many evaluations in a row that were no better than an earlier one. Its
+    /// trainers decide, all alike.
+    #[serde(default)]
+    pub patience: Option<u64>,
 }
 
 impl RunSpec {
@@ -35,6 +39,7 @@ impl RunSpec {
             min_workers: config.run.min_workers,
             max_workers: config.max_workers(),
             recovery: config.recovery.clone(),
+            patience: config.eval.patience,
         }
     }
 }

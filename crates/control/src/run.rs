@@ -59,8 +59,8 @@ pub(crate) struct Run {
     pub fruitless: u32,
     /// What the last failed step said.
     pub last_error: String,
-    /// The finished model's digest, from the first member that finished in this generation.
-    pub finished: Option<Digest>,
+    /// The last step and the finished model's digest, from the first member that finished in this generation.
+    pub finished: Option<(Step, Digest)>,
 }
 
 /// What a run is doing.
@@ -261,12 +261,27 @@ impl Run {
         at.is_some_and(|at| self.paused_at().is_none_or(|step| at.step >= step && step <= self.record.step))
     }
 
+    /// The step that it ends with, as far as is known.
+    pub fn last_step(&self) -> Step {
+        self.finished.map_or(self.record.spec.total_steps, |(step, _)| step)
+    }
+
+    /// Why it ends before its last step.
+    pub fn stopped_early(&self) -> Option<String> {
+        let (step, total) = (self.last_step(), self.record.spec.total_steps);
+        let patience = self.record.spec.patience.filter(|_| step < total)?;
+        Some(format!(
+            "stopped early, after step {step} of {total}: {patience} evaluations in a row were no better than one before \
+             (eval.patience)"
+        ))
+    }
+
     /// Every step is committed, the last checkpoint is durable, and who is still there has finished.
     pub fn is_complete(&self) -> bool {
-        let total = self.record.spec.total_steps;
+        let last = self.last_step();
         self.finished.is_some()
-            && self.record.step == total
-            && self.record.restore.is_some_and(|at| at.step == total)
+            && self.record.step == last
+            && self.record.restore.is_some_and(|at| at.step == last)
             && self.seats.values().all(|seat| seat.state == SeatState::Finished)
     }
 

@@ -7,6 +7,8 @@ mod balance;
 mod desk;
 #[path = "histories/divergence.rs"]
 mod divergence;
+#[path = "histories/early.rs"]
+mod early;
 #[path = "histories/growth.rs"]
 mod growth;
 #[path = "histories/patience.rs"]

@@ -47,6 +47,7 @@ fn submits() -> impl Strategy<Value = Event> {
                 min_workers,
                 max_workers,
                 recovery: Default::default(),
+                patience: None,
             },
         }
     })

@@ -21,6 +21,8 @@ mod run_view;
 mod runs;
 mod start;
 mod submit;
+mod sweep;
+mod sweep_view;
 mod tokenizer;
 mod workers;
 
@@ -52,6 +54,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Problem> {
     match command {
         Command::Start(arguments) => start::run(arguments).await,
         Command::Submit(arguments) => submit::run(&connection, arguments).await,
+        Command::Sweep(arguments) => sweep::run(&connection, arguments).await,
         Command::Runs(arguments) => runs::run(&connection, arguments).await,
         Command::Workers(arguments) => workers::run(&connection, arguments).await,
         Command::Metrics(arguments) => metrics::run(&connection, arguments).await,

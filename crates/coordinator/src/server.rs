@@ -20,6 +20,7 @@ mod runs;
 mod session;
 mod stuck;
 mod submit;
+mod sweeps;
 mod wire;
 mod workers;
 
@@ -46,6 +47,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::{Change, CheckpointId, CheckpointRepository, Database, EventRow};
 use stuck::Stuck;
+use sweeps::SweepsService;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -285,6 +287,8 @@ impl Takeover {
             details.insert(record.id.clone(), detail);
             records.push(record);
         }
+        let sweeps = reader.call(|reader| reader.sweeps()).await?;
+        let sweeps = sweeps.into_iter().map(|row| (row.name, row.digest)).collect();
         let clock = Clock::start();
         let mut control = Control::new(config.settings.clone());
         let runs = records.len();
@@ -313,6 +317,7 @@ impl Takeover {
             clock,
             taken_over: changes,
             early_metrics: BTreeMap::new(),
+            sweeps,
         })
     }
 }
@@ -337,6 +342,7 @@ impl Services {
         use v1::metrics_server::MetricsServer;
         use v1::rendezvous_server::RendezvousServer;
         use v1::runs_server::RunsServer;
+        use v1::sweeps_server::SweepsServer;
         use v1::workers_server::WorkersServer;
         let Self { commands, reader, repository, rendezvous, refusals, stuck, changes, shutdown } = self;
         let corpora = Arc::new(Corpora::new(reader.clone()));
@@ -348,6 +354,8 @@ impl Services {
         let metrics = MetricsServer::new(MetricsService::new(reader.clone()));
         let data = DataServer::new(DataService::new(Arc::clone(&corpora)));
         let shown = Shown { commands, reader, corpora, refusals, stuck };
+        let sweeps = SweepsService { shown: shown.clone(), repository: Arc::clone(&repository) };
+        let sweeps = SweepsServer::new(sweeps);
         let runs = RunsServer::new(RunsService { shown, repository, changed: changes, shutdown });
         let health = health::grpc().await;
         let reflection = tonic_reflection::server::Builder::configure()
@@ -366,6 +374,7 @@ impl Services {
             .add_service(InterceptedService::new(metrics, token.clone()))
             .add_service(InterceptedService::new(runs, token.clone()))
             .add_service(InterceptedService::new(workers, token.clone()))
+            .add_service(InterceptedService::new(sweeps, token.clone()))
             .add_service(InterceptedService::new(data, token.clone()))
             .add_service(health)
             .add_service(reflection);

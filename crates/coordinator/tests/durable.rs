@@ -98,7 +98,7 @@ async fn a_checkpoint_whose_record_was_cut_off_still_completes_the_run() {
         files.push(file);
     }
     let weights_digest = Some(Digest([7; 32]));
-    let shard = Shard { rank: Rank(0), world: WorldSize(1), files, eval_loss: Some(2.5), weights_digest };
+    let shard = Shard { rank: Rank(0), world: WorldSize(1), files, eval_loss: Some(2.5), score: None, weights_digest };
     let outcome = repository.complete_shard(&id, &shard, 1).await.unwrap();
     assert!(matches!(outcome, ShardOutcome::Committed(_)), "{outcome:?}");
 

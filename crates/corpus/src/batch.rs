@@ -1,6 +1,7 @@
 //! What the trainer gets: plain vectors in the shapes that become tensors.
 
 use crate::answers::Window;
+use std::sync::Arc;
 use types::{Cursor, Segment};
 
 /// One micro-batch of `samples` rows of `sequence_length` tokens, row after row. `sequence_length` is that of the
@@ -52,6 +53,15 @@ pub enum Labels {
     },
     /// Rows 2 i and 2 i + 1 are the two texts of a pair.
     Match,
+    /// Prompts with one word left out.
+    Cloze {
+        /// `[samples]`: where it is, into the flat `samples × sequence_length`.
+        positions: Vec<i64>,
+        /// `[samples]`: index into the labels.
+        labels: Vec<i64>,
+        /// For each label the ids of the words that stand for it.
+        words: Arc<Vec<Vec<i64>>>,
+    },
 }
 
 /// The label that a loss ignores, as in PyTorch.

@@ -27,9 +27,9 @@ pub struct Corpus {
     columns: Columns,
     plan: Plan,
     labels: Vec<String>,
-    /// With `data.limit_rows` or groups: the rows used of each training unit, ascending.
+    /// With `data.limit_rows`, groups or folds: the rows used of each training unit, ascending.
     selected: Option<Vec<Vec<u32>>>,
-    /// With groups: the rows used of each held-out unit, ascending.
+    /// With groups or folds: the rows used of each held-out unit, ascending.
     selected_eval: Option<Vec<Vec<u32>>>,
     on_progress: Box<dyn Fn() + Send + Sync>,
 }
@@ -56,7 +56,7 @@ impl Corpus {
         let labelled = kind.is_supervised();
         let has_labels = match kind {
             ObjectiveKind::Classify => !config.objective.regression,
-            ObjectiveKind::Tag => true,
+            ObjectiveKind::Tag | ObjectiveKind::Cloze => true,
             _ => false,
         };
         let default = if labelled { LABELLED_UNIT_ROWS } else { TEXT_UNIT_ROWS };
@@ -77,7 +77,7 @@ impl Corpus {
                 "name files with rows in `data.paths`",
             ));
         }
-        let labels = match (has_labels, config.objective.labels.as_slice()) {
+        let labels = match (has_labels, config.objective.given_labels().as_slice()) {
             (false, _) => Vec::new(),
             (true, []) => find_labels(&all, &files, source.as_ref(), columns.tagged)?,
             (true, given) => given.to_vec(),
@@ -90,6 +90,12 @@ impl Corpus {
                 Groups::refuse_leaks(&all, &held_out, &files, source.as_ref(), &columns)?;
             }
             (all, held_out)
+        } else if let (Some(fold), Some(folds)) = (config.data.fold, config.data.folds) {
+            let read = if columns.group.is_some() { Groups::read } else { Groups::of_equal_texts };
+            let groups = read(&all, &files, source.as_ref(), &columns)?;
+            let (train, eval) = groups.hold_out_fold(&all, &files, fold, folds)?;
+            (selected, selected_eval) = (Some(train.1), Some(eval.1));
+            (train.0, eval.0)
         } else if columns.group.is_some() {
             let groups = Groups::read(&all, &files, source.as_ref(), &columns)?;
             let (train, eval) = groups.hold_out(&all, &files, config.data.eval_fraction, seed)?;

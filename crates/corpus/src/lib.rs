@@ -7,6 +7,7 @@
 
 mod answers;
 mod batch;
+mod cloze;
 mod corpus;
 mod counter;
 mod documents;
@@ -27,13 +28,14 @@ mod words;
 
 pub use answers::{Example, Window};
 pub use batch::{Batch, IGNORED, Labels, SlotStep};
+pub use cloze::Cloze;
 pub use corpus::Corpus;
 pub use counter::UnitCounter;
 pub use error::{CorpusError, ErrorKind, Place};
 pub use import::{ImportOptions, ImportReport, import_text};
 pub use loader::Loader;
 pub use plan::{Dealt, Plan, Unit};
-pub use predict::{question_batches, separate_batch, text_batch, word_batch};
+pub use predict::{cloze_batch, question_batches, separate_batch, text_batch, word_batch};
 pub use prepare::Counts;
 pub use source::{Columns, CorpusFile, FileSource, SquadQuestion, UnitSource, squad_questions};
 pub use texts::for_each_text;

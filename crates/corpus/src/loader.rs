@@ -4,6 +4,7 @@ mod background;
 
 use crate::batch::{Batch, SlotStep};
 use crate::prepare::{Counts, Part, Preparer};
+use crate::random::Stream;
 use crate::samples::masking::{Amount, Masker};
 use crate::samples::{Assembler, Form, Samples};
 use crate::{Corpus, CorpusError, ErrorKind, Tokenizer};
@@ -192,24 +193,36 @@ impl Loader {
         )
     }
 
-    /// Up to `samples` held-out samples in batches of `micro_batch`: the same ones, with the same masks, whenever and
-    /// wherever it is asked, at whatever step. Empty if nothing is held out.
+    /// Up to `samples` held-out samples (questions, of which each may have several windows) in batches of `micro_batch`:
+    /// the same ones, with the same masks, whenever and wherever it is asked, at whatever step. Labelled units come in an
+    /// order drawn by the seed, for files are often sorted by their labels. Empty if nothing is held out.
     pub fn eval_batches(&self, samples: u64) -> Result<Vec<Batch>, CorpusError> {
         let mut encoder = self.preparer.encoder();
         let mut rows: Vec<(Arc<Samples>, usize)> = Vec::new();
         let wanted = usize::try_from(samples).unwrap_or(usize::MAX);
-        for unit in 0..self.corpus.plan().eval_units().len() {
-            if rows.len() >= wanted {
+        let units = self.corpus.plan().eval_units().len();
+        let order: Vec<usize> = if self.objective.kind.is_supervised() {
+            let drawn = Stream::new("held-out units", &[self.corpus.plan().seed()]).permutation(units);
+            drawn.into_iter().map(|unit| unit as usize).collect()
+        } else {
+            (0..units).collect()
+        };
+        let mut taken = 0;
+        for unit in order {
+            if taken == wanted {
                 break;
             }
             let prepared = self.preparer.prepare(Part::HeldOut { unit }, &mut encoder, &|| false)?;
             let unit = Arc::new(prepared.expect("nothing cancels it"));
-            let mut taken = unit.count().min(wanted - rows.len());
-            // All windows of a question, or none.
-            while taken > 0 && taken < unit.count() && unit.goes_on(taken) {
-                taken += 1;
+            for row in 0..unit.count() {
+                if !unit.goes_on(row) {
+                    if taken == wanted {
+                        break;
+                    }
+                    taken += 1;
+                }
+                rows.push((unit.clone(), row));
             }
-            rows.extend((0..taken).map(|row| (unit.clone(), row)));
         }
         Ok(self.batches(&rows, self.form(self.objective.mask_rate_held_out(), self.batch.sequence_length, 1)))
     }

@@ -2,11 +2,13 @@
 
 use crate::answers::Question;
 use crate::batch::Batch;
+use crate::cloze::Cloze;
 use crate::samples::labelled::{LabelledBuilder, Target};
 use crate::samples::masking::Amount;
 use crate::samples::{Assembler, Form, MaskKey, Samples, Targets};
 use crate::{CorpusError, Tokenizer};
 use config::AnswerWindows;
+use std::sync::Arc;
 
 /// A batch of texts, or of pairs with as many `second` texts, built as in training; its classes are all 0 and mean
 /// nothing.
@@ -31,6 +33,31 @@ pub fn text_batch(
         }
     }
     Ok(assemble(tokenizer, &builder.samples, sequence_length))
+}
+
+/// A batch of texts, each with its second one where the prompt has a place for it, in a prompt, built as in training; its
+/// labels are all 0 and mean nothing. And which texts were cut.
+pub fn cloze_batch(
+    tokenizer: &Tokenizer,
+    cloze: &Cloze,
+    texts: &[(&str, Option<&str>)],
+    sequence_length: usize,
+) -> Result<(Batch, Vec<bool>), CorpusError> {
+    let mut encoder = tokenizer.encoder();
+    let targets = Targets::Cloze { words: Arc::clone(cloze.words()), places: Vec::new() };
+    let mut builder = LabelledBuilder {
+        samples: Samples::new(targets, MaskKey::default()),
+        encoder: &mut encoder,
+        sequence_length,
+        truncated: 0,
+    };
+    let mut cut = Vec::with_capacity(texts.len());
+    for (text, pair) in texts {
+        let before = builder.truncated;
+        builder.add_cloze(cloze, text, *pair, Target::Class(0))?;
+        cut.push(builder.truncated > before);
+    }
+    Ok((assemble(tokenizer, &builder.samples, sequence_length), cut))
 }
 
 /// A batch of sentences of words, built as in training: its tags are the word's number in its sentence, from 0, on the

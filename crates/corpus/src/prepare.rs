@@ -1,8 +1,9 @@
 //! From a unit to its samples: read, permute, tokenise, build. A pure function of (corpus, seed, epoch, unit).
 
 use crate::answers::{Question, locate};
+use crate::cloze::Cloze;
 use crate::corpus::LABEL_HELP;
-use crate::corpus::faults::{no_answer, number};
+use crate::corpus::faults::{no_answer, number, one_tag_each};
 use crate::documents::{Documents, is_filled};
 use crate::plan::Unit;
 use crate::rows::{self, AnswerRows, TextRows};
@@ -107,7 +108,7 @@ impl Preparer {
         };
         let work = Work { unit, batch, order, key, encoder, cancelled: &between_rows };
         match self.objective.kind {
-            ObjectiveKind::Classify => self.classes(work),
+            ObjectiveKind::Classify | ObjectiveKind::Cloze => self.classes(work),
             ObjectiveKind::Tag => self.tags(work),
             ObjectiveKind::Answer => self.questions(work),
             ObjectiveKind::Match => self.pairs_that_match(work),
@@ -225,11 +226,21 @@ impl Preparer {
         }
         self.skip_null(nulls, &work);
         let Work { key, encoder, cancelled, .. } = work;
-        let targets = if self.objective.regression { Targets::Score(Vec::new()) } else { Targets::Class(Vec::new()) };
+        let cloze = self.cloze()?;
+        let targets = match &cloze {
+            Some(cloze) => Targets::Cloze { words: Arc::clone(cloze.words()), places: Vec::new() },
+            None if self.objective.regression => Targets::Score(Vec::new()),
+            None => Targets::Class(Vec::new()),
+        };
         let mut builder = self.builder(targets, key, encoder);
         for (row, target) in chosen {
             if cancelled() {
                 return Ok(None);
+            }
+            if let Some(cloze) = &cloze {
+                let pair = pairs.as_ref().map(|pairs| pairs.value(row));
+                builder.add_cloze(cloze, texts.value(row), pair, target)?;
+                continue;
             }
             match &pairs {
                 Some(pairs) => builder.add_pair(texts.value(row), pairs.value(row), target)?,
@@ -237,6 +248,17 @@ impl Preparer {
             }
         }
         Ok(Some(self.finish(builder)))
+    }
+
+    /// The prompt, where the objective has one.
+    fn cloze(&self) -> Result<Option<Cloze>, CorpusError> {
+        if self.objective.kind != ObjectiveKind::Cloze {
+            return Ok(None);
+        }
+        let prompt = self.objective.prompt.as_deref().unwrap_or_default().parse().map_err(|message: String| {
+            CorpusError::new(ErrorKind::Value, "objective.prompt", message, "for example \"{text} It was [MASK].\"")
+        })?;
+        Cloze::new(&self.tokenizer, prompt, &self.objective.verbalizers, "objective.verbalizers").map(Some)
     }
 
     fn tags(&self, mut work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {
@@ -252,15 +274,9 @@ impl Preparer {
                 continue;
             }
             let (row_words, row_tags) = (words.value(row), tags.value(row));
-            if row_words.len() != row_tags.len() || row_words.null_count() + row_tags.null_count() > 0 {
-                return Err(self.corpus.error(
-                    ErrorKind::Value,
-                    &work.unit,
-                    Some(row as u64),
-                    format!("{} words and {} tags, or a null among them", row_words.len(), row_tags.len()),
-                    "give each word one tag",
-                ));
-            }
+            one_tag_each(&row_words, &row_tags).map_err(|(message, help)| {
+                self.corpus.error(ErrorKind::Value, &work.unit, Some(row as u64), message, &help)
+            })?;
             let row_tags = row_tags.as_string::<i64>();
             let ids: Vec<i64> =
                 (0..row_tags.len()).map(|at| self.label(row_tags.value(at), &work, row)).collect::<Result<_, _>>()?;
@@ -355,7 +371,13 @@ impl Preparer {
     }
 
     fn finish(&self, builder: LabelledBuilder<'_, '_>) -> Samples {
-        self.counts.truncated.fetch_add(builder.truncated, Ordering::Relaxed);
+        // Once: for most kinds of text it is no mistake, but whoever reads the metrics must know.
+        if self.counts.truncated.fetch_add(builder.truncated, Ordering::Relaxed) == 0 && builder.truncated > 0 {
+            tracing::warn!(
+                tokens = self.sequence_length,
+                "samples longer than batch.sequence_length are cut: what comes after is neither learned nor measured"
+            );
+        }
         builder.samples
     }
 }

@@ -10,6 +10,7 @@ use crate::answers::Window;
 use crate::batch::{Batch, IGNORED, Labels};
 use crate::random::Stream;
 use masking::{Amount, Masker};
+use std::sync::Arc;
 
 /// What the samples of a unit are to predict.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +27,12 @@ pub(crate) enum Targets {
     Answer(Vec<(Window, [i64; 2])>),
     /// For each sample the lengths of its texts, which become rows of their own.
     Match(Vec<[usize; 2]>),
+    /// For each sample where the word is left out, and the label.
+    Cloze {
+        /// For each label the ids of its words.
+        words: Arc<Vec<Vec<i64>>>,
+        places: Vec<(usize, i64)>,
+    },
 }
 
 /// The samples of one unit: special tokens included, padding and masks not.
@@ -104,6 +111,9 @@ impl Samples {
             Targets::Score(_) => Targets::Score(Vec::with_capacity(order.len())),
             Targets::Answer(_) => Targets::Answer(Vec::with_capacity(order.len())),
             Targets::Match(_) => Targets::Match(Vec::with_capacity(order.len())),
+            Targets::Cloze { words, .. } => {
+                Targets::Cloze { words: Arc::clone(words), places: Vec::with_capacity(order.len()) }
+            }
         };
         let mut tokens = Vec::with_capacity(self.tokens.len());
         let mut ends = Vec::with_capacity(order.len());
@@ -121,6 +131,7 @@ impl Samples {
                 (Targets::Score(out), Targets::Score(from)) => out.push(from[sample]),
                 (Targets::Answer(out), Targets::Answer(from)) => out.push(from[sample].clone()),
                 (Targets::Match(out), Targets::Match(from)) => out.push(from[sample]),
+                (Targets::Cloze { places: out, .. }, Targets::Cloze { places: from, .. }) => out.push(from[sample]),
                 _ => {}
             }
         }
@@ -185,6 +196,9 @@ impl Assembler {
             Targets::Score(_) => Labels::Score(Vec::with_capacity(count)),
             Targets::Answer(_) => Labels::Answer { starts: Vec::new(), ends: Vec::new(), windows: Vec::new() },
             Targets::Match(_) => unreachable!("made above"),
+            Targets::Cloze { words, .. } => {
+                Labels::Cloze { positions: Vec::new(), labels: Vec::new(), words: Arc::clone(words) }
+            }
         };
         let mut tokens = Vec::with_capacity(length);
         let mut scratch = masking::Scratch::default();
@@ -219,6 +233,11 @@ impl Assembler {
                         starts.push(*start);
                         ends.push(*end);
                         windows.push(window.clone());
+                    }
+                    (Labels::Cloze { positions, labels, .. }, Targets::Cloze { places, .. }) => {
+                        let (place, label) = places[sample];
+                        positions.push((offset + place) as i64);
+                        labels.push(label);
                     }
                     _ => unreachable!("a batch mixes objectives"),
                 }

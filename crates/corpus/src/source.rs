@@ -70,7 +70,7 @@ impl Columns {
         let kind = config.objective.kind;
         let answers = kind == ObjectiveKind::Answer;
         let (pair, label) = match kind {
-            ObjectiveKind::Classify => (pair_column.clone(), label_column.clone()),
+            ObjectiveKind::Classify | ObjectiveKind::Cloze => (pair_column.clone(), label_column.clone()),
             ObjectiveKind::Tag => (None, label_column.clone()),
             ObjectiveKind::Answer => {
                 let named =

@@ -152,7 +152,7 @@ fn text_files_that_do_not_parse() {
         "f.jsonl",
         b"{\"text\": [\"a\", \"b\"], \"label\": [\"x\", \"y\"]}\n{\"text\": [\"a\"], \"label\": [\"x\", \"y\"]}\n",
     );
-    let error = read("objective.kind=tag data.label_column=label data.eval_fraction=0 batch.slots=1", &fewer);
+    let error = open("objective.kind=tag data.label_column=label data.eval_fraction=0 batch.slots=1", &fewer);
     check(&error, ErrorKind::Value, &format!("{fewer}, row group 0, row 1"), &["1 words and 2 tags"]);
 }
 

@@ -170,6 +170,24 @@ fn conll_is_read_with_any_columns() {
     }
     let third = open(&format!("{TAG} data.label_column=\"3\""), &write(folder.path(), "c.conll", four)).unwrap();
     assert_eq!(third.labels(), ["B-NP", "I-NP"]);
+    // CoNLL-U: comments have no columns, and two kinds of lines are no words of the text.
+    let word = |id: &str, text: &str, tag: &str| format!("{id}\t{text}\t_\t{tag}\t_\t_\t0\t_\t_\t_\n");
+    let universal = [
+        "# newdoc\n# text = the cat sat on a mat and ran far\n".to_owned(),
+        word("1-2", "thecat", "_"),
+        word("1", "the", "DET"),
+        word("2", "cat", "NOUN"),
+        word("2.1", "sat", "VERB"),
+        "\n#newpar\n".to_owned(),
+        word("1", "sun", "NOUN"),
+    ];
+    let path = write(folder.path(), "f.conll", &universal.concat());
+    let settings = format!("{TAG} data.column=\"2\" data.label_column=\"4\"");
+    assert_eq!(open(&settings, &path).unwrap().labels(), ["DET", "NOUN"]);
+    for column in ["0", "word"] {
+        let error = refused(&format!("{TAG} data.column=\"{column}\""), &path);
+        assert!(error.contains(&format!("`{column}` is no column")) && error.contains("data.column"), "{error}");
+    }
     let path = write(folder.path(), "d.conll", "the O\ncat\nsun B-X\n");
     let error = refused(TAG, &path);
     assert!(error.contains("line 2: 1 column(s) where line 1 has 2: `cat`"), "{error}");
@@ -284,7 +302,7 @@ fn questions_for_prediction_are_cut_as_in_training() {
         })
         .collect();
     assert_eq!(windows.last().map(|last| last.tokens.clone()), Some(0..2));
-    assert_eq!(windows.iter().filter(|window| window.goes_on(&windows[0])).last().unwrap().tokens.end, 20);
+    assert_eq!(windows.iter().rfind(|window| window.goes_on(&windows[0])).unwrap().tokens.end, 20);
     assert!(all.iter().all(|batch| batch.samples <= 2));
 }
 
@@ -296,4 +314,77 @@ fn a_group_of_all_cannot_be_held_out() {
     let error = Corpus::open(&config(settings, &[&path])).err().unwrap();
     assert_eq!(error.kind, ErrorKind::Empty);
     assert!(error.to_string().contains("all rows are of one group"), "{error}");
+}
+
+#[test]
+fn labels_that_only_held_out_rows_have_and_words_without_tags_are_named_before_the_first_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = write(folder.path(), "train.csv", "text,label\ncat,good\ndog,bad\n");
+    let test = write(folder.path(), "test.csv", "text,label\nsun,good\ndog,worse\n");
+    let settings = format!("objective.kind=classify data.label_column=label data.eval_paths=[\"{test}\"]");
+    let error = refused(&settings, &train);
+    assert!(error.contains("test.csv") && error.contains("row 1: `worse` is none of the 2 labels"), "{error}");
+
+    let lines = "{\"text\":[\"cat\",\"sat\"],\"tags\":[\"N\",\"V\"]}\n{\"text\":[\"dog\",\"ran\"],\"tags\":[\"N\"]}\n";
+    let path = write(folder.path(), "tags.jsonl", lines);
+    let error = refused("objective.kind=tag data.label_column=tags", &path);
+    assert!(error.contains("row 1: 2 words and 1 tags") && error.contains("one tag"), "{error}");
+}
+
+#[test]
+fn a_part_of_what_is_held_out_is_a_fair_sample_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = write(folder.path(), "train.csv", "text,label\ncat,good\ndog,bad\n");
+    let rows = |label: &str| format!("cat,{label}\n").repeat(320);
+    let test = write(folder.path(), "test.csv", &format!("text,label\n{}{}", rows("bad"), rows("good")));
+    let settings = format!("objective.kind=classify data.label_column=label data.eval_paths=[\"{test}\"]");
+    let config = config(&settings, &[&train]);
+    let loader = Loader::new(Arc::new(Corpus::open(&config).unwrap()), Arc::new(tokenizer()), &config);
+    let classes = |samples| {
+        let batches = loader.eval_batches(samples).unwrap();
+        let of = |batch: &Batch| match &batch.labels {
+            Labels::Class(classes) => classes.clone(),
+            other => panic!("{other:?}"),
+        };
+        batches.iter().flat_map(of).collect::<Vec<i64>>()
+    };
+    let some = classes(160);
+    let good = some.iter().filter(|class| **class == 1).count();
+    assert!(some.len() == 160 && (30..=130).contains(&good), "{good} of {}", some.len());
+    assert_eq!(some, classes(160), "the same ones whenever it is asked");
+    assert_eq!(classes(10_000).len(), 640);
+}
+
+#[test]
+fn questions_are_counted_and_not_their_windows() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |number: usize| {
+        let passage = format!("{number} {}", "the cat sat on a mat ".repeat(12));
+        let start = passage.find("cat").unwrap();
+        format!(
+            "{{\"text\":\"{passage}\",\"question\":\"cat?\",\"answers\":{{\"text\":[\"cat\"],\"answer_start\":[{start}]}}}}\n"
+        )
+    };
+    let path = write(folder.path(), "a.jsonl", &(0..8).map(row).collect::<String>());
+    let settings = "objective.kind=answer objective.max_question_length=4 objective.stride=10 data.eval_fraction=0.5 \
+                    data.unit_rows=2";
+    let config = config(settings, &[&path]);
+    let loader = Loader::new(Arc::new(Corpus::open(&config).unwrap()), Arc::new(tokenizer()), &config);
+    let windows = |questions| loader.eval_batches(questions).unwrap().iter().map(|batch| batch.samples).sum::<usize>();
+    let each = windows(1);
+    assert!(each > 2, "{each} windows");
+    assert_eq!((windows(3), windows(100)), (3 * each, 4 * each));
+}
+
+#[test]
+fn answers_under_another_name_are_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |more: &str| format!("{{\"text\":\"the cat\",\"question\":\"who?\"{more}}}\n");
+    let answered = line(",\"answers\":{\"text\":[\"cat\"],\"answer_start\":[4]}");
+    let settings = "objective.kind=answer objective.max_question_length=4 objective.stride=10 objective.no_answer_threshold=0.0 \
+                    data.eval_fraction=0";
+    let path = write(folder.path(), "a.jsonl", &(line("") + &answered));
+    open(settings, &path).unwrap();
+    let error = refused(&format!("{settings} data.label_column=answer"), &path);
+    assert!(error.contains("`answer`") && error.contains("answers"), "{error}");
 }

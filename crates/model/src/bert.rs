@@ -4,6 +4,7 @@
 
 use crate::attention::{Sight, activate, attend, attend_rows};
 use crate::heads::dropout;
+use crate::lora::Adapter;
 use crate::names::{EncoderNames, LayerNames};
 use crate::network::{Input, Named};
 use crate::rows::Rows;
@@ -37,6 +38,7 @@ struct Layer {
 struct Linear {
     weight: Tensor,
     bias: Tensor,
+    adapter: Option<Adapter>,
 }
 
 struct Norm {
@@ -47,15 +49,35 @@ struct Norm {
 
 impl Linear {
     fn new(named: &Named, prefix: &str) -> Self {
-        Self { weight: named.get(&format!("{prefix}.weight")), bias: named.get(&format!("{prefix}.bias")) }
+        Self {
+            weight: named.get(&format!("{prefix}.weight")),
+            bias: named.get(&format!("{prefix}.bias")),
+            adapter: named.adapter(prefix),
+        }
     }
 
-    fn forward(&self, input: &Tensor) -> Tensor {
-        kernels::linear(input, &self.weight, Some(&self.bias))
+    fn forward(&self, input: &Tensor, train: bool) -> Tensor {
+        self.adapt(kernels::linear(input, &self.weight, Some(&self.bias)), input, train)
+    }
+
+    /// With what an adapter adds to the product.
+    fn adapt(&self, product: Tensor, input: &Tensor, train: bool) -> Tensor {
+        match &self.adapter {
+            Some(adapter) => product + adapter.forward(input, train),
+            None => product,
+        }
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.weight, &self.bias].into_iter().chain(self.adapter.iter().flat_map(Adapter::leaves))
     }
 
     fn shallow_clone(&self) -> Self {
-        Self { weight: self.weight.shallow_clone(), bias: self.bias.shallow_clone() }
+        Self {
+            weight: self.weight.shallow_clone(),
+            bias: self.bias.shallow_clone(),
+            adapter: self.adapter.as_ref().map(Adapter::shallow_clone),
+        }
     }
 }
 
@@ -93,7 +115,7 @@ impl Bert {
         let sight = Sight::new(input.mask.as_ref(), rows, None, input.ids.size()[1], input.ids.device());
         let mut hidden = dropout(&self.norm.forward(&self.embed(input, rows)), self.shape.dropout, train);
         if let Some(projection) = &self.projection {
-            hidden = projection.forward(&hidden);
+            hidden = projection.forward(&hidden, train);
         }
         for layer in &self.layers {
             hidden = if checkpoints {
@@ -137,10 +159,10 @@ impl Layer {
     }
 
     fn forward(&self, hidden: &Tensor, sight: &Sight, shape: &ModelShape, train: bool) -> Tensor {
-        let attended = self.attention_output.forward(&self.attend(hidden, sight, shape, train));
+        let attended = self.attention_output.forward(&self.attend(hidden, sight, shape, train), train);
         let hidden = self.attention_norm.forward(&(dropout(&attended, shape.dropout, train) + hidden));
-        let wide = activate(&self.intermediate.forward(&hidden), shape.activation);
-        let narrow = dropout(&self.output.forward(&wide), shape.dropout, train);
+        let wide = activate(&self.intermediate.forward(&hidden, train), shape.activation);
+        let narrow = dropout(&self.output.forward(&wide, train), shape.dropout, train);
         self.output_norm.forward(&(narrow + hidden))
     }
 
@@ -155,13 +177,14 @@ impl Layer {
         // Three parameters, one product: the copy of the weights is small beside it.
         let weight = Tensor::cat(&[&self.query.weight, &self.key.weight, &self.value.weight], 0);
         let offset = Tensor::cat(&[&self.query.bias, &self.key.bias, &self.value.bias], 0);
-        let heads = kernels::linear(hidden, &weight, Some(&offset)).view([
-            size[0],
-            size[1],
-            3,
-            shape.heads,
-            shape.hidden / shape.heads,
-        ]);
+        let mut heads = kernels::linear(hidden, &weight, Some(&offset));
+        let parts = [&self.query, &self.key, &self.value];
+        if parts.iter().any(|part| part.adapter.is_some()) {
+            let products = heads.chunk(3, -1).into_iter().zip(parts);
+            let adapted: Vec<Tensor> = products.map(|(product, part)| part.adapt(product, hidden, train)).collect();
+            heads = Tensor::cat(&adapted, -1);
+        }
+        let heads = heads.view([size[0], size[1], 3, shape.heads, shape.hidden / shape.heads]);
         match sight {
             Sight::Padded(bias) if train && shape.attention_dropout > 0.0 => {
                 kernels::attention(&heads, bias.as_ref(), shape.attention_dropout)
@@ -181,7 +204,7 @@ impl Layer {
     fn leaves(&self) -> Vec<&Tensor> {
         let dense = [&self.query, &self.key, &self.value, &self.attention_output, &self.intermediate, &self.output];
         let norms = [&self.attention_norm, &self.output_norm];
-        let of_dense = dense.into_iter().flat_map(|dense| [&dense.weight, &dense.bias]);
+        let of_dense = dense.into_iter().flat_map(Linear::leaves);
         of_dense.chain(norms.into_iter().flat_map(|norm| [&norm.weight, &norm.bias])).collect()
     }
 

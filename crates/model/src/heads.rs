@@ -122,6 +122,12 @@ impl Heads {
         kernels::linear(&self.chosen(hidden, positions), &self.embeddings, Some(self.mlm_bias()))
     }
 
+    /// `[positions, words]`: the columns of these words, without those of all others.
+    pub fn word_logits(&self, hidden: &Tensor, positions: &Tensor, words: &Tensor) -> Tensor {
+        let rows = self.embeddings.index_select(0, words);
+        kernels::linear(&self.chosen(hidden, positions), &rows, Some(&self.mlm_bias().index_select(0, words)))
+    }
+
     /// The summed cross-entropy in nats, and how often the label's logit was the greatest (ties count).
     pub fn mlm_loss_sum(&self, hidden: &Tensor, positions: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
         kernels::masked_loss(&self.chosen(hidden, positions), &self.embeddings, self.mlm_bias(), labels)

@@ -16,6 +16,13 @@ pub(crate) fn initial(entry: &Entry, shape: &ModelShape, seed: u64, device: Devi
     match entry.start {
         Start::Zeros => Tensor::zeros(&entry.size, (Kind::Float, device)),
         Start::Ones => Tensor::ones(&entry.size, (Kind::Float, device)),
+        Start::Uniform => {
+            let mut source = Normal::new(seed, &entry.name);
+            let bound = (1.0 / entry.size[1] as f64).sqrt();
+            let count = entry.size.iter().product::<i64>();
+            let values: Vec<f32> = (0..count).map(|_| ((2.0 * source.uniform() - 1.0) * bound) as f32).collect();
+            Tensor::from_slice(&values).view(&entry.size[..]).to_device(device)
+        }
         Start::Drawn => {
             let mut normal = Normal::new(seed, &entry.name);
             let values: Vec<f32> = (0..entry.size.iter().product())

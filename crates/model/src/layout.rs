@@ -1,9 +1,9 @@
 //! Which parameters a model has: names, shapes, how they start. The one list that construction, loading and export share.
 
 use crate::heads::Head;
+use crate::lora;
 use crate::names::{EncoderNames, GENERATOR, HeadNames};
-use config::Pooling;
-use config::{Architecture, ModelShape};
+use config::{Architecture, LoraConfig, LoraTarget, ModelShape, Pooling};
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub(crate) enum Start {
     Zeros,
     /// All ones: the scale of a LayerNorm.
     Ones,
+    /// Uniform in ± the root of 1 / inputs (He et al. 2015 with a slope of √5, as in PEFT): the first matrix of an adapter.
+    Uniform,
 }
 
 /// One parameter.
@@ -29,11 +31,20 @@ pub(crate) struct Entry {
     pub hidden_matrix: bool,
     /// Part of a head: may be absent in weights that a fine-tuning starts from.
     pub head: bool,
+    /// One of the two matrices of an adapter, which are no part of Hugging Face's model.
+    pub adapter: bool,
+    /// 0 for the embeddings, 1 for the first layer, and so on; [`top`] for what comes after the last one.
+    pub level: i64,
+}
+
+/// The level of the heads, and of a norm behind the last layer.
+pub(crate) fn top(shape: &ModelShape) -> i64 {
+    EncoderNames::of(shape.architecture).map_or(shape.layers, |names| names.distinct_layers(shape)) + 1
 }
 
 /// Every parameter of the model, sorted by name.
-pub(crate) fn layout(shape: &ModelShape, head: &Head) -> Vec<Entry> {
-    let mut list = List::default();
+pub(crate) fn layout(shape: &ModelShape, head: &Head, lora: Option<&LoraConfig>) -> Vec<Entry> {
+    let mut list = List { lora: lora.cloned(), ..List::default() };
     match EncoderNames::of(shape.architecture) {
         Some(names) => post_norm(shape, names, head, &mut list),
         None => modern(shape, head, &mut list),
@@ -52,7 +63,7 @@ fn post_norm(shape: &ModelShape, names: &EncoderNames, head: &Head, list: &mut L
     }
     list.norm(&format!("{}.LayerNorm", names.embeddings), narrow, true);
     layers(shape, names, list);
-    list.in_head = true;
+    list.begin_head(top(shape));
     let heads = HeadNames::of(shape.architecture);
     if let Some(pooler) = heads.pooler.filter(|_| head.has_pooler()) {
         list.linear(pooler, hidden, hidden);
@@ -103,15 +114,23 @@ fn layers(shape: &ModelShape, names: &EncoderNames, list: &mut List) {
     }
     list.in_layers = true;
     for layer in 0..names.distinct_layers(shape) {
+        list.begin_layer(layer);
         let prefix = names.prefix(layer);
         let part = |name: &str| format!("{prefix}.{name}");
-        for projection in [names.layer.query, names.layer.key, names.layer.value] {
+        for (projection, target) in [
+            (names.layer.query, LoraTarget::Query),
+            (names.layer.key, LoraTarget::Key),
+            (names.layer.value, LoraTarget::Value),
+            (names.layer.attention_output, LoraTarget::AttentionOutput),
+        ] {
             list.linear(&part(projection), hidden, hidden);
+            list.adapter(&part(projection), target, hidden, hidden);
         }
-        list.linear(&part(names.layer.attention_output), hidden, hidden);
         list.norm(&part(names.layer.attention_norm), hidden, true);
         list.linear(&part(names.layer.intermediate), wide, hidden);
+        list.adapter(&part(names.layer.intermediate), LoraTarget::FeedForward, wide, hidden);
         list.linear(&part(names.layer.output), hidden, wide);
+        list.adapter(&part(names.layer.output), LoraTarget::FeedForward, hidden, wide);
         list.norm(&part(names.layer.output_norm), hidden, true);
     }
     list.in_layers = false;
@@ -123,20 +142,29 @@ fn modern(shape: &ModelShape, head: &Head, list: &mut List) {
     list.norm("model.embeddings.norm", hidden, false);
     list.in_layers = true;
     for layer in 0..shape.layers {
+        list.begin_layer(layer);
         let prefix = format!("model.layers.{layer}");
         if layer > 0 {
             // The embeddings were normalised a moment ago: layer 0 has no norm before its attention.
             list.norm(&format!("{prefix}.attn_norm"), hidden, false);
         }
-        list.matrix(&format!("{prefix}.attn.Wqkv.weight"), 3 * hidden, hidden);
-        list.matrix(&format!("{prefix}.attn.Wo.weight"), hidden, hidden);
         list.norm(&format!("{prefix}.mlp_norm"), hidden, false);
-        list.matrix(&format!("{prefix}.mlp.Wi.weight"), 2 * shape.intermediate, hidden);
-        list.matrix(&format!("{prefix}.mlp.Wo.weight"), hidden, shape.intermediate);
+        for (name, target, outputs, inputs) in [
+            // Of queries, keys and values, which are named together or not at all.
+            ("attn.Wqkv", LoraTarget::Query, 3 * hidden, hidden),
+            ("attn.Wo", LoraTarget::AttentionOutput, hidden, hidden),
+            ("mlp.Wi", LoraTarget::FeedForward, 2 * shape.intermediate, hidden),
+            ("mlp.Wo", LoraTarget::FeedForward, hidden, shape.intermediate),
+        ] {
+            let name = format!("{prefix}.{name}");
+            list.matrix(&format!("{name}.weight"), outputs, inputs);
+            list.adapter(&name, target, outputs, inputs);
+        }
     }
     list.in_layers = false;
+    list.level = top(shape);
     list.norm("model.final_norm", hidden, false);
-    list.in_head = true;
+    list.begin_head(top(shape));
     if !matches!(head, Head::None | Head::Embedder) {
         list.matrix("head.dense.weight", hidden, hidden);
         list.norm("head.norm", hidden, false);
@@ -165,12 +193,47 @@ struct List {
     entries: Vec<Entry>,
     in_layers: bool,
     in_head: bool,
+    level: i64,
+    lora: Option<LoraConfig>,
 }
 
 impl List {
     fn push(&mut self, name: String, size: Vec<i64>, start: Start) {
         let hidden_matrix = self.in_layers && size.len() == 2;
-        self.entries.push(Entry { name, size, start, hidden_matrix, head: self.in_head });
+        self.entries.push(Entry {
+            name,
+            size,
+            start,
+            hidden_matrix,
+            head: self.in_head,
+            adapter: false,
+            level: self.level,
+        });
+    }
+
+    /// Beside the matrix of that name, if it is to have one.
+    fn adapter(&mut self, prefix: &str, target: LoraTarget, outputs: i64, inputs: i64) {
+        let Some(lora) = self.lora.as_ref().filter(|lora| lora.adapts(target) && !self.in_head) else { return };
+        let rank = lora.rank;
+        for (name, size, start) in [
+            (lora::down(prefix), vec![rank, inputs], Start::Uniform),
+            (lora::up(prefix), vec![outputs, rank], Start::Zeros),
+        ] {
+            self.push(name, size, start);
+            let entry = self.entries.last_mut().expect("just pushed");
+            (entry.adapter, entry.hidden_matrix) = (true, false);
+        }
+    }
+
+    fn begin_head(&mut self, level: i64) {
+        (self.in_head, self.level) = (true, level);
+    }
+
+    /// The layers of a generator beside a discriminator stay at the level of its heads.
+    fn begin_layer(&mut self, layer: i64) {
+        if !self.in_head {
+            self.level = layer + 1;
+        }
     }
 
     fn matrix(&mut self, name: &str, rows: i64, columns: i64) {

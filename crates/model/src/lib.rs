@@ -16,6 +16,7 @@ pub mod hugging_face;
 mod initial;
 mod layout;
 mod load;
+mod lora;
 mod modern;
 mod names;
 mod network;

@@ -40,7 +40,8 @@ pub(crate) fn load(
     let mut report = LoadReport::default();
     let mut copies = Vec::new();
     let mut broken = Vec::new();
-    for (entry, target) in entries.iter().zip(targets) {
+    // Adapters are no part of what others write.
+    for (entry, target) in entries.iter().zip(targets).filter(|(entry, _)| !entry.adapter) {
         let keep = entry.head && missing == Missing::Keep;
         match found.remove(&entry.name) {
             None if keep => report.missing.push(entry.name.clone()),

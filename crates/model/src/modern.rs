@@ -3,6 +3,7 @@
 
 use crate::attention::{Sight, activate, attend, attend_rows};
 use crate::heads::dropout;
+use crate::lora::Adapter;
 use crate::network::{Input, Named};
 use crate::rows::Rows;
 use config::ModelShape;
@@ -26,26 +27,55 @@ struct Layer {
     /// None in layer 0, where the embeddings were normalised a moment ago.
     attention_norm: Option<Tensor>,
     /// Queries, keys and values. `[3 × hidden, hidden]`
-    projections: Tensor,
-    attention_output: Tensor,
+    projections: Dense,
+    attention_output: Dense,
     feed_forward_norm: Tensor,
     /// What goes through the non-linearity, then the gate. `[2 × intermediate, hidden]`
-    wide: Tensor,
-    narrow: Tensor,
+    wide: Dense,
+    narrow: Dense,
+}
+
+/// A matrix, and what lies beside it.
+struct Dense {
+    weight: Tensor,
+    adapter: Option<Adapter>,
+}
+
+impl Dense {
+    fn new(named: &Named, prefix: &str) -> Self {
+        Self { weight: named.get(&format!("{prefix}.weight")), adapter: named.adapter(prefix) }
+    }
+
+    fn forward(&self, input: &Tensor, train: bool) -> Tensor {
+        let product = kernels::linear(input, &self.weight, None);
+        match &self.adapter {
+            Some(adapter) => product + adapter.forward(input, train),
+            None => product,
+        }
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = &Tensor> {
+        std::iter::once(&self.weight).chain(self.adapter.iter().flat_map(Adapter::leaves))
+    }
+
+    fn shallow_clone(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), adapter: self.adapter.as_ref().map(Adapter::shallow_clone) }
+    }
 }
 
 impl Modern {
     pub fn new(shape: &ModelShape, named: &Named, device: Device) -> Self {
         let layers = (0..shape.layers).map(|layer| {
             let get = |name: &str| named.get(&format!("model.layers.{layer}.{name}.weight"));
+            let dense = |name: &str| Dense::new(named, &format!("model.layers.{layer}.{name}"));
             Layer {
                 is_local: shape.local_attention.is_some_and(|local| local.is_local(layer)),
                 attention_norm: (layer > 0).then(|| get("attn_norm")),
-                projections: get("attn.Wqkv"),
-                attention_output: get("attn.Wo"),
+                projections: dense("attn.Wqkv"),
+                attention_output: dense("attn.Wo"),
                 feed_forward_norm: get("mlp_norm"),
-                wide: get("mlp.Wi"),
-                narrow: get("mlp.Wo"),
+                wide: dense("mlp.Wi"),
+                narrow: dense("mlp.Wo"),
             }
         });
         Self {
@@ -104,9 +134,9 @@ impl Layer {
             None => self.attend(hidden, view, shape, train),
         };
         let hidden = hidden + dropout(&attended, shape.attention_dropout, train);
-        let wide = linear(&norm(&hidden, &self.feed_forward_norm, shape), &self.wide).chunk(2, -1);
+        let wide = self.wide.forward(&norm(&hidden, &self.feed_forward_norm, shape), train).chunk(2, -1);
         let gated = activate(&wide[0], shape.activation) * &wide[1];
-        hidden + linear(&dropout(&gated, shape.dropout, train), &self.narrow)
+        hidden + self.narrow.forward(&dropout(&gated, shape.dropout, train), train)
     }
 
     /// The same, of which nothing is kept but `hidden`.
@@ -117,8 +147,13 @@ impl Layer {
 
     fn attend(&self, hidden: &Tensor, view: &View, shape: &ModelShape, train: bool) -> Tensor {
         let size = hidden.size();
-        let projected =
-            linear(hidden, &self.projections).view([size[0], size[1], 3, shape.heads, shape.hidden / shape.heads]);
+        let projected = self.projections.forward(hidden, train).view([
+            size[0],
+            size[1],
+            3,
+            shape.heads,
+            shape.hidden / shape.heads,
+        ]);
         let rotated = view.rotary.rotate(&projected.narrow(2, 0, 2));
         let (query, key) = (rotated.select(2, 0), rotated.select(2, 1));
         let value = projected.select(2, 2);
@@ -131,12 +166,13 @@ impl Layer {
                 attend_rows([&query, &key, &value], rows, *reach, shape.attention_dropout, train)
             }
         };
-        linear(&context, &self.attention_output)
+        self.attention_output.forward(&context, train)
     }
 
     fn leaves(&self) -> Vec<&Tensor> {
         let matrices = [&self.projections, &self.attention_output, &self.wide, &self.narrow];
-        self.attention_norm.iter().chain([&self.feed_forward_norm]).chain(matrices).collect()
+        let of_matrices = matrices.into_iter().flat_map(Dense::leaves);
+        self.attention_norm.iter().chain([&self.feed_forward_norm]).chain(of_matrices).collect()
     }
 
     fn shallow_clone(&self) -> Self {
@@ -193,10 +229,6 @@ impl Rotary {
         let half = self.cosine.size()[3] / 2;
         (vectors * &self.cosine).addcmul(&vectors.roll(half, -1), &self.sine)
     }
-}
-
-fn linear(input: &Tensor, weight: &Tensor) -> Tensor {
-    kernels::linear(input, weight, None)
 }
 
 fn norm(input: &Tensor, weight: &Tensor, shape: &ModelShape) -> Tensor {

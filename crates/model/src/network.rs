@@ -4,12 +4,13 @@ use crate::bert::Bert;
 use crate::error::ModelError;
 use crate::heads::{Head, Heads, mean};
 use crate::initial::initial;
-use crate::layout::{Entry, layout};
+use crate::layout::{Entry, layout, top};
 use crate::load::{self, LoadReport, Missing};
+use crate::lora::{self, Adapter};
 use crate::modern::Modern;
 use crate::names::{self, EncoderNames, GENERATOR};
 use crate::rows::Rows;
-use config::{Architecture, ModelShape, Pooling};
+use config::{Architecture, LoraConfig, ModelShape, Pooling};
 use std::collections::BTreeMap;
 use tch::{Device, Tensor};
 
@@ -33,7 +34,7 @@ pub struct Execution {
     pub activation_checkpointing: bool,
 }
 
-/// One trained tensor.
+/// One tensor of the weights.
 #[derive(Debug)]
 pub struct Parameter {
     /// Hugging Face's name.
@@ -44,6 +45,14 @@ pub struct Parameter {
     pub decay: bool,
     /// A weight matrix inside an encoder layer: what Muon orthogonalises. Embeddings and heads are not.
     pub hidden_matrix: bool,
+    /// How far below the heads it is: 0 for the heads, 1 for the last layer, and so on down to the embeddings.
+    pub below_head: i64,
+    /// Whether it is learned: not if it was frozen ([`Model::freeze`]), or lies beside adapters.
+    pub trained: bool,
+    /// One of the two matrices of an adapter: no part of [`Model::merged`].
+    pub adapter: bool,
+    /// It has an adapter: in [`Model::merged`] it is another.
+    pub adapted: bool,
 }
 
 /// An encoder with a head on one device.
@@ -59,6 +68,10 @@ pub struct Model {
     pub(crate) heads: Heads,
     device: Device,
     pub(crate) execution: Execution,
+    /// The levels below this one are frozen.
+    frozen_levels: i64,
+    /// What its adapters are like.
+    lora: Option<LoraConfig>,
 }
 
 enum Encoder {
@@ -67,31 +80,94 @@ enum Encoder {
 }
 
 /// Tensors by name, while the layers take theirs.
-pub(crate) struct Named<'a>(BTreeMap<&'a str, &'a Tensor>);
+pub(crate) struct Named<'a>(BTreeMap<&'a str, &'a Tensor>, Option<&'a LoraConfig>);
 
 impl Named<'_> {
     /// A handle on the named leaf.
     pub fn get(&self, name: &str) -> Tensor {
         self.0.get(name).unwrap_or_else(|| panic!("the layout lacks `{name}`")).shallow_clone()
     }
+
+    /// What lies beside the matrix `PREFIX.weight`.
+    pub fn adapter(&self, prefix: &str) -> Option<Adapter> {
+        let down = self.0.get(lora::down(prefix).as_str())?;
+        Some(Adapter::new(down.shallow_clone(), self.get(&lora::up(prefix)), self.1?))
+    }
 }
 
 impl Model {
     /// A model drawn from `seed`: equal for equal (shape, head, seed), and the encoder does not depend on the head.
     pub fn new(shape: &ModelShape, head: Head, seed: u64, device: Device) -> Result<Self, ModelError> {
-        check(shape, &head)?;
-        let entries = layout(shape, &head);
-        let tensors = entries.iter().map(|entry| initial(entry, shape, seed, device).set_requires_grad(true)).collect();
-        Ok(Self::of(shape, head, entries, tensors, device))
+        Self::adapted(shape, head, None, seed, device)
     }
 
-    /// Another model with the same weights, in memory of its own. It is not there to be trained: nothing asks for its
-    /// gradients.
+    /// The same with adapters, of which the first matrix is drawn from the seed too, and the second one is 0. Only they and
+    /// the heads are trained then.
+    pub fn adapted(
+        shape: &ModelShape,
+        head: Head,
+        lora: Option<&LoraConfig>,
+        seed: u64,
+        device: Device,
+    ) -> Result<Self, ModelError> {
+        check(shape, &head)?;
+        let entries = layout(shape, &head, lora);
+        let trained = |entry: &Entry| lora.is_none() || entry.adapter || entry.head;
+        let draw = |entry: &Entry| initial(entry, shape, seed, device).set_requires_grad(trained(entry));
+        let tensors = entries.iter().map(draw).collect();
+        Ok(Self::of(shape, head, entries, tensors, lora.cloned(), device))
+    }
+
+    /// Another model with the same weights, in memory of its own but for what is frozen, which both share. It is not
+    /// there to be trained: nothing asks for its gradients.
     pub fn duplicate(&self) -> Self {
-        let tensors = self.tensors.iter().map(|tensor| tensor.detach().copy()).collect();
-        let mut other = Self::of(&self.shape, self.head.clone(), self.entries.clone(), tensors, self.device);
+        let own = |(entry, tensor): (&Entry, &Tensor)| {
+            if self.trains(entry) { tensor.detach().copy() } else { tensor.shallow_clone() }
+        };
+        let tensors = self.entries.iter().zip(&self.tensors).map(own).collect();
+        let mut other =
+            Self::of(&self.shape, self.head.clone(), self.entries.clone(), tensors, self.lora.clone(), self.device);
+        other.frozen_levels = self.frozen_levels;
         other.set_execution(self.execution);
         other
+    }
+
+    /// Freezes the embeddings and the first `layers` layers for good: they have no gradients, so that the backward pass
+    /// ends above them.
+    pub fn freeze(&mut self, layers: i64) {
+        self.frozen_levels = layers + 1;
+        for (entry, tensor) in self.entries.iter().zip(&self.tensors) {
+            if !self.trains(entry) {
+                let _ = tensor.set_requires_grad(false);
+            }
+        }
+    }
+
+    fn trains(&self, entry: &Entry) -> bool {
+        let beside_adapters = self.lora.is_some() && !entry.adapter && !entry.head;
+        entry.level >= self.frozen_levels && !beside_adapters
+    }
+
+    /// Hugging Face's model, sorted by name: the weights without adapters, and those that have one with what it adds. What
+    /// is not changed shares storage with the model. Cut off from the graph.
+    pub fn merged(&self) -> Vec<(String, Tensor)> {
+        let named: BTreeMap<&str, &Tensor> =
+            self.entries.iter().map(|it| it.name.as_str()).zip(&self.tensors).collect();
+        let scale = self.lora.as_ref().map_or(0.0, LoraConfig::scale);
+        let merge = |(entry, tensor): (&Entry, &Tensor)| {
+            let adapter =
+                self.adapter_of(entry).and_then(|(down, up)| named.get(down.as_str()).zip(named.get(up.as_str())));
+            let merged = adapter.map(|(down, up)| lora::merged(tensor, down, up, scale));
+            (entry.name.clone(), merged.unwrap_or_else(|| tensor.detach()))
+        };
+        self.entries.iter().zip(&self.tensors).filter(|(entry, _)| !entry.adapter).map(merge).collect()
+    }
+
+    /// The names of the two matrices beside this one.
+    fn adapter_of(&self, entry: &Entry) -> Option<(String, String)> {
+        let prefix = entry.name.strip_suffix(".weight").filter(|_| self.lora.is_some() && !entry.adapter)?;
+        let (down, up) = (lora::down(prefix), lora::up(prefix));
+        self.entries.binary_search_by(|it| it.name.cmp(&down)).is_ok().then_some((down, up))
     }
 
     /// How it is run from now on.
@@ -100,8 +176,16 @@ impl Model {
     }
 
     /// `tensors` go with `entries`, which are the layout of (shape, head).
-    fn of(shape: &ModelShape, head: Head, entries: Vec<Entry>, tensors: Vec<Tensor>, device: Device) -> Self {
-        let named = Named(entries.iter().map(|entry| entry.name.as_str()).zip(&tensors).collect());
+    fn of(
+        shape: &ModelShape,
+        head: Head,
+        entries: Vec<Entry>,
+        tensors: Vec<Tensor>,
+        lora: Option<LoraConfig>,
+        device: Device,
+    ) -> Self {
+        let by_name = entries.iter().map(|entry| entry.name.as_str()).zip(&tensors).collect();
+        let named = Named(by_name, lora.as_ref());
         let encoder = match EncoderNames::of(shape.architecture) {
             Some(names) => Encoder::Bert(Bert::new(shape, names, &named)),
             None => Encoder::Modern(Modern::new(shape, &named, device)),
@@ -125,6 +209,8 @@ impl Model {
             heads,
             device,
             execution: Execution::default(),
+            frozen_levels: 0,
+            lora,
         }
     }
 
@@ -143,8 +229,9 @@ impl Model {
         self.device
     }
 
-    /// The trained tensors, sorted by name; a tied weight is there once, under the embedding's name.
+    /// The weights, sorted by name; a tied weight is there once, under the embedding's name.
     pub fn parameters(&self) -> Vec<Parameter> {
+        let top = top(&self.shape);
         self.entries
             .iter()
             .zip(&self.tensors)
@@ -154,6 +241,10 @@ impl Model {
                 // Exactly the matrices: biases and LayerNorm are vectors.
                 decay: entry.size.len() > 1,
                 hidden_matrix: entry.hidden_matrix,
+                below_head: top - entry.level,
+                trained: self.trains(entry),
+                adapter: entry.adapter,
+                adapted: self.adapter_of(entry).is_some(),
             })
             .collect()
     }
@@ -196,6 +287,11 @@ impl Model {
     /// Scores of every word at the given flat positions. `[predicted, vocabulary]`
     pub fn mlm_logits(&self, hidden: &Tensor, positions: &Tensor) -> Tensor {
         self.heads.mlm_logits(hidden, positions)
+    }
+
+    /// Scores of some words alone at the given flat positions. `[positions, words]`; `words`: `[words]`, int64.
+    pub fn word_logits(&self, hidden: &Tensor, positions: &Tensor, words: &Tensor) -> Tensor {
+        self.heads.word_logits(hidden, positions, words)
     }
 
     /// Scores of "follows" and "random", or for `albert` of "in order" and "swapped". `[batch, 2]`

@@ -38,7 +38,7 @@ fn of_archive(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
         return Err("its numbers are big-endian; save it on a little-endian machine".to_owned());
     }
     let (value, _) = pickle::run(archive.file(&program)?)?;
-    named(&value, &|storage| archive.file(&format!("{folder}data/{}", storage.key)))
+    named(&value, true, &|storage| archive.file(&format!("{folder}data/{}", storage.key)))
 }
 
 fn of_pickles(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
@@ -61,7 +61,7 @@ fn of_pickles(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
     let (value, keys) = (next()?, next()?);
     let Value::List(keys) = keys else { return Err("the list of its storages is damaged".to_owned()) };
     let mut sizes = BTreeMap::new();
-    collect_storages(&value, &mut sizes);
+    collect_storages(&value, DEPTH, &mut sizes);
     // For each storage its number of elements, and those.
     let mut storages: BTreeMap<String, &[u8]> = BTreeMap::new();
     for key in keys.borrow().iter() {
@@ -74,25 +74,31 @@ fn of_pickles(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
         storages.insert(key.to_string(), bytes.get(at + 8..end).ok_or(TRUNCATED)?);
         at = end;
     }
-    named(&value, &|storage| {
+    named(&value, true, &|storage| {
         storages.get(&*storage.key).copied().ok_or_else(|| format!("there is no storage {}", storage.key))
     })
 }
 
+/// Dictionaries in dictionaries: what a training program saves has not even two.
+const DEPTH: usize = 4;
+
 /// Bytes of an element of each storage.
-fn collect_storages(value: &Value, sizes: &mut BTreeMap<String, usize>) {
+fn collect_storages(value: &Value, depth: usize, sizes: &mut BTreeMap<String, usize>) {
     match value {
         Value::Tensor(tensor) => {
             sizes.insert(tensor.storage.key.to_string(), tensor.storage.kind.elt_size_in_bytes());
         }
-        Value::Dict(pairs) => pairs.borrow().iter().for_each(|(_, value)| collect_storages(value, sizes)),
+        Value::Dict(pairs) if depth > 0 => {
+            pairs.borrow().iter().for_each(|(_, value)| collect_storages(value, depth - 1, sizes));
+        }
         _ => {}
     }
 }
 
-/// The tensors of a dictionary.
+/// The tensors of a dictionary, or of one in it where it may be `nested`.
 fn named<'a>(
     value: &Value,
+    nested: bool,
     bytes: &dyn Fn(&Storage) -> Result<&'a [u8], String>,
 ) -> Result<Vec<(String, Tensor)>, String> {
     let Value::Dict(pairs) = value else {
@@ -107,7 +113,8 @@ fn named<'a>(
             && matches!(value, Value::Dict(_))
     });
     if let Some((_, inner)) = inner {
-        return named(inner, bytes);
+        // Once: a dictionary may even hold itself.
+        return if nested { named(inner, false, bytes) } else { Err("its dictionaries lie in one another".to_owned()) };
     }
     pairs
         .iter()
@@ -135,6 +142,11 @@ fn make(tensor: &pickle::TensorValue, bytes: &[u8]) -> Result<Tensor, String> {
         last = last.and_then(|last| step.and_then(|step| last.checked_add(step)));
     }
     let empty = size.contains(&0);
+    // A row may be there many times over, but a weight is never larger than what it is stored in.
+    let all = size.iter().try_fold(1i64, |all, size| all.checked_mul(*size));
+    if all.is_none_or(|all| usize::try_from(all).is_ok_and(|all| all > elements)) {
+        return Err(format!("{size:?} are more elements than the {elements} of its storage"));
+    }
     if !empty && last.is_none_or(|last| usize::try_from(last).is_ok_and(|last| last >= elements)) {
         return Err(format!("its storage of {elements} elements is shorter than {size:?}: {TRUNCATED}"));
     }
@@ -148,5 +160,41 @@ fn make(tensor: &pickle::TensorValue, bytes: &[u8]) -> Result<Tensor, String> {
     let flat = Tensor::f_from_data_size(whole, &[count], storage.kind).map_err(|error| error.to_string())?;
     let view = flat.f_as_strided(size, stride, Some(*offset)).map_err(|error| error.to_string())?;
     // A copy of its own: several tensors may share a storage.
-    Ok(view.to_kind(kind).contiguous().copy())
+    let view = view.f_to_kind(kind).and_then(|view| view.f_contiguous()).and_then(|view| view.f_detach_copy());
+    view.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pickle::TensorValue;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    #[test]
+    fn a_dictionary_that_holds_itself_is_refused() {
+        let pairs = Rc::new(RefCell::new(Vec::new()));
+        pairs.borrow_mut().push((Value::Text("state_dict".into()), Value::Dict(pairs.clone())));
+        let error = named(&Value::Dict(pairs.clone()), true, &|_| Err("never asked".to_owned())).unwrap_err();
+        assert!(error.contains("lie in one another"), "{error}");
+        collect_storages(&Value::Dict(pairs.clone()), DEPTH, &mut BTreeMap::new());
+        pairs.borrow_mut().clear();
+    }
+
+    #[test]
+    fn no_tensor_is_larger_than_its_storage() {
+        let storage = Rc::new(Storage { kind: Kind::Float, key: "0".into() });
+        let of = |size: &[i64], stride: &[i64]| {
+            let value =
+                TensorValue { storage: storage.clone(), offset: 0, size: size.to_vec(), stride: stride.to_vec() };
+            make(&value, &[0; 24])
+        };
+        assert_eq!(of(&[2, 3], &[3, 1]).unwrap().size(), [2, 3]);
+        assert_eq!(of(&[3, 2], &[1, 3]).unwrap().size(), [3, 2], "transposed");
+        // `torch.zeros(1).expand(1 << 42)` is a file of 1.6 kB.
+        for size in [vec![1 << 42], vec![1 << 40, 1 << 40]] {
+            let error = of(&size, &vec![0; size.len()]).unwrap_err();
+            assert!(error.contains("more elements than the 6"), "{error}");
+        }
+    }
 }

@@ -23,7 +23,7 @@ pub use error::CheckpointError;
 pub use id::CheckpointId;
 pub use manifest::{CheckpointFile, Manifest};
 pub use read::{CheckpointProblem, NewestGood};
-pub use retention::{Retained, RetentionPolicy, Standing};
+pub use retention::{Best, Retained, RetentionPolicy, Standing};
 pub use shard::{Shard, ShardOutcome};
 
 use local::LocalFolder;

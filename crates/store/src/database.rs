@@ -10,6 +10,7 @@ mod network_file_system;
 mod reader;
 mod rows;
 mod segments;
+mod sweeps;
 mod write;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use reader::Reader;
 pub use rows::{
     AttemptRow, Change, CheckpointRow, CommitRow, EventRow, MemberRow, MetricPosition, MetricQuery, MetricRow, RunRow,
 };
+pub use sweeps::{SweepRow, SweepRunRow};
 
 use rusqlite::{Connection, TransactionBehavior};
 use std::ops::Deref;

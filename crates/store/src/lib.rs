@@ -7,10 +7,10 @@ mod checkpoints;
 mod database;
 
 pub use checkpoints::{
-    CheckpointError, CheckpointFile, CheckpointId, CheckpointProblem, CheckpointRepository, Manifest, NewestGood,
+    Best, CheckpointError, CheckpointFile, CheckpointId, CheckpointProblem, CheckpointRepository, Manifest, NewestGood,
     Retained, RetentionPolicy, Shard, ShardOutcome, Standing,
 };
 pub use database::{
     AttemptRow, Change, CheckpointRow, CommitRow, Database, DatabaseError, EventRow, MemberRow, MetricPosition,
-    MetricQuery, MetricRow, Reader, RunRow,
+    MetricQuery, MetricRow, Reader, RunRow, SweepRow, SweepRunRow,
 };

@@ -2,7 +2,8 @@
 //!
 //! Training goes on from the weights; the average is what comes out of the run: it is evaluated, and `model.safetensors`
 //! of a checkpoint holds it. It follows from the weights after each update alone, so every member has the same bits
-//! without a word between them. To a joiner it is sent, and by the others it is compared, like a moment.
+//! without a word between them. To a joiner it is sent, and by the others it is compared, like a moment. What is frozen is
+//! not averaged: both models share it.
 
 use model::{Model, Parameter};
 
@@ -18,10 +19,15 @@ impl Average {
         Self { model: model.duplicate(), decay }
     }
 
-    /// Forgets what it knows: from here on of these weights, which are alongside the model's parameters.
+    /// The averaged weights: alongside those that are trained.
+    pub fn parameters(&self) -> impl Iterator<Item = Parameter> {
+        self.model.parameters().into_iter().filter(|parameter| parameter.trained)
+    }
+
+    /// Forgets what it knows: from here on of these weights, the model's trained parameters.
     pub fn restart(&mut self, weights: &[Parameter]) {
         tch::no_grad(|| {
-            for (average, weight) in self.model.parameters().iter().zip(weights) {
+            for (average, weight) in self.parameters().zip(weights) {
                 average.tensor.detach().copy_(&weight.tensor);
             }
         });
@@ -31,7 +37,7 @@ impl Average {
     pub fn update(&mut self, weights: &[Parameter], updates: u64) {
         let share = 1.0 - decay_at(self.decay, updates);
         tch::no_grad(|| {
-            for (average, weight) in self.model.parameters().iter().zip(weights) {
+            for (average, weight) in self.parameters().zip(weights) {
                 let _ = average.tensor.detach().lerp_(&weight.tensor.detach(), share);
             }
         });

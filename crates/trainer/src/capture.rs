@@ -4,8 +4,11 @@
 //! out, by rank 0; `optimizer-<rank>-of-<world>.safetensors` by every rank, holding the optimizer's tensors of the
 //! parameters whose index in name order, modulo the world size, is the rank. Reading does not care how many ranks wrote.
 //! ELECTRA's generator is not in `model.safetensors`, which is the discriminator as Hugging Face lays it out, but in
-//! `generator.safetensors` beside it, without the embeddings that both share. Where weights are averaged, `model.safetensors` holds the average, and the optimizer files also the weights.
+//! `generator.safetensors` beside it, without the embeddings that both share. Where weights are averaged, `model.safetensors` holds the
+//! average, and the optimizer files also the weights. With adapters it holds the weights with what they add, and the
+//! optimizer files also the adapters, and the matrices beside them as they were.
 
+use crate::stopping::Evaluated;
 use config::{ModelShape, OptimizerKind};
 use corpus::Tokenizer;
 use model::{Head, ModelError, hugging_face, safetensors_io};
@@ -45,10 +48,20 @@ pub struct StateHeader {
     /// Whether `model.safetensors` holds the average of the weights, and the optimizer files the weights.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub averaged: bool,
+    /// With `eval.patience`: how evaluations have gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluated: Option<Evaluated>,
     /// The model's labels, for `classify` and `tag`.
     pub labels: Vec<String>,
     /// The model's shape.
     pub shape: ModelShape,
+}
+
+/// What an evaluation says of the model, if there was one at this step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Measured {
+    pub loss: Option<f64>,
+    pub score: Option<f64>,
 }
 
 /// A copy of this worker's share of the state at one step, made at once; serialising it may happen later, elsewhere.
@@ -66,6 +79,8 @@ pub struct Capture {
     pub last: bool,
     /// `eval/loss` at this step, if it was measured.
     pub eval_loss: Option<f64>,
+    /// What `eval.best_metric` names, at this step, if it was measured.
+    pub score: Option<f64>,
     pub(crate) header: StateHeader,
     /// Rank 0's part.
     pub(crate) whole: Option<Whole>,

@@ -186,7 +186,7 @@ impl HeldOut {
             ObjectiveKind::Match => {
                 push("accuracy", counts.tally.sums[0].correct as f64 / counts.targets.0[0].max(1) as f64);
             }
-            ObjectiveKind::Classify => {
+            ObjectiveKind::Classify | ObjectiveKind::Cloze => {
                 push("accuracy", counts.confusion.accuracy());
                 push("macro_f1", counts.confusion.macro_f1());
                 push("mcc", counts.confusion.matthews());

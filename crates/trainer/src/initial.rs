@@ -120,7 +120,8 @@ impl Recipe<'_> {
                     .map_err(|error| TrainError::fatal(format!("init.from: config.json: {error}")))?;
                 let tensors = safetensors_io::read(file(&files, "model.safetensors")?)
                     .map_err(|error| TrainError::fatal(format!("init.from: model.safetensors: {error}")))?;
-                check_tokenizer(&self.config.tokenizer.path, self.tokenizer, &files)?;
+                check_tokenizer(&self.config.tokenizer.path, self.tokenizer, &files)
+                    .map_err(|error| TrainError::fatal(format!("init.from: {error}")))?;
                 self.inherited(shape, &tensors)
             }
             InitSource::HuggingFace { path } => {
@@ -137,13 +138,18 @@ impl Recipe<'_> {
     /// A state with the shape and labels of `header`; its weights are to be written over.
     pub fn state(&self, header: StateHeader) -> Result<State, TrainError> {
         check_shape(self.config, self.tokenizer, &header.shape)?;
+        self.config.check_tuning_of(&header.shape).map_err(TrainError::fatal)?;
         let head = objective::head(self.config, &header.shape, &header.labels);
-        let mut model = Model::new(&header.shape, head, self.config.run.seed, self.device)
+        let lora = self.config.lora.as_ref();
+        let mut model = Model::adapted(&header.shape, head, lora, self.config.run.seed, self.device)
             .map_err(|error| TrainError::fatal(error.to_string()))?;
         model.set_execution(Execution {
             unpadded: self.config.batch.padding == Padding::Unpadded,
             activation_checkpointing: self.config.run.activation_checkpointing,
         });
+        if let Some(layers) = self.config.model.frozen_layers {
+            model.freeze(layers);
+        }
         Ok(State::new(header, model, &self.config.optimizer))
     }
 
@@ -160,6 +166,7 @@ impl Recipe<'_> {
             config_digest: self.config_digest,
             optimizer: self.config.optimizer.kind,
             averaged: self.config.optimizer.ema_decay.is_some(),
+            evaluated: None,
             labels: self.labels.to_vec(),
             shape,
         }
@@ -181,6 +188,15 @@ impl Recipe<'_> {
             unused = ?report.unexpected,
             "weights taken over"
         );
+        // Words of a head that was never trained stand for nothing.
+        if self.config.objective.kind == ObjectiveKind::Cloze && !report.missing.is_empty() {
+            return Err(TrainError::fatal(format!(
+                "init.from: {} has no head over the vocabulary (it lacks {}), and `cloze` asks for its words: start from \
+                 a model that was pretrained on masked words and not fine-tuned since",
+                self.config.init.from,
+                report.missing.join(", ")
+            )));
+        }
         if let Some(average) = &mut state.average {
             average.restart(&state.parameters);
         }
@@ -256,11 +272,14 @@ impl Recipe<'_> {
 }
 
 /// Refuses another tokenizer than the one that lies in the other run's checkpoint.
-fn check_tokenizer(path: &str, tokenizer: &Tokenizer, files: &CheckpointFiles) -> Result<(), TrainError> {
+pub(crate) fn check_tokenizer(
+    path: &str,
+    tokenizer: &Tokenizer,
+    files: &CheckpointFiles,
+) -> Result<(), corpus::CorpusError> {
     let Some(theirs) = files.files.get("tokenizer.json") else { return Ok(()) };
-    let wrong = |error: corpus::CorpusError| TrainError::fatal(format!("init.from: {error}"));
-    let theirs = Tokenizer::from_bytes("the other run's tokenizer.json", theirs, true).map_err(wrong)?;
-    tokenizer.check_identity(path, Some(&theirs.identity().to_string())).map_err(wrong)
+    let theirs = Tokenizer::from_bytes("the other run's tokenizer.json", theirs, true)?;
+    tokenizer.check_identity(path, Some(&theirs.identity().to_string()))
 }
 
 fn file<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a [u8], TrainError> {

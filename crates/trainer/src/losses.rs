@@ -61,7 +61,7 @@ impl Counted {
             (Self::Tokens, _) => batch.tokens() as usize,
             (Self::MaskedWords, Labels::Masked { ids, .. }) => ids.len(),
             (Self::Pairs, Labels::Masked { next_sentence, .. }) => next_sentence.as_ref().map_or(0, Vec::len),
-            (Self::Labels, Labels::Class(labels)) => labels.len(),
+            (Self::Labels, Labels::Class(labels) | Labels::Cloze { labels, .. }) => labels.len(),
             (Self::Labels, Labels::Tags(labels)) => labels.iter().filter(|&&label| label != IGNORED).count(),
             (Self::Labels, Labels::Score(scores)) => scores.len(),
             (Self::Labels, Labels::Answer { starts, .. }) => starts.len(),

@@ -1,6 +1,6 @@
 //! From a micro-batch to what is learned from it: sums over tokens or samples, never means.
 
-mod tasks;
+pub(crate) mod tasks;
 
 use crate::losses::{Counted, Loss};
 use crate::teacher::Teacher;
@@ -55,9 +55,11 @@ pub(crate) fn losses(config: &CheckedConfig) -> Vec<Loss> {
         }
         // Numbers are neither right nor wrong.
         ObjectiveKind::Classify if config.objective.regression => vec![Loss::distance("", Counted::Labels, 1.0)],
-        ObjectiveKind::Classify | ObjectiveKind::Tag | ObjectiveKind::Answer | ObjectiveKind::Match => {
-            vec![Loss::new("", Counted::Labels)]
-        }
+        ObjectiveKind::Classify
+        | ObjectiveKind::Tag
+        | ObjectiveKind::Answer
+        | ObjectiveKind::Match
+        | ObjectiveKind::Cloze => vec![Loss::new("", Counted::Labels)],
     }
 }
 
@@ -150,6 +152,10 @@ fn sums(
         Labels::Answer { starts, ends, .. } => {
             tasks::spans(&model.answer_logits(&hidden, train), input.mask.as_ref(), starts, ends)
         }
+        Labels::Cloze { positions, labels, words } => {
+            let scores = tasks::label_scores(model, &hidden, &sent(positions, device), words);
+            answered(&scores, sent(labels, device))
+        }
         Labels::Match => tasks::contrast(&model.embeddings(&hidden, input.mask.as_ref()), batch, similarity_scale),
     }
 }
@@ -181,7 +187,7 @@ fn cross_entropy(logits: &Tensor, labels: &Tensor) -> (Tensor, Tensor, Tensor) {
 pub(crate) fn head(config: &CheckedConfig, shape: &ModelShape, labels: &[String]) -> Head {
     match config.objective.kind {
         ObjectiveKind::MlmNsp | ObjectiveKind::MlmSop => Head::PreTraining,
-        ObjectiveKind::Mlm | ObjectiveKind::Distill => Head::MaskedLm,
+        ObjectiveKind::Mlm | ObjectiveKind::Distill | ObjectiveKind::Cloze => Head::MaskedLm,
         ObjectiveKind::ReplacedTokens => Head::ReplacedTokens { generator: Some(config.model.generator(shape)) },
         ObjectiveKind::Classify => {
             // A number is one output, which needs a name in `config.json`.

@@ -9,6 +9,7 @@ mod muon;
 use config::{OptimizerConfig, OptimizerKind};
 use kernels::{AdamW, NativeError, fused_adamw};
 use model::Parameter;
+use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 /// The state of an update rule for a list of parameters.
@@ -75,14 +76,16 @@ impl Optimizer {
         assert_eq!(parameters.len(), self.states.len(), "one state for each parameter");
         assert_eq!(gradients.len(), self.states.len(), "one gradient for each parameter");
         let config = &self.config;
-        let mut with_decay = Fused::default();
-        let mut without_decay = Fused::default();
+        // By rate and by whether there is decay.
+        let mut fused: BTreeMap<(i64, bool), Fused> = BTreeMap::new();
         tch::no_grad(|| {
             for ((parameter, gradient), state) in parameters.iter().zip(gradients).zip(&mut self.states) {
                 let mut tensor = parameter.tensor.detach();
+                let level = if config.layer_decay.is_some() { parameter.below_head } else { 0 };
+                let factor = factor * config.rate_factor(level);
                 match state {
                     ParameterState::AdamW { first, second } => {
-                        let list = if parameter.decay { &mut with_decay } else { &mut without_decay };
+                        let list = fused.entry((level, parameter.decay)).or_default();
                         list.push([&tensor, gradient, first, second]);
                     }
                     ParameterState::Lamb { first, second } => {
@@ -99,18 +102,17 @@ impl Optimizer {
                     }
                 }
             }
-            let mut numbers = AdamW {
-                step: updates,
-                learning_rate: factor * config.learning_rate,
-                beta1: config.beta1,
-                beta2: config.beta2,
-                weight_decay: config.weight_decay,
-                epsilon: config.epsilon,
-                bias_correction: config.bias_correction,
-            };
-            with_decay.apply(&numbers)?;
-            numbers.weight_decay = 0.0;
-            without_decay.apply(&numbers)
+            fused.iter().try_for_each(|((level, decays), tensors)| {
+                tensors.apply(&AdamW {
+                    step: updates,
+                    learning_rate: factor * config.rate_factor(*level) * config.learning_rate,
+                    beta1: config.beta1,
+                    beta2: config.beta2,
+                    weight_decay: if *decays { config.weight_decay } else { 0.0 },
+                    epsilon: config.epsilon,
+                    bias_correction: config.bias_correction,
+                })
+            })
         })
     }
 
@@ -137,4 +139,54 @@ pub fn global_norm(gradients: &[Tensor]) -> f64 {
 pub fn clip_factor(norm: f64, limit: f64) -> Option<f64> {
     let factor = limit / (norm + 1e-6);
     (limit > 0.0 && factor < 1.0).then_some(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameter(name: &str, below_head: i64, hidden_matrix: bool) -> Parameter {
+        let tensor = Tensor::full([4, 4], 1.0, (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        Parameter {
+            name: name.to_owned(),
+            tensor,
+            decay: true,
+            hidden_matrix,
+            below_head,
+            trained: true,
+            adapter: false,
+            adapted: false,
+        }
+    }
+
+    /// How far an update moves three parameters: of the head, and one and three levels below it.
+    fn moved(config: &OptimizerConfig, hidden_matrix: bool) -> Vec<f64> {
+        let parameters: Vec<_> =
+            [0, 1, 3].map(|below| parameter(&format!("at {below}"), below, hidden_matrix)).into_iter().collect();
+        let gradients: Vec<_> = parameters.iter().map(|_| Tensor::eye(4, (Kind::Float, Device::Cpu))).collect();
+        Optimizer::new(config, &parameters).update(&parameters, &gradients, 1, 0.5).unwrap();
+        parameters.iter().map(|parameter| (&parameter.tensor - 1.0).norm().double_value(&[])).collect()
+    }
+
+    #[test]
+    fn each_level_moves_by_its_share_of_the_rate() {
+        for kind in [OptimizerKind::Adamw, OptimizerKind::Lamb, OptimizerKind::Muon] {
+            for hidden_matrix in [false, true] {
+                let learning_rate = 1e-2;
+                let config =
+                    OptimizerConfig { kind, learning_rate, layer_decay: Some(0.5), ..OptimizerConfig::default() };
+                let moved = moved(&config, hidden_matrix);
+                for (distance, share) in moved.iter().zip([1.0, 0.5, 0.125]) {
+                    let relative = distance / moved[0];
+                    assert!((relative / share - 1.0).abs() < 1e-3, "{kind:?}: {relative}, not {share}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_layer_decay_all_move_alike() {
+        let moved = moved(&OptimizerConfig::default(), false);
+        assert!(moved[0] > 0.0 && moved.iter().all(|distance| *distance == moved[0]), "{moved:?}");
+    }
 }

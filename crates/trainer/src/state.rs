@@ -1,7 +1,7 @@
 //! The state of a run in memory: parameters, the optimizer's moments, the average of the weights, and the header.
 
 use crate::average::Average;
-use crate::capture::{Capture, StateHeader, Whole};
+use crate::capture::{Capture, Measured, StateHeader, Whole};
 use crate::host::Membership;
 use crate::optimizer::Optimizer;
 use config::OptimizerConfig;
@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 pub(crate) struct State {
     pub header: StateHeader,
     pub model: Model,
-    /// Sorted by name; share storage with the model.
+    /// Those that are trained, sorted by name; share storage with the model.
     pub parameters: Vec<Parameter>,
     pub optimizer: Optimizer,
     /// With `optimizer.ema_decay`.
@@ -24,6 +24,9 @@ pub(crate) struct State {
 
 /// The name in the optimizer files of the weights that training goes on from, where `model.safetensors` holds others.
 const WEIGHTS: &str = "weights";
+
+/// The same of a matrix with an adapter, without what that adds.
+const BASE: &str = "base";
 
 /// Memory that every step uses again.
 pub(crate) struct Buffers {
@@ -40,7 +43,7 @@ pub(crate) struct Buffers {
 impl State {
     /// A state of `model` with zero moments, and with an average of its present weights if there is to be one.
     pub fn new(header: StateHeader, model: Model, optimizer: &OptimizerConfig) -> Self {
-        let parameters = model.parameters();
+        let parameters: Vec<_> = model.parameters().into_iter().filter(|parameter| parameter.trained).collect();
         assert!(parameters.windows(2).all(|pair| pair[0].name < pair[1].name), "parameters are sorted by name");
         let average = optimizer.ema_decay.map(|decay| Average::new(&model, decay));
         let optimizer = Optimizer::new(optimizer, &parameters);
@@ -68,30 +71,40 @@ impl State {
         self.average.as_mut().map_or(&mut self.model, |average| &mut average.model)
     }
 
-    /// All tensors, in one order that every member has: each parameter, then its moments; then the averages. They share
-    /// storage with the state and are cut off from the graph, so writing to them writes the state.
+    /// All tensors, in one order that every member has: each trained parameter, then its moments; then what is frozen; then
+    /// the averages. They share storage with the state and are cut off from the graph, so writing to them writes the state.
     pub fn tensors(&self) -> Vec<Tensor> {
         let mut tensors = Vec::new();
         for (parameter, moments) in self.parameters.iter().zip(self.optimizer.tensors()) {
             tensors.push(parameter.tensor.detach());
             tensors.extend(moments.into_iter().map(|(_, tensor)| tensor.shallow_clone()));
         }
+        let frozen = self.model.parameters().into_iter().filter(|parameter| !parameter.trained);
+        tensors.extend(frozen.map(|parameter| parameter.tensor.detach()));
         if let Some(average) = &self.average {
-            tensors.extend(average.model.parameters().iter().map(|parameter| parameter.tensor.detach()));
+            tensors.extend(average.parameters().map(|parameter| parameter.tensor.detach()));
         }
         tensors
     }
 
-    /// What the optimizer files hold: the index of a parameter, the name of one of its tensors there, and the tensor,
-    /// which shares storage with the state. The moments; and if `model.safetensors` holds an average, the weights.
+    /// What `model.safetensors` holds: the weights that come out of the run, sorted by name, with what adapters add.
+    pub fn weights(&self) -> Vec<(String, Tensor)> {
+        self.result().merged()
+    }
+
+    /// What the optimizer files hold: a number, which tells who writes it, the name of a tensor there, and the tensor,
+    /// which shares storage with the state. The moments; of what `model.safetensors` holds an average, or not at all, the
+    /// weights; and what adapters add to, as it was before.
     pub fn beside_the_model(&self) -> Vec<(usize, String, Tensor)> {
         let mut tensors = Vec::new();
         for (index, (parameter, moments)) in self.parameters.iter().zip(self.optimizer.tensors()).enumerate() {
-            let weights = self.average.is_some().then_some((WEIGHTS, &parameter.tensor));
+            let weights = (self.average.is_some() || parameter.adapter).then_some((WEIGHTS, &parameter.tensor));
             for (kind, tensor) in moments.into_iter().chain(weights) {
                 tensors.push((index, format!("{kind}.{}", parameter.name), tensor.detach()));
             }
         }
+        let adapted = self.model.parameters().into_iter().filter(|parameter| parameter.adapted).enumerate();
+        tensors.extend(adapted.map(|(index, it)| (index, format!("{BASE}.{}", it.name), it.tensor.detach())));
         tensors
     }
 
@@ -101,14 +114,13 @@ impl State {
         membership: &Membership,
         tokenizer: &Arc<Tokenizer>,
         last: bool,
-        eval_loss: Option<f64>,
+        measured: Measured,
     ) -> Capture {
         let (rank, world) = (membership.rank.0 as usize, membership.world.0 as usize);
         let own = self.beside_the_model().into_iter().filter(|(index, ..)| index % world == rank);
         let optimizer = own.map(|(_, name, tensor)| (name, copied(&tensor))).collect();
-        let parameters = || self.result().parameters().into_iter();
         let whole = (rank == 0).then(|| Whole {
-            parameters: parameters().map(|parameter| (parameter.name, copied(&parameter.tensor))).collect(),
+            parameters: self.weights().into_iter().map(|(name, tensor)| (name, copied(&tensor))).collect(),
             head: self.model.head().clone(),
             tokenizer: tokenizer.clone(),
         });
@@ -118,7 +130,8 @@ impl State {
             rank: membership.rank,
             world: membership.world,
             last,
-            eval_loss,
+            eval_loss: measured.loss,
+            score: measured.score,
             header: self.header.clone(),
             whole,
             optimizer,
@@ -196,6 +209,7 @@ mod tests {
             config_digest: Digest::default(),
             optimizer: OptimizerKind::Adamw,
             averaged: ema_decay.is_some(),
+            evaluated: None,
             labels: Vec::new(),
             shape,
         };

@@ -1,31 +1,47 @@
 //! The teacher that a student learns from (`[distill]`): another model, which is never trained. Every member holds it.
 
-use crate::TrainError;
 use crate::host::Host;
+use crate::initial::check_tokenizer;
+use crate::{TrainError, verify};
+use c10d::ProcessGroup;
 use config::{CheckedConfig, DistillConfig, DistillOver, InitSource, ModelConfig, ModelShape};
+use corpus::Tokenizer;
 use model::{Head, Input, Missing, Model, distil, hugging_face, safetensors_io};
 use std::path::Path;
 use tch::{Device, Tensor};
+use types::Digest;
 
 /// A teacher and how to learn from it.
 pub(crate) struct Teacher {
     model: Model,
     distill: DistillConfig,
+    /// Rows of the vocabulary that are words; what comes after them was never trained.
+    words: i64,
+    digest: Digest,
 }
 
 impl Teacher {
-    /// Reads what `distill.teacher` names; None where the config names none.
-    pub fn load(config: &CheckedConfig, host: &dyn Host, device: Device) -> Result<Option<Self>, TrainError> {
+    /// Reads what `distill.teacher` names; None where the config names none. Its words must be those of `tokenizer`.
+    pub fn load(
+        config: &CheckedConfig,
+        tokenizer: &Tokenizer,
+        host: &dyn Host,
+        device: Device,
+    ) -> Result<Option<Self>, TrainError> {
         let Some(distill) = config.distill.clone() else { return Ok(None) };
+        let path = &config.tokenizer.path;
         let failed =
             |text: &dyn std::fmt::Display| TrainError::fatal(format!("distill.teacher: {}: {text}", distill.teacher));
         let (source, tensors) = match distill.source().map_err(|error| failed(&error))? {
             InitSource::HuggingFace { path } => {
                 let folder = hugging_face::read_folder(Path::new(&path)).map_err(|error| failed(&error))?;
+                let theirs = folder.tokenizer_identity.as_deref();
+                tokenizer.check_identity(&config.tokenizer.path, theirs).map_err(|error| failed(&error))?;
                 (folder.shape, folder.tensors)
             }
             InitSource::Run { .. } | InitSource::Seed => {
                 let files = host.parent().map_err(|error| failed(&error))?;
+                check_tokenizer(path, tokenizer, &files).map_err(|error| failed(&error))?;
                 let file =
                     |name: &str| files.files.get(name).ok_or_else(|| failed(&format!("the checkpoint has no {name}")));
                 let text = String::from_utf8_lossy(file("config.json")?);
@@ -40,9 +56,28 @@ impl Teacher {
         if let Some(lacks) = report.missing.iter().chain(&report.shape_mismatches).next() {
             return Err(failed(&format!("it has no head over words ({lacks} is missing): only a masked LM can teach")));
         }
+        let words = tokenizer.size() as i64;
+        if words > shape.vocabulary {
+            let why = format!("it has {} words and {path} has {words}: they do not belong together", shape.vocabulary);
+            return Err(failed(&why));
+        }
+        let digest =
+            safetensors_io::digest(tensors.iter().map(|(_, tensor)| tensor)).map_err(|error| failed(&error))?;
         tracing::info!(teacher = %distill.teacher, layers = shape.layers, hidden = shape.hidden, "the teacher is here");
         // A copy that nothing asks gradients of.
-        Ok(Some(Self { model: model.duplicate(), distill }))
+        Ok(Some(Self { model: model.duplicate(), distill, words, digest }))
+    }
+
+    /// Whether all members learn from the same: a folder may be another one on another host. Every member asks.
+    pub fn compare(&self, group: &ProcessGroup) -> Result<(), TrainError> {
+        let own = verify::first_bytes(&self.digest.0);
+        let digests = group.all_gather_i64(own).map_err(|error| TrainError::collective(None, error))?;
+        let said = format!("distill.teacher: {}: its weights are not the same on all hosts", self.distill.teacher);
+        match verify::majority(&digests) {
+            Some(right) if right == own => Ok(()),
+            Some(_) => Err(TrainError::local(format!("{said}, and this one differs from most: copy the folder anew"))),
+            None => Err(TrainError::fatal(format!("{said}: copy one folder to all of them"))),
+        }
     }
 
     /// The student's shape.
@@ -78,10 +113,10 @@ impl Teacher {
         };
         let (theirs, wanted) = tch::no_grad(|| {
             let theirs = self.model.encode(input, false);
-            let wanted = self.model.mlm_logits(&theirs, compared);
+            let wanted = self.model.mlm_logits(&theirs, compared).narrow(1, 0, self.words);
             (theirs, wanted)
         });
-        let ours = student.mlm_logits(hidden, compared);
+        let ours = student.mlm_logits(hidden, compared).narrow(1, 0, self.words);
         [distil::divergence_sum(&ours, &wanted, self.distill.temperature), distil::cosine_sum(hidden, &theirs, &tokens)]
     }
 }

@@ -1,5 +1,6 @@
 //! The trainer of one run: what it keeps between generations, and the way through one generation.
 
+use crate::capture::Measured;
 use crate::evaluate::HeldOut;
 use crate::host::{Host, Membership, Outcome, Phase, StepReport};
 use crate::initial::{self, Recipe};
@@ -106,7 +107,10 @@ impl Trainer {
         self.check_membership(membership, group)?;
         host.phase(Phase::Restore);
         if self.teacher.is_none() {
-            self.teacher = Teacher::load(&self.config, host, self.device)?;
+            self.teacher = Teacher::load(&self.config, &self.tokenizer, host, self.device)?;
+        }
+        if let Some(teacher) = &self.teacher {
+            teacher.compare(group)?;
         }
         let recipe = Recipe {
             teacher: self.teacher.as_ref(),
@@ -163,11 +167,11 @@ impl Trainer {
     ) -> Result<Outcome, TrainError> {
         let total = self.config.run.steps;
         let again = self.evaluate_again(state, teacher, group, host)?;
-        let mut eval_loss = again.as_deref().and_then(loss_in);
+        let mut measured = self.take_in(state, again.as_deref());
         let mut captured = None;
         // The failure came between that step's evaluation and its checkpoint.
         if again.is_some() && due(state.header.step, self.config.checkpoint.every_steps) {
-            self.capture(state, membership, host, eval_loss);
+            self.capture(state, membership, host, measured);
             captured = Some(state.header.step);
         }
         let cursors: Vec<_> =
@@ -178,7 +182,7 @@ impl Trainer {
         let context =
             Context { config: &config, losses: &losses, teacher, membership, group, host, device: self.device };
         let mut stepper = Stepper { context, fast: None };
-        while state.header.step.0 < total {
+        while !self.is_over(state) {
             let Done { mut report, checkpoint, pause } = stepper.step(state, &mut self.loader)?;
             let step = state.header.step;
             let last = step.0 >= total;
@@ -193,7 +197,7 @@ impl Trainer {
             }
             match checked {
                 Ok(metrics) => {
-                    eval_loss = loss_in(&metrics);
+                    measured = self.take_in(state, evaluates.then_some(metrics.as_slice()));
                     report.metrics.extend(metrics);
                 }
                 Err(error) => {
@@ -206,10 +210,10 @@ impl Trainer {
             }
             host.progress(report);
             if captures {
-                self.capture(state, membership, host, eval_loss);
+                self.capture(state, membership, host, measured);
                 captured = Some(step);
             }
-            if pause && !last {
+            if pause && !self.is_over(state) {
                 host.phase(Phase::Checkpoint);
                 if let Err(error) = host.wait_for_checkpoints() {
                     tracing::error!(run = %membership.run, step = step.0, error, "a checkpoint could not be stored");
@@ -220,12 +224,12 @@ impl Trainer {
         let step = state.header.step;
         if captured != Some(step) {
             self.verify(state, group, host)?;
-            self.capture(state, membership, host, eval_loss);
+            self.capture(state, membership, host, measured);
         }
         host.phase(Phase::Checkpoint);
         host.wait_for_checkpoints()
             .map_err(|error| TrainError::fatal(format!("the last checkpoint could not be stored: {error}")))?;
-        let weights_digest = safetensors_io::digest(state.result().parameters().iter().map(|it| &it.tensor))
+        let weights_digest = safetensors_io::digest(state.weights().iter().map(|(_, tensor)| tensor))
             .map_err(|error| TrainError::fatal(error.to_string()))?;
         Ok(Outcome::Finished { step, weights_digest })
     }
@@ -282,13 +286,37 @@ impl Trainer {
         held_out.evaluate(state, teacher, &self.loader, group, host, self.device)
     }
 
-    fn capture(&self, state: &State, membership: &Membership, host: &dyn Host, eval_loss: Option<f64>) {
-        host.phase(Phase::Checkpoint);
-        let last = state.header.step.0 >= self.config.run.steps;
-        host.checkpoint(state.capture(membership, &self.tokenizer, last, eval_loss));
+    /// What an evaluation of the present step says of the model; and it counts for early stopping.
+    fn take_in(&self, state: &mut State, metrics: Option<&[(String, f64)]>) -> Measured {
+        let eval = &self.config.eval;
+        let Some(metrics) = metrics.filter(|_| self.held_out.is_some()) else { return Measured::default() };
+        let find = |wanted: &str| {
+            let found = metrics.iter().find(|(name, _)| name.strip_prefix("eval/") == Some(wanted));
+            found.map(|(_, value)| *value)
+        };
+        let measured = Measured { loss: find("loss"), score: find(&eval.best_metric) };
+        if let Some(patience) = eval.patience {
+            let step = state.header.step;
+            let evaluated = state.header.evaluated.get_or_insert_default();
+            evaluated.add(eval, step, measured.score);
+            if evaluated.is_over(eval) && step.0 < self.config.run.steps {
+                tracing::info!(
+                    run = %self.config.run.name, step = step.0, metric = eval.best_metric, patience,
+                    best = evaluated.best(), best_step = evaluated.best_step.0, "stops early"
+                );
+            }
+        }
+        measured
     }
-}
 
-fn loss_in(metrics: &[(String, f64)]) -> Option<f64> {
-    metrics.iter().find(|(name, _)| name == "eval/loss").map(|(_, value)| *value)
+    /// All steps are done, or nothing better is expected.
+    fn is_over(&self, state: &State) -> bool {
+        let stops = state.header.evaluated.is_some_and(|evaluated| evaluated.is_over(&self.config.eval));
+        stops || state.header.step.0 >= self.config.run.steps
+    }
+
+    fn capture(&self, state: &State, membership: &Membership, host: &dyn Host, measured: Measured) {
+        host.phase(Phase::Checkpoint);
+        host.checkpoint(state.capture(membership, &self.tokenizer, self.is_over(state), measured));
+    }
 }

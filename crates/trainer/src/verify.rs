@@ -39,7 +39,8 @@ pub(crate) fn compare(state: &State, group: &ProcessGroup, host: &dyn Host) -> R
     }
 }
 
-/// Of all that a checkpoint holds and that changes from step to step.
+/// Of all that a checkpoint holds and that changes from step to step, but for how evaluations have gone: after a failure in
+/// the middle of one, some members have it and others not yet.
 fn fingerprint(tensors: Digest, header: &StateHeader) -> i64 {
     let StateHeader { step, attempt, updates, skipped_in_a_row, cursors, samples_digest, .. } = header;
     let mut hasher = blake3::Hasher::new();
@@ -48,12 +49,16 @@ fn fingerprint(tensors: Digest, header: &StateHeader) -> i64 {
     for number in [step.0, *updates].into_iter().chain(cursors.iter().flat_map(|cursor| [cursor.turn, cursor.sample])) {
         hasher.update(&number.to_le_bytes());
     }
-    let bytes = *hasher.finalize().as_bytes();
-    i64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|index| bytes[index]))
+    first_bytes(hasher.finalize().as_bytes())
+}
+
+/// Of a hash what one number holds.
+pub(crate) fn first_bytes(hash: &[u8; 32]) -> i64 {
+    i64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|index| hash[index]))
 }
 
 /// The value that more than half of the members have.
-fn majority(values: &[i64]) -> Option<i64> {
+pub(crate) fn majority(values: &[i64]) -> Option<i64> {
     let mut counts = BTreeMap::new();
     for &value in values {
         *counts.entry(value).or_insert(0) += 1;
@@ -79,6 +84,7 @@ mod tests {
             config_digest: Digest([2; 32]),
             optimizer: config::OptimizerKind::Adamw,
             averaged: false,
+            evaluated: None,
             labels: Vec::new(),
             shape: config::ModelConfig::default().shape(100, 16),
         };

@@ -14,6 +14,7 @@ use crate::embed::{self, EmbedArguments};
 use crate::export_onnx::{self, ExportOnnxArguments};
 use crate::fill_mask::{self, FillMaskArguments};
 use crate::predict::{self, PredictArguments};
+use crate::prompt::{self, PromptArguments};
 use crate::training::{self, TrainerArguments};
 use crate::word2vec::{self, Word2VecArguments};
 use clap::{Args, Parser, Subcommand};
@@ -54,6 +55,8 @@ enum Command {
     Predict(PredictArguments),
     /// Say which words a pretrained model puts in the place of [MASK].
     FillMask(FillMaskArguments),
+    /// Label text without any fine-tuning, or with little, by the word that a model puts into a sentence.
+    Prompt(PromptArguments),
     /// Make vectors of texts, or compare those of one word.
     Embed(EmbedArguments),
     /// Write a model as a file of ONNX, in float32 or int8.
@@ -201,6 +204,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::FillMask(arguments) => fill_mask::run(&arguments),
+        Command::Prompt(arguments) => prompt::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
         Command::ExportOnnx(arguments) => export_onnx::run(&arguments),
         Command::Word2vec(arguments) => word2vec::run(&arguments),

@@ -1,7 +1,7 @@
 //! A model with its tokenizer, from a folder.
 
 use crate::cli::Problem;
-use config::TokenizerConfig;
+use config::{Reading, TokenizerConfig};
 use corpus::Tokenizer;
 use model::{Head, Input, Missing, Model, hugging_face};
 use std::ops::Range;
@@ -28,6 +28,8 @@ pub(crate) struct Loaded {
     device: Device,
     /// Tokens of a text that are read at most.
     length: usize,
+    /// How it was trained to read, where its folder says so.
+    pub(crate) reading: Option<Reading>,
 }
 
 /// Tokens of one text, with those around it.
@@ -58,7 +60,9 @@ impl Loaded {
         let mut model = Model::new(&read.shape, head, 0, device).map_err(|error| at(&error))?;
         model.load_parameters(&read.tensors, missing).map_err(|error| at(&error))?;
         let positions = usize::try_from(model.shape().max_positions).unwrap_or(usize::MAX);
-        Ok(Self { model, tokenizer, device, length: length.unwrap_or(positions).min(positions) })
+        let trained = read.reading.as_ref().and_then(|reading| reading.sequence_length);
+        let length = length.or(trained).unwrap_or(positions).min(positions);
+        Ok(Self { model, tokenizer, device, length, reading: read.reading })
     }
 
     /// A text as the model reads it: `[CLS] text [SEP]`, cut at the end.
@@ -73,6 +77,19 @@ impl Loaded {
         let ids = ids.chain(std::iter::once(special.separator)).collect();
         let ranges = outside().chain(encoded.into_iter().map(|(_, range)| range)).chain(outside()).collect();
         Ok(Tokens { ids, ranges, cut })
+    }
+
+    /// Tokens of a text that are read at most, with those around it.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The last hidden states of a batch that was made as in training. `[samples, length, hidden]`
+    pub(crate) fn encode_batch(&self, batch: &corpus::Batch) -> Tensor {
+        let size = [batch.samples as i64, batch.sequence_length as i64];
+        let ids = Tensor::from_slice(&batch.ids).reshape(size).to_device(self.device);
+        let mask = batch.mask.as_ref().map(|mask| Tensor::from_slice(mask).reshape(size).to_device(self.device));
+        tch::no_grad(|| self.model.encode(&Input { ids, segments: None, mask }, false))
     }
 
     /// The last hidden states and which tokens are real (None: all). `[texts, length, hidden]`, `[texts, length]`

@@ -279,3 +279,134 @@ fn questions_and_numbers_are_predicted_as_transformers_does() {
     assert!((0.25..0.32).contains(&share), "{told:#}");
     assert_eq!(rows(&folder), 30);
 }
+
+#[test]
+fn a_sweep_over_seeds_and_folds_shares_the_workers() {
+    let mut cluster = Cluster::start();
+    cluster.add_workers(2);
+    let pretrained = cluster.submit(&[]);
+    cluster.until_completed(&pretrained);
+    let paths = format!("data.paths=[\"{}\"]", cluster.corpus.classified.display());
+    let config = cluster.config();
+    let mut arguments = vec!["sweep", "submit", config.to_str().unwrap(), "--seeds", "2", "--folds", "2", "--wait"];
+    for set in [
+        &paths,
+        "data.label_column=label",
+        "init.from=run:tiny",
+        "run.kind=finetune",
+        "run.name=folds",
+        "run.steps=60",
+        "run.min_workers=2",
+        "objective.kind=classify",
+        "optimizer.learning_rate=3e-3",
+        "eval.samples=1000",
+    ] {
+        arguments.extend(["--set", set]);
+    }
+    arguments.push("--json");
+    let lines = cluster.coordinator(&arguments).expect_code(0).json_lines();
+    assert_eq!((&lines[0]["sweep"], lines[0]["runs"].as_array().unwrap().len()), (&json!("folds"), 4));
+    let sweep = &lines[1];
+    let runs = sweep["runs"].as_array().unwrap();
+    let places: Vec<(i64, i64)> =
+        runs.iter().map(|run| (run["seed"].as_i64().unwrap(), run["fold"].as_i64().unwrap())).collect();
+    assert_eq!(places, [(11, 0), (11, 1), (12, 0), (12, 1)]);
+    let mut values = Vec::new();
+    for run in runs {
+        let shown = cluster.show(run["run"].as_str().unwrap());
+        assert_eq!((&shown["sweep"], &shown["status"]), (&json!("folds"), &json!("completed")));
+        assert_eq!((&shown["parent"]["run"], &shown["parent"]["step"]), (&json!(pretrained), &json!(30)));
+        cluster.verify_ledger(run["run"].as_str().unwrap());
+        values.push(shown["metrics"]["eval/accuracy"].as_f64().unwrap());
+    }
+    assert!(values.iter().all(|value| *value > 0.7), "{values:?}");
+    let mean = values.iter().sum::<f64>() / 4.0;
+    let deviation = (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 3.0).sqrt();
+    let told = &sweep["combinations"][0]["metrics"]["eval/accuracy"];
+    assert_eq!(told["n"], 4);
+    assert!((told["mean"].as_f64().unwrap() - mean).abs() < 1e-12, "{told}");
+    assert!((told["deviation"].as_f64().unwrap() - deviation).abs() < 1e-12, "{told}");
+}
+
+#[test]
+fn prompts_label_texts_with_and_without_examples() {
+    let mut cluster = Cluster::start();
+    cluster.add_workers(2);
+    let pretrained = cluster.submit(&["run.steps=120"]);
+    cluster.until_completed(&pretrained);
+    let rows = std::fs::read_to_string(&cluster.corpus.classified).unwrap();
+    let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: String = rows
+        .iter()
+        .map(|row| format!("{}\t{}\n", row["text"].as_str().unwrap(), row["label"].as_str().unwrap()))
+        .collect();
+    let file = cluster.path("labelled.tsv");
+    std::fs::write(&file, lines).unwrap();
+    let prompt = |arguments: &[&str]| {
+        let mut command = cluster.command("worker");
+        Output::of(command.arg("prompt").args(arguments).args(["--threads", "1", "--json"]))
+    };
+    let file = file.display().to_string();
+    let template =
+        ["--template", "{text} the [MASK] sees .", "--label", "alive=dog,child", "--label", "other=ship,city"];
+    let asked = |checkpoint: &str, more: &[&str]| {
+        let arguments = [&["--checkpoint", checkpoint, "--labelled", "--file", &file][..], more].concat();
+        prompt(&arguments).expect_code(0).json_lines()
+    };
+    let zero = asked("tiny", &[&template[..], &["--calibrate"]].concat());
+    assert_eq!(zero.len(), rows.len() + 1);
+    assert_eq!(zero.last().unwrap()["metrics"]["texts"], rows.len());
+    let sum: f64 = zero[0]["scores"].as_object().unwrap().values().map(|score| score.as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-9, "{}", zero[0]);
+    prompt(&["--checkpoint", "tiny", "--text", "a dog ."])
+        .expect_code(1)
+        .says(&["brings no prompt along", "--template"]);
+
+    let paths = format!("data.paths=[\"{}\"]", cluster.corpus.classified.display());
+    let settings = [
+        paths.as_str(),
+        "data.label_column=label",
+        "run.kind=finetune",
+        "objective.kind=cloze",
+        "objective.prompt={text} the [MASK] sees .",
+        "objective.verbalizers.alive=[\"dog\", \"child\"]",
+        "objective.verbalizers.other=[\"ship\", \"city\"]",
+        "optimizer.learning_rate=3e-3",
+    ];
+    let run = cluster.submit(&[&settings[..], &["init.from=run:tiny", "run.name=few", "run.steps=80"]].concat());
+    cluster.until_completed(&run);
+    let shown = cluster.show(&run);
+    assert!(shown["metrics"]["eval/accuracy"].as_f64().unwrap() > 0.8, "{:#}", shown["metrics"]);
+    assert!(shown["metrics"]["eval/mcc"].is_f64(), "{:#}", shown["metrics"]);
+    // Prompt and words come with the run; it stays a model of masked words.
+    let few = asked("few", &[]);
+    let (before, after) = (&zero.last().unwrap()["metrics"], &few.last().unwrap()["metrics"]);
+    assert!(after["accuracy"].as_f64().unwrap() > 0.85, "{before} {after}");
+    let (folder, _) = export(&cluster, "few", "few-shot");
+    let folder = folder.display().to_string();
+    let again = [&["--model", &folder, "--labelled", "--file", &file][..], &template].concat();
+    assert_eq!(prompt(&again).expect_code(0).json_lines().last(), few.last());
+
+    // A word of several pieces is refused when the run is submitted, and a model without the head when it starts.
+    let wrong = [&settings[..], &["init.from=run:tiny", "objective.verbalizers.other=[\"aship\"]"]].concat();
+    let config = cluster.config().display().to_string();
+    let submit = |set: &[&str]| {
+        let sets = set.iter().flat_map(|set| ["--set", set]);
+        cluster.coordinator(&["submit", config.as_str()].into_iter().chain(sets).collect::<Vec<_>>())
+    };
+    submit(&wrong).expect_code(5).says(&["label `other`", "`aship`"]);
+    let tagged = format!("data.paths=[\"{}\"]", cluster.corpus.tagged.display());
+    let tagger = cluster.submit(&[
+        &tagged,
+        "init.from=run:tiny",
+        "run.kind=finetune",
+        "run.name=tagger",
+        "run.steps=2",
+        "objective.kind=tag",
+    ]);
+    cluster.until_completed(&tagger);
+    let headless =
+        cluster.submit(&[&settings[..], &["init.from=run:tagger", "run.name=headless", "run.steps=2"]].concat());
+    let shown = cluster.until_status(&headless, "failed");
+    assert!(shown["reason"].as_str().unwrap().contains("no head over the vocabulary"), "{}", shown["reason"]);
+}

@@ -38,6 +38,10 @@ fn replay(rule: &str, kind: OptimizerKind, tolerance: f64) {
             name: name.to_owned(),
             tensor: tensor.copy().set_requires_grad(true),
             decay: settings.decay[name],
+            below_head: 0,
+            trained: true,
+            adapter: false,
+            adapted: false,
             hidden_matrix: tensor.dim() == 2,
         })
         .collect();

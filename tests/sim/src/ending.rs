@@ -1,5 +1,6 @@
 //! What must be true in the end.
 
+use crate::group::last_step;
 use crate::world::World;
 use control::RunStatus;
 use types::RunId;
@@ -25,10 +26,10 @@ impl World {
         kept.ledger.verify()?;
         // What the same run computes when nothing disturbs it.
         let data = &self.disk.data[run];
-        let undisturbed = (0..record.spec.total_steps.0).fold(data.initial(), |state, _| data.step(&state).1);
+        let undisturbed = (0..last_step(&record.spec).0).fold(data.initial(), |state, _| data.step(&state).1);
         let gave_up = record.reason.as_deref().is_some_and(|reason| reason.starts_with("diverged at step"));
         match record.status {
-            RunStatus::Completed if record.step != record.spec.total_steps => Err("completed too early".to_owned()),
+            RunStatus::Completed if record.step != last_step(&record.spec) => Err("completed too early".to_owned()),
             RunStatus::Completed if kept.ledger.digest() != undisturbed.digest => Err("other samples".to_owned()),
             RunStatus::Completed if record.weights_digest != Some(undisturbed.weights()) && !kept.tainted => {
                 Err("other weights".to_owned())

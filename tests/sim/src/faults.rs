@@ -1,6 +1,7 @@
 //! What goes wrong, and what people do.
 
 use crate::data::Data;
+use crate::group::last_step;
 use crate::node::Node;
 use crate::world::{Item, Planted, World};
 use config::{OnDivergence, RecoveryConfig};
@@ -61,7 +62,7 @@ impl World {
         let on_divergence = if self.rng.random_bool(0.2) { OnDivergence::Stop } else { OnDivergence::Rollback };
         let max_skipped_steps = self.rng.random_range(1..9);
         let recovery = RecoveryConfig { max_skipped_steps, verify_every, on_divergence, ..Default::default() };
-        let spec = RunSpec {
+        let mut spec = RunSpec {
             name: run.to_string(),
             kind: config::RunKind::Pretrain,
             total_steps: Step(if large { self.rng.random_range(3..8) } else { self.rng.random_range(5..150) }),
@@ -69,7 +70,12 @@ impl World {
             min_workers: least,
             max_workers: if large { slots } else { self.rng.random_range(least..=slots) },
             recovery,
+            patience: None,
         };
+        // Every third run ends early, at a step that nothing but its trainers knows.
+        if spec.total_steps.0.is_multiple_of(3) {
+            spec.patience = Some(spec.total_steps.0 * 2 / 3);
+        }
         let seed = self.rng.random();
         let mut data = Data::new(seed, self.rng.random_range(1..20), slots, self.rng.random_range(1..7));
         data.deals_twice = self.planted == Some(Planted::UnitDealtTwice);
@@ -211,7 +217,7 @@ impl World {
     fn spoil(&mut self, run: &RunId) {
         let spec = &self.disk.runs[run].record.spec;
         // A run that ends before enough steps are skipped ends with what it has.
-        let late = Step(spec.total_steps.0.saturating_sub(spec.recovery.max_skipped_steps + 1));
+        let late = Step(last_step(spec).0.saturating_sub(spec.recovery.max_skipped_steps + 1));
         self.log(|| format!("{run}: numbers are no longer finite"));
         for node in self.nodes.values_mut() {
             let of_this = node.part.as_ref().is_some_and(|part| part.assignment.run == *run);
@@ -227,7 +233,7 @@ impl World {
             let part = node.part.as_ref().filter(|part| part.status.is_none());
             let spec = part.map(|part| &self.disk.runs[&part.assignment.run].record.spec);
             let step = node.state.as_ref().map(|state| state.step);
-            spec.is_some_and(|spec| spec.recovery.verify_every > 0 && step.is_some_and(|step| step < spec.total_steps))
+            spec.is_some_and(|spec| spec.recovery.verify_every > 0 && step.is_some_and(|step| step < last_step(spec)))
         };
         let mut nodes: Vec<&mut Node> = self.nodes.values_mut().filter(at_work).collect();
         let Some(node) = nodes.choose_mut(&mut self.rng) else { return };

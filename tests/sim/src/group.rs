@@ -3,7 +3,7 @@
 use crate::data::State;
 use crate::world::{Item, World};
 use config::OnDivergence;
-use control::{CheckpointAt, Divergence, Event, Millis};
+use control::{CheckpointAt, Divergence, Event, Millis, RunSpec};
 use rand::Rng;
 use std::collections::BTreeMap;
 use types::{Generation, Rank, RunId, Step, WorkerId};
@@ -345,8 +345,13 @@ impl World {
         let seed = self.disk.data[&key.0].seed();
         let skips = spec.recovery.max_skipped_steps;
         let verify = spec.recovery.verify_every;
-        Facts { every: seed % 13 + 5, evaluate: seed % 29 + 20, total: spec.total_steps, skips, verify }
+        Facts { every: seed % 13 + 5, evaluate: seed % 29 + 20, total: last_step(spec), skips, verify }
     }
+}
+
+/// With which step the trainers of a run decide to end it.
+pub fn last_step(spec: &RunSpec) -> Step {
+    spec.patience.map_or(spec.total_steps, |patience| Step(patience.min(spec.total_steps.0)))
 }
 
 /// What a trainer reads from its config.

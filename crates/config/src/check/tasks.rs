@@ -47,6 +47,18 @@ impl RunConfig {
             "are for classes, and objective.regression learns numbers".into(),
             "leave them out",
         );
+        rule(
+            objective.labels.is_empty() || !matches!(kind, ObjectiveKind::Answer | ObjectiveKind::Match),
+            "objective.labels",
+            "are for objective.kind = \"classify\" and \"tag\"".into(),
+            "leave them out",
+        );
+        rule(
+            kind != ObjectiveKind::Match || data.label_column.is_none(),
+            "data.label_column",
+            "is not for `match`: there the two texts of every row belong together".into(),
+            "leave it out, and the rows whose texts do not; or learn the labels with objective.kind = \"classify\"",
+        );
         if answers {
             self.check_answers(rule);
         }

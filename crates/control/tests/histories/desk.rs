@@ -12,6 +12,8 @@ pub struct Desk {
     pub now: Millis,
     pub effects: Vec<Effect>,
     pub recovery: config::RecoveryConfig,
+    /// Of the runs that are submitted.
+    pub patience: Option<u64>,
 }
 
 pub fn run() -> RunId {
@@ -30,7 +32,7 @@ impl Desk {
     pub fn new() -> Self {
         let mut control = Control::new(Settings::default());
         control.verify_shortcuts();
-        Self { control, now: Millis(0), effects: Vec::new(), recovery: Default::default() }
+        Self { control, now: Millis(0), effects: Vec::new(), recovery: Default::default(), patience: None }
     }
 
     /// Submits `run` with 4 slots and 5 steps.
@@ -45,7 +47,9 @@ impl Desk {
         let mut desk = Self::new();
         let kind = config::RunKind::Pretrain;
         let (total_steps, recovery) = (Step(steps), desk.recovery.clone());
-        let spec = RunSpec { name: "run".into(), kind, total_steps, slots, min_workers, max_workers, recovery };
+        let patience = desk.patience;
+        let spec =
+            RunSpec { name: "run".into(), kind, total_steps, slots, min_workers, max_workers, recovery, patience };
         desk.tell(Event::Submit { run: run(), spec });
         desk
     }
@@ -69,6 +73,7 @@ impl Desk {
             min_workers,
             max_workers,
             recovery: self.recovery.clone(),
+            patience: self.patience,
         };
         self.tell(Event::Submit { run: run.clone(), spec });
     }
@@ -226,11 +231,15 @@ impl Desk {
     }
 
     pub fn finished(&mut self, name: &str, generation: u64, weights: u64) -> Vec<Effect> {
+        self.finished_after(5, name, generation, weights)
+    }
+
+    pub fn finished_after(&mut self, step: u64, name: &str, generation: u64, weights: u64) -> Vec<Effect> {
         self.tell(Event::Finished {
             worker: worker(name),
             run: run(),
             generation: Generation(generation),
-            step: Step(5),
+            step: Step(step),
             weights_digest: digest(weights),
         })
     }

@@ -44,6 +44,8 @@ pub enum Command {
     Start(StartArguments),
     /// Check a config and its data, and queue a run.
     Submit(SubmitArguments),
+    /// Runs that are submitted together, to be compared: seeds, folds, values of keys.
+    Sweep(SweepArguments),
     /// Look at runs, cancel or resume them.
     Runs(RunsArguments),
     /// Look at workers, or tell one to go.
@@ -110,6 +112,62 @@ pub struct SubmitArguments {
     /// Follow the run; exit 0 only if it completes.
     #[arg(long)]
     pub wait: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SweepArguments {
+    #[command(subcommand)]
+    pub command: SweepCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SweepCommand {
+    /// Check a config, and queue all runs of its sweep or none.
+    #[command(after_help = "Example:
+  coordinator sweep submit configs/finetune-sentiment.toml --seeds 5 --vary optimizer.learning_rate=1e-5,3e-5,1e-4
+
+The sweep is known by run.name. The same config again changes nothing, and answers the sweep that there is.")]
+    Submit(SubmitSweepArguments),
+    /// All sweeps, newest last.
+    List(JsonFlag),
+    /// A sweep's runs, and mean and deviation of their held-out metrics for each combination.
+    #[command(visible_alias = "status")]
+    Show(NamedSweepArguments),
+    /// Cancel those of a sweep's runs that have not ended.
+    Cancel(NamedSweepArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct SubmitSweepArguments {
+    /// The runs' TOML file.
+    pub file: PathBuf,
+    /// Runs of each combination: run.seed, run.seed + 1, and so on (`sweep.seeds`).
+    #[arg(long, value_name = "N")]
+    pub seeds: Option<u32>,
+    /// Hold out one of so many folds after the other (`sweep.folds`).
+    #[arg(long, value_name = "K")]
+    pub folds: Option<u32>,
+    /// A key and the values it takes (`sweep.vary`); may be given again: each value of one with each of the other.
+    #[arg(long, value_name = "KEY=VALUE,VALUE", value_parser = super::sweep::varied)]
+    pub vary: Vec<config::Override>,
+    /// Override one key of the file for all runs; may be given again. Relative paths start at the working directory.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<config::Override>,
+    /// Wait until all runs have ended; exit 0 only if all completed.
+    #[arg(long)]
+    pub wait: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NamedSweepArguments {
+    /// The sweep's name.
+    pub name: String,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -321,7 +379,7 @@ pub struct SuggestArguments {
     /// Threads of each worker, from which its speed is estimated.
     #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "tokens_per_second")]
     pub threads: u32,
-    /// What all workers together train on in a second, if you know it: `coordinator runs show` of an earlier run says it.
+    /// What all workers together train on in a second, if you know it: `coordinator runs watch` shows it.
     #[arg(long, value_name = "N", requires = "model_size")]
     pub tokens_per_second: Option<f64>,
     /// Files, globs or URLs of your corpus; may be given again.

@@ -56,6 +56,7 @@ pub async fn run(connection: &Connection, arguments: CheckpointsArguments) -> Re
 }
 
 fn table(checkpoints: &[v1::Checkpoint]) -> std::io::Result<()> {
+    let metric = checkpoints.first().map_or("", |checkpoint| checkpoint.metric.as_str());
     let rows: Vec<Vec<String>> = checkpoints
         .iter()
         .map(|checkpoint| {
@@ -71,10 +72,18 @@ fn table(checkpoints: &[v1::Checkpoint]) -> std::io::Result<()> {
                 }
                 .to_owned(),
                 checkpoint.eval_loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}")),
+                match (checkpoint.best, checkpoint.score) {
+                    (false, None) => "-".to_owned(),
+                    (false, Some(_)) if metric == "loss" => "-".to_owned(),
+                    (false, Some(score)) => format!("{score:.4}"),
+                    (true, Some(score)) if metric != "loss" => format!("{score:.4}, the best"),
+                    (true, _) => "the best".to_owned(),
+                },
                 run_view::ago(checkpoint.created_ms),
                 checkpoint.path.clone(),
             ]
         })
         .collect();
-    output::table(&["STEP", "GENERATION", "SIZE", "VERIFIED", "EVAL LOSS", "WRITTEN", "PATH"], &rows)
+    let by = if metric.is_empty() || metric == "loss" { "BEST".to_owned() } else { metric.to_uppercase() };
+    output::table(&["STEP", "GENERATION", "SIZE", "VERIFIED", "EVAL LOSS", &by, "WRITTEN", "PATH"], &rows)
 }

@@ -58,6 +58,11 @@ impl Client {
         v1::runs_client::RunsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
+    /// The Sweeps service.
+    pub fn sweeps(&self) -> v1::sweeps_client::SweepsClient<Authenticated> {
+        v1::sweeps_client::SweepsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
     /// The Workers service.
     pub fn workers(&self) -> v1::workers_client::WorkersClient<Authenticated> {
         v1::workers_client::WorkersClient::new(self.channel.clone())

@@ -90,11 +90,15 @@ fn from_anywhere(path: &str) -> Result<String, Problem> {
 
 fn write_new(path: &Path, text: &str) -> Result<(), Problem> {
     let name = path.display();
-    let written = File::create_new(path).and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|error| match error.kind() {
+    let mut file = File::create_new(path).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => {
             Problem::input(format!("{name} is there already")).help("give another --out, or remove it")
         }
         _ => Problem::failure(format!("cannot write {name}: {error}")),
+    })?;
+    file.write_all(text.as_bytes()).map_err(|error| {
+        // Half a config is worse than none, and would be in the way of the next try.
+        let _ = std::fs::remove_file(path);
+        Problem::failure(format!("cannot write {name}: {error}"))
     })
 }

@@ -21,6 +21,9 @@ pub fn checkpoint(checkpoint: &v1::Checkpoint) -> Value {
         "verified": checkpoint.verified,
         "damaged": checkpoint.damaged,
         "eval_loss": checkpoint.eval_loss,
+        "metric": checkpoint.metric,
+        "score": checkpoint.score,
+        "best": checkpoint.best,
         "time": checkpoint.created_ms,
     })
 }
@@ -48,6 +51,7 @@ pub fn run(run: &v1::Run) -> Value {
         "parent": run.parent.as_ref().map(|parent| json!({
             "run": parent.run, "generation": parent.generation, "step": parent.step,
         })),
+        "sweep": if run.sweep.is_empty() { Value::Null } else { json!(run.sweep) },
         "workers": run.workers,
         "coverage": run.coverage.as_ref().map(|coverage| json!({
             "samples": coverage.samples, "epochs": coverage.epochs, "chain": coverage.chain,
@@ -64,7 +68,7 @@ pub fn run(run: &v1::Run) -> Value {
 pub fn listed(listed: &v1::Run) -> Value {
     let mut value = run(listed);
     if let Some(fields) = value.as_object_mut() {
-        for not_read in ["metrics", "checkpoints", "coverage", "refused", "events"] {
+        for not_read in ["sweep", "metrics", "checkpoints", "coverage", "refused", "events"] {
             fields.remove(not_read);
         }
     }

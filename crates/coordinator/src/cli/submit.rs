@@ -13,6 +13,9 @@ pub async fn run(connection: &Connection, arguments: SubmitArguments) -> Result<
     // What can be found wrong without the coordinator is told with its line.
     let checked = config::load_checked(&file, &set)?;
     let client = Client::connect(connection).await?;
+    if checked.sweep.is_some() {
+        return super::sweep::submit(&client, &checked, &file, wait, json).await;
+    }
     let request = v1::SubmitRequest { config: config::to_toml(&checked) };
     let run = client.runs().submit(request).await?.into_inner().run;
     if json {

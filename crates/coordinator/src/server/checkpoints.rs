@@ -20,8 +20,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::{
-    Change, CheckpointError, CheckpointId, CheckpointProblem, CheckpointRepository, CheckpointRow, EventRow, Manifest,
-    Reader, RetentionPolicy, RunRow, Standing,
+    Best, Change, CheckpointError, CheckpointId, CheckpointProblem, CheckpointRepository, CheckpointRow, EventRow,
+    Manifest, Reader, RetentionPolicy, RunRow, Standing,
 };
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -187,6 +187,7 @@ impl Repository {
             verified,
             damaged: false,
             eval_loss: manifest.eval_loss,
+            score: manifest.score,
             weights_digest: manifest.weights_digest,
             created_ms: manifest.created_ms,
         }
@@ -438,5 +439,15 @@ impl Repository {
 fn policy(row: &RunRow) -> Result<RetentionPolicy, Failure> {
     let config = config::parse(row.id.as_str(), &row.config)
         .map_err(|error| Failure::new(FailureKind::Internal, format!("the stored config: {error}")))?;
-    Ok(RetentionPolicy { keep_latest: config.checkpoint.keep_latest, keep_best: config.checkpoint.keep_best })
+    let config::CheckpointConfig { keep_latest, keep_best, .. } = config.checkpoint;
+    Ok(RetentionPolicy { keep_latest, keep_best, best: best(&config.eval) })
+}
+
+/// Which of a run's checkpoints are the best.
+pub fn best(eval: &config::EvalConfig) -> Best {
+    match (eval.best_metric.as_str(), eval.greater_is_better()) {
+        ("loss", _) => Best::Loss,
+        (_, false) => Best::Lower,
+        (_, true) => Best::Higher,
+    }
 }

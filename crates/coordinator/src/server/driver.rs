@@ -5,9 +5,11 @@
 
 mod batch;
 mod sessions;
+mod sweeps;
 
 pub use batch::{RunDetails, run_record};
 pub use sessions::{QUEUE as SESSION_QUEUE, SessionHandle, Sessions};
+pub use sweeps::{KnownSweeps, SweepCommand, conflict};
 
 use super::checkpoints::{Pin, Repository};
 use super::clock::Clock;
@@ -102,6 +104,8 @@ pub enum Command {
         /// The answer.
         done: oneshot::Sender<()>,
     },
+    /// A sweep, or all runs of one.
+    Sweep(SweepCommand),
     /// Rows that concern no decision.
     Write {
         /// The rows.
@@ -172,6 +176,8 @@ pub struct Driver {
     pub clock: Clock,
     /// Rows of what happened before the first command: one transaction with what `control` made of it.
     pub taken_over: Vec<Change>,
+    /// Names and digests of all sweeps.
+    pub sweeps: KnownSweeps,
     /// Metrics of steps that are not committed yet.
     pub early_metrics: BTreeMap<(RunId, Step), Vec<v1::Metric>>,
 }
@@ -298,6 +304,7 @@ impl Driver {
                 self.control.handle(now, Event::CheckpointCommitted { run, at });
                 answers.push(Box::new(move || _ = done.send(())));
             }
+            Command::Sweep(command) => self.handle_sweep(command, batch, answers),
             Command::Write { changes } => batch.changes.extend(changes),
             Command::Happened { event } => self.control.handle(now, event),
             Command::RestoreFound { run, found, notes } => {

@@ -95,7 +95,7 @@ pub async fn of(
 }
 
 /// What `init.from` or `distill.teacher` says.
-fn named(config: &CheckedConfig) -> String {
+pub fn named(config: &CheckedConfig) -> String {
     config.distill.as_ref().map_or_else(|| config.init.from.clone(), |distill| distill.teacher.clone())
 }
 
@@ -120,6 +120,7 @@ fn inherited(config: &CheckedConfig, text: &[u8]) -> Result<ModelShape, Failure>
             shape
         }
     };
+    config.check_tuning_of(&shape).map_err(invalid)?;
     let length = i64::try_from(config.batch.sequence_length).unwrap_or(i64::MAX);
     if length > shape.max_positions {
         return Err(invalid(format!(

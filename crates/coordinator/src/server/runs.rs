@@ -87,6 +87,7 @@ impl Shown {
                 metrics: reader.latest_metrics(&id)?,
                 checkpoints: reader.checkpoints(&id)?,
                 events: reader.events(&id, EVENTS)?,
+                sweep: reader.sweep_of(&id)?,
                 samples_digest: row.samples_digest.or(last.as_ref().map(|commit| commit.samples_digest)),
                 ..RunParts::default()
             };
@@ -125,7 +126,7 @@ impl Shown {
     }
 }
 
-fn ending() -> Failure {
+pub(super) fn ending() -> Failure {
     Failure::new(FailureKind::Unavailable, "the coordinator is shutting down; try again when it is back")
 }
 
@@ -157,7 +158,7 @@ impl v1::runs_server::Runs for RunsService {
         let submission = submit::check(&text, &self.shown.reader, &self.repository, &self.shown.corpora).await?;
         let run = submission.run.clone();
         let (done, answer) = oneshot::channel();
-        let submit::Submission { run: id, spec, details, parent } = submission;
+        let submit::Submission { run: id, spec, details, parent, .. } = submission;
         self.shown.commands.send(Command::Submit { run: id, spec, details, done }).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())?;
         drop(parent);

@@ -25,6 +25,8 @@ pub struct Submission {
     pub details: RunDetails,
     /// Keeps the parent checkpoint until the run's row does.
     pub parent: Option<Pin>,
+    /// Room that its checkpoints take, roughly.
+    pub bytes: u64,
 }
 
 /// Checks a config, its data, its tokenizer, what it starts from, and the room for its checkpoints.
@@ -34,22 +36,54 @@ pub async fn check(
     repository: &Arc<Repository>,
     corpora: &Corpora,
 ) -> Result<Submission, Failure> {
+    let config = read(text)?;
+    if config.sweep.is_some() {
+        let message = "`sweep`: these are several runs\n  help: submit them with `coordinator sweep submit`";
+        return Err(Failure::new(FailureKind::Invalid, message));
+    }
+    let parent = parent::of(&config, reader, repository).await?;
+    let submission = look_at(&config, parent, corpora).await?;
+    repository.store().check_space(submission.bytes).map_err(checkpoints::failure)?;
+    Ok(submission)
+}
+
+/// The config that was sent.
+pub fn read(text: &str) -> Result<CheckedConfig, Failure> {
     let invalid = |error: config::ConfigError| Failure::new(FailureKind::Invalid, error.to_string());
-    let config = config::parse("config", text).map_err(invalid)?.check("config").map_err(invalid)?;
-    let Parent { pin: parent, shape } = parent::of(&config, reader, repository).await?;
+    config::parse("config", text).map_err(invalid)?.check("config").map_err(invalid)
+}
+
+/// Checks a run's data, its tokenizer, and that they fit what it starts from.
+pub async fn look_at(config: &CheckedConfig, parent: Parent, corpora: &Corpora) -> Result<Submission, Failure> {
+    let Parent { pin: parent, shape } = parent;
     let (opened, shape) = blocking({
         let config = config.clone();
         move || open(&config, shape)
     })
     .await?;
     let averaged = config.optimizer.ema_decay.is_some();
-    let budget = checkpoint_bytes(&shape, averaged).saturating_mul(checkpoints_kept(&config));
-    repository.store().check_space(budget).map_err(checkpoints::failure)?;
-    let run: RunId = uuid::Uuid::now_v7().to_string().parse().expect("a UUID is an identifier");
-    corpora.keep(run.clone(), opened);
-    let id = parent.as_ref().map(|pin| pin.id().clone());
-    let details = RunDetails { config: config::to_toml(&config), parent: id, created_ms: Clock::wall_ms() };
-    Ok(Submission { run, spec: RunSpec::of(&config), details, parent })
+    let bytes = checkpoint_bytes(&shape, averaged).saturating_mul(checkpoints_kept(config));
+    let submission = Submission::new(config, parent, bytes);
+    corpora.keep(submission.run.clone(), opened);
+    Ok(submission)
+}
+
+impl Submission {
+    fn new(config: &CheckedConfig, parent: Option<Pin>, bytes: u64) -> Self {
+        let run: RunId = uuid::Uuid::now_v7().to_string().parse().expect("a UUID is an identifier");
+        let id = parent.as_ref().map(|pin| pin.id().clone());
+        let details = RunDetails { config: config::to_toml(config), parent: id, created_ms: Clock::wall_ms() };
+        Self { run, spec: RunSpec::of(config), details, parent, bytes }
+    }
+
+    /// A run whose config differs from this one's in its name and seed alone, so that it need not be looked at again.
+    pub async fn with_seed(&self, config: &CheckedConfig, repository: &Arc<Repository>) -> Self {
+        let pin = match &self.parent {
+            Some(pin) => Some(repository.pin(pin.id().clone()).await),
+            None => None,
+        };
+        Self::new(config, pin, self.bytes)
+    }
 }
 
 /// Opens the data and makes the first samples of one slot from it.

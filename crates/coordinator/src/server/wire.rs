@@ -29,7 +29,27 @@ pub fn checkpoint(row: &CheckpointRow) -> v1::Checkpoint {
         damaged: row.damaged,
         eval_loss: row.eval_loss,
         created_ms: row.created_ms,
+        score: row.score,
+        metric: String::new(),
+        best: false,
     }
+}
+
+/// A run's checkpoints, oldest first, for people; `config` is the run's, and says which is the best.
+pub fn checkpoints(rows: &[CheckpointRow], config: &str) -> Vec<v1::Checkpoint> {
+    let mut all: Vec<v1::Checkpoint> = rows.iter().map(checkpoint).collect();
+    // What is stored was checked before; a run that cannot be read is shown without.
+    let Ok(config) = config::parse("the stored config", config) else { return all };
+    let eval = config.eval;
+    // One that is damaged is nobody's best.
+    let measured = |row: &CheckpointRow| if row.damaged { (None, None) } else { (row.eval_loss, row.score) };
+    let best = super::checkpoints::best(&eval).among(rows.iter().map(measured));
+    for (at, shown) in all.iter_mut().enumerate() {
+        shown.metric.clone_from(&eval.best_metric);
+        shown.score = if eval.best_metric == "loss" { shown.eval_loss } else { shown.score };
+        shown.best = best == Some(at);
+    }
+    all
 }
 
 /// One value.
@@ -55,6 +75,8 @@ pub struct RunParts {
     pub refused: Vec<(&'static str, u64)>,
     /// What of the corpus was used.
     pub coverage: Option<v1::Coverage>,
+    /// The sweep it belongs to.
+    pub sweep: Option<String>,
 }
 
 /// A run, for people. Digests that are not known yet are empty.
@@ -78,7 +100,7 @@ pub fn run(row: RunRow, parts: RunParts) -> v1::Run {
         weights_digest: digest(row.weights_digest),
         samples_digest: digest(row.samples_digest.or(parts.samples_digest)),
         metrics: parts.metrics.into_iter().map(metric).collect(),
-        checkpoints: parts.checkpoints.iter().map(checkpoint).collect(),
+        checkpoints: checkpoints(&parts.checkpoints, &row.config),
         parent: row.parent.as_ref().map(checkpoint_ref),
         workers: members,
         created_ms: row.created_ms,
@@ -91,6 +113,7 @@ pub fn run(row: RunRow, parts: RunParts) -> v1::Run {
             .collect(),
         refused: parts.refused.into_iter().map(|(kind, count)| v1::Refused { kind: kind.to_owned(), count }).collect(),
         coverage: parts.coverage,
+        sweep: parts.sweep.unwrap_or_default(),
     }
 }
 
@@ -101,4 +124,43 @@ pub fn database_failure(error: DatabaseError) -> Failure {
         _ => FailureKind::Internal,
     };
     Failure::new(kind, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::{Generation, Step};
+
+    const CONFIG: &str = "[run]\nname = \"r\"\nkind = \"finetune\"\nsteps = 100\n[data]\npaths = [\"/c\"]\n[tokenizer]\n\
+        path = \"/t\"\n[batch]\nslots = 1\nmicro_batch = 1\nsequence_length = 16\n[objective]\nkind = \"classify\"\n";
+
+    fn row(step: u64, eval_loss: f64, score: f64, damaged: bool) -> CheckpointRow {
+        CheckpointRow {
+            id: CheckpointId { run: "r".parse().unwrap(), generation: Generation(1), step: Step(step) },
+            path: String::new(),
+            bytes: 1,
+            verified: true,
+            damaged,
+            eval_loss: Some(eval_loss),
+            score: Some(score),
+            weights_digest: None,
+            created_ms: 1,
+        }
+    }
+
+    #[test]
+    fn the_best_checkpoint_is_marked_by_the_metric_of_the_config() {
+        let rows =
+            [row(10, 0.5, 0.8, false), row(20, 0.4, 0.7, false), row(30, 0.9, 0.9, true), row(40, 0.6, 0.6, false)];
+        let shown = |eval: &str| {
+            let all = checkpoints(&rows, &format!("{CONFIG}{eval}"));
+            let best: Vec<u64> =
+                all.iter().filter(|it| it.best).map(|it| it.checkpoint.as_ref().unwrap().step).collect();
+            (best, all[0].metric.clone(), all[0].score)
+        };
+        assert_eq!(shown(""), (vec![20], "loss".to_owned(), Some(0.5)));
+        let accuracy = "[eval]\nbest_metric = \"accuracy\"\n";
+        assert_eq!(shown(accuracy), (vec![10], "accuracy".to_owned(), Some(0.8)), "damaged ones are nobody's best");
+        assert!(checkpoints(&rows, "not a config").iter().all(|it| !it.best));
+    }
 }

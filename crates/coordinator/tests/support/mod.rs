@@ -390,6 +390,7 @@ impl FakeWorker {
             world: training.assign.world,
             files,
             eval_loss: Some(2.5),
+            score: None,
             weights_digest: vec![7; 32],
         };
         server.checkpoints().await.complete_shard(request).await.unwrap().into_inner().committed

@@ -2,6 +2,7 @@
 
 use super::{LABEL_HELP, whole_row_groups};
 use crate::answers::locate;
+use crate::documents::is_filled;
 use crate::plan::Unit;
 use crate::rows::{self, AnswerRows};
 use crate::source::place;
@@ -50,18 +51,13 @@ impl Faults {
 /// Looks at every label of `corpus`, held-out ones included.
 pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<(), CorpusError> {
     let kind = config.objective.kind;
-    let given = &config.objective.labels;
-    let looks = match kind {
-        ObjectiveKind::Classify => config.objective.regression || !given.is_empty(),
-        ObjectiveKind::Tag => !given.is_empty(),
-        ObjectiveKind::Answer => true,
-        _ => false,
-    };
-    if !looks {
+    let looks = [ObjectiveKind::Classify, ObjectiveKind::Tag, ObjectiveKind::Cloze, ObjectiveKind::Answer];
+    if !looks.contains(&kind) {
         return Ok(());
     }
     let mut faults = Faults::default();
-    let mut seen: HashMap<String, u64> = given.iter().map(|label| (label.clone(), 0)).collect();
+    // Where the config gives none they are those of the training files: other files must not have more.
+    let mut seen: HashMap<String, u64> = corpus.labels.iter().map(|label| (label.clone(), 0)).collect();
     let all = corpus.files.iter().enumerate().flat_map(|(file, it)| {
         let groups = it.row_group_rows.iter().enumerate();
         groups.map(move |(group, rows)| Unit { file: file as u32, row_group: group as u32, first_row: 0, rows: *rows })
@@ -95,11 +91,15 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<(), Corp
                     }
                 };
                 labels(&batch, kind == ObjectiveKind::Tag, &mut look).map_err(wrong)?;
+                if kind == ObjectiveKind::Tag {
+                    uneven(&batch, |row, fault| faults.push(|| corpus.place(&unit, Some(row)), fault))
+                        .map_err(wrong)?;
+                }
             }
         }
     }
     faults.into_result()?;
-    let unused: Vec<&str> = given.iter().filter(|label| seen[*label] == 0).map(String::as_str).collect();
+    let unused: Vec<&str> = corpus.labels.iter().filter(|label| seen[*label] == 0).map(String::as_str).collect();
     if unused.is_empty() {
         return Ok(());
     }
@@ -133,6 +133,27 @@ fn labels(batch: &RecordBatch, tagged: bool, look: &mut impl FnMut(u64, &str)) -
         lists.value(row).as_string::<i64>().iter().flatten().for_each(|label| look(row as u64, label));
     }
     Ok(())
+}
+
+/// Rows whose words and tags are not as many.
+fn uneven(batch: &RecordBatch, mut fault: impl FnMut(u64, Fault)) -> Result<(), String> {
+    let words = rows::text_lists(batch.column(0))?;
+    let tags = rows::text_lists(batch.column(batch.num_columns() - 1))?;
+    for row in (0..batch.num_rows()).filter(|row| is_filled(&words, *row) && is_filled(&tags, *row)) {
+        if let Err(wrong) = one_tag_each(&words.value(row), &tags.value(row)) {
+            fault(row as u64, wrong);
+        }
+    }
+    Ok(())
+}
+
+/// Whether each word of a row has a tag.
+pub(crate) fn one_tag_each(words: &dyn Array, tags: &dyn Array) -> Result<(), Fault> {
+    if words.len() == tags.len() && words.null_count() + tags.null_count() == 0 {
+        return Ok(());
+    }
+    let message = format!("{} words and {} tags, or a null among them", words.len(), tags.len());
+    Err((message, "give each word one tag".to_owned()))
 }
 
 fn answers(batch: &RecordBatch, may_lack: bool, mut fault: impl FnMut(u64, Fault)) -> Result<(), String> {

@@ -5,6 +5,7 @@ use crate::CorpusError;
 use crate::SpecialIds;
 use crate::answers::Question;
 use crate::batch::IGNORED;
+use crate::cloze::Cloze;
 use crate::tokenizer::Encoder;
 use config::AnswerWindows;
 
@@ -39,6 +40,25 @@ impl LabelledBuilder<'_, '_> {
     pub(crate) fn add_text(&mut self, text: &str, target: Target) -> Result<(), CorpusError> {
         self.push_text(text)?;
         self.add_target(target);
+        Ok(())
+    }
+
+    /// A text, or two, in a prompt.
+    pub(crate) fn add_cloze(
+        &mut self,
+        cloze: &Cloze,
+        text: &str,
+        pair: Option<&str>,
+        target: Target,
+    ) -> Result<(), CorpusError> {
+        let filled = cloze.fill(self.encoder.tokenizer(), text, pair, self.sequence_length)?;
+        let (Targets::Cloze { places, .. }, Target::Class(label)) = (&mut self.samples.targets, target) else {
+            unreachable!("made for another kind of target")
+        };
+        places.push((filled.mask, label));
+        self.truncated += u64::from(filled.cut);
+        self.samples.tokens.extend(filled.ids);
+        self.end_sample();
         Ok(())
     }
 

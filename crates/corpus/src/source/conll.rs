@@ -9,7 +9,11 @@ use std::sync::Arc;
 /// The documents of CoNLL-2002 and 2003 begin with a line of this.
 const DOCUMENT: &str = "-DOCSTART-";
 
-/// Columns are parted by tabs if a line has any, else by white space. Lines that begin with `# ` are comments (CoNLL-U).
+/// Columns of CoNLL-U, in whose files what begins with `#` and has no columns is a comment.
+const UNIVERSAL: usize = 10;
+
+/// Columns are parted by tabs if the file has any, else by white space. With tabs, a line that begins with `#` and has none
+/// is a comment, and of ten columns those whose first is `1-2` or `8.1` are no words of the text (CoNLL-U).
 pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
     if !columns.tagged {
         return Err(CorpusError::new(
@@ -19,25 +23,27 @@ pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
             "set objective.kind = \"tag\", or give another file",
         ));
     }
-    // `data.column` has a default that is no number.
-    let word_column = number(&columns.text).unwrap_or(1);
+    let no_number = |column: &str, key: &str, default: &str| {
+        let message = format!("`{column}` is no column: those of a CoNLL file have numbers");
+        let help = format!("set `data.{key}` to the number of the column, from 1, or leave it out for the {default}");
+        CorpusError::new(ErrorKind::Column, name, message, help)
+    };
+    let word_column = match columns.text.as_str() {
+        DEFAULT_COLUMN => 1,
+        named => number(named).ok_or_else(|| no_number(named, "column", "first"))?,
+    };
     let tag_column = match &columns.label {
         None => None,
-        Some(label) => Some(number(label).ok_or_else(|| {
-            CorpusError::new(
-                ErrorKind::Column,
-                name,
-                format!("`{label}` is no column: those of a CoNLL file have numbers"),
-                "set `data.label_column` to the number of the tags' column, from 1, or leave it out for the last",
-            )
-        })?),
+        Some(label) => Some(number(label).ok_or_else(|| no_number(label, "label_column", "last"))?),
     };
     let mut words = LargeListBuilder::new(LargeStringBuilder::new());
     let mut tags = LargeListBuilder::new(LargeStringBuilder::new());
     // The columns of the first line, and its number.
     let mut width: Option<(usize, u64)> = None;
     let mut open = false;
-    for (index, line) in utf8(name, bytes)?.lines().enumerate() {
+    let text = utf8(name, bytes)?;
+    let tabbed = text.contains('\t');
+    for (index, line) in text.lines().enumerate() {
         let line_number = index as u64 + 1;
         if line.trim().is_empty() || line.starts_with(DOCUMENT) {
             if open {
@@ -47,14 +53,17 @@ pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
             }
             continue;
         }
-        if line.starts_with("# ") && line.split_whitespace().count() != width.map_or(2, |(width, _)| width) {
+        if tabbed && line.starts_with('#') && !line.contains('\t') {
             continue;
         }
-        let cells: Vec<&str> = if line.contains('\t') {
+        let cells: Vec<&str> = if tabbed {
             line.trim_end_matches(['\r', '\n']).split('\t').map(str::trim).collect()
         } else {
             line.split_whitespace().collect()
         };
+        if tabbed && cells.len() == UNIVERSAL && cells[0].contains(['-', '.']) {
+            continue;
+        }
         let (expected, first_line) = *width.get_or_insert((cells.len(), line_number));
         if cells.len() != expected || cells.len() < 2 || cells.iter().any(|cell| cell.is_empty()) {
             let message = if cells.len() == expected && cells.len() > 1 {
@@ -82,6 +91,9 @@ pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
     let names = Columns { text: "words".into(), tagged: true, ..Columns::default() };
     Ok(finish(&names, vec![Arc::new(words.finish()), Arc::new(tags.finish())]))
 }
+
+/// What `data.column` is where a config leaves it out.
+const DEFAULT_COLUMN: &str = "text";
 
 /// A column's number, from 1.
 fn number(text: &str) -> Option<usize> {

@@ -148,6 +148,8 @@ pub(super) fn lines(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
     let (answers_name, text_names) = names.split_last().expect("a passage and answers");
     let mut texts: Vec<LargeStringBuilder> = text_names.iter().map(|_| LargeStringBuilder::new()).collect();
     let mut answers = Answers::default();
+    // A line may leave the answers out, but not every line: then the name is wrong.
+    let (mut seen, mut last_known) = (false, Vec::new());
     for (index, line) in utf8(name, bytes)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let number = index as u64 + 1;
         let object: serde_json::Map<String, Value> = serde_json::from_str(line)
@@ -164,6 +166,10 @@ pub(super) fn lines(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
                 None => return Err(no_column(&format!("{name}, line {number}"), column, &known())),
             }
         }
+        seen |= object.contains_key(*answers_name);
+        if !seen {
+            last_known = object.keys().cloned().collect();
+        }
         let value = object.get(*answers_name).unwrap_or(&Value::Null);
         let read = read(value).ok_or_else(|| {
             let message = format!("`{answers_name}` is {value}");
@@ -172,6 +178,9 @@ pub(super) fn lines(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
             broken(name, number, message, help)
         })?;
         answers.push(read.into_iter());
+    }
+    if !seen && !last_known.is_empty() {
+        return Err(no_column(name, answers_name, &last_known.iter().map(String::as_str).collect::<Vec<_>>()));
     }
     let mut arrays: Vec<ArrayRef> = texts.iter_mut().map(|texts| Arc::new(texts.finish()) as ArrayRef).collect();
     arrays.push(answers.finish());

@@ -34,6 +34,9 @@ pub struct Manifest {
     pub created_ms: i64,
     /// Held-out loss at its step, if it was measured.
     pub eval_loss: Option<f64>,
+    /// What it was measured to be worth, by the metric that tells the run's best one, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
     /// SHA-256 of all parameters in name order.
     pub weights_digest: Option<Digest>,
     /// In order of name.
@@ -54,14 +57,14 @@ impl Manifest {
         id: CheckpointId,
         world: WorldSize,
         created_ms: i64,
-        eval_loss: Option<f64>,
+        (eval_loss, score): (Option<f64>, Option<f64>),
         weights_digest: Option<Digest>,
         mut files: Vec<CheckpointFile>,
     ) -> Self {
         files.sort_by(|a, b| a.name.cmp(&b.name));
-        // JSON has no infinities; a loss that is not finite is no measure of anything.
-        let eval_loss = eval_loss.filter(|loss| loss.is_finite());
-        Self { format: FORMAT, id, world, created_ms, eval_loss, weights_digest, files }
+        // JSON has no infinities; what is not finite is no measure of anything.
+        let [eval_loss, score] = [eval_loss, score].map(|number| number.filter(|number| number.is_finite()));
+        Self { format: FORMAT, id, world, created_ms, eval_loss, score, weights_digest, files }
     }
 
     /// Of all files.
@@ -115,7 +118,7 @@ mod tests {
             CheckpointId { run: "run".parse().unwrap(), generation: Generation(3), step: Step(40) },
             WorldSize(2),
             1_700_000_000_000,
-            Some(0.1 + 0.2),
+            (Some(0.1 + 0.2), Some(0.7)),
             Some(Digest::default()),
             vec![file("model.safetensors"), file("a")],
         )

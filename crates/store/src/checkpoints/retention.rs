@@ -12,8 +12,40 @@ use types::{Generation, RunId};
 pub struct RetentionPolicy {
     /// The newest so many, at least one.
     pub keep_latest: usize,
-    /// And so many with the lowest held-out loss.
+    /// And so many of the best.
     pub keep_best: usize,
+    /// Which these are.
+    pub best: Best,
+}
+
+/// What makes one checkpoint better than another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Best {
+    /// A lower held-out loss.
+    #[default]
+    Loss,
+    /// A lower score.
+    Lower,
+    /// A higher score.
+    Higher,
+}
+
+impl Best {
+    /// The smaller the better; none if it was not measured.
+    fn rank(self, eval_loss: Option<f64>, score: Option<f64>) -> Option<f64> {
+        match self {
+            Self::Loss => eval_loss,
+            Self::Lower => score,
+            Self::Higher => score.map(|score| -score),
+        }
+    }
+
+    /// The place of the best one; each is its loss and its score, oldest first. Of equal ones it is the newest.
+    pub fn among(self, measured: impl IntoIterator<Item = (Option<f64>, Option<f64>)>) -> Option<usize> {
+        let ranked =
+            measured.into_iter().enumerate().filter_map(|(at, (loss, score))| Some((at, self.rank(loss, score)?)));
+        ranked.min_by(|(at, one), (other, two)| one.total_cmp(two).then(other.cmp(at))).map(|(at, _)| at)
+    }
 }
 
 /// What a run's history says of one of its checkpoints.
@@ -122,8 +154,9 @@ fn surplus(all: &[(Manifest, Standing)], policy: RetentionPolicy, in_use: &[Chec
     let standing: Vec<&Manifest> =
         all.iter().rev().filter(|(_, standing)| *standing == Standing::Stands).map(|(manifest, _)| manifest).collect();
     let latest = standing.iter().take(policy.keep_latest.max(1)).copied();
+    let rank = |manifest: &Manifest| policy.best.rank(manifest.eval_loss, manifest.score);
     let mut measured: Vec<(f64, &Manifest)> =
-        standing.iter().filter_map(|manifest| Some((manifest.eval_loss?, *manifest))).collect();
+        standing.iter().filter_map(|manifest| Some((rank(manifest)?, *manifest))).collect();
     // Stable: of two that are equally good the newer one stays.
     measured.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     let best = measured.into_iter().take(policy.keep_best).map(|(_, manifest)| manifest);

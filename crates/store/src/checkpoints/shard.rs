@@ -21,6 +21,9 @@ pub struct Shard {
     pub files: Vec<CheckpointFile>,
     /// Held-out loss at this step, if it was measured.
     pub eval_loss: Option<f64>,
+    /// See [`Manifest::score`].
+    #[serde(default)]
+    pub score: Option<f64>,
     /// SHA-256 of all parameters in name order.
     pub weights_digest: Option<Digest>,
 }
@@ -141,7 +144,7 @@ fn merge(
     shards: impl Iterator<Item = Shard>,
     now_ms: i64,
 ) -> Result<Manifest, String> {
-    let (mut files, mut eval_loss, mut weights_digest) = (BTreeMap::new(), None, None);
+    let (mut files, mut eval_loss, mut score, mut weights_digest) = (BTreeMap::new(), None, None, None);
     for shard in shards {
         for file in shard.files {
             let name = file.name.clone();
@@ -150,6 +153,7 @@ fn merge(
             }
         }
         eval_loss = eval_loss.or(shard.eval_loss);
+        score = score.or(shard.score);
         match (weights_digest, shard.weights_digest) {
             (Some(one), Some(other)) if one != other => {
                 return Err(format!("the replicas disagree: weights {one} and {other}"));
@@ -157,7 +161,7 @@ fn merge(
             (one, other) => weights_digest = one.or(other),
         }
     }
-    Ok(Manifest::new(id.clone(), world, now_ms, eval_loss, weights_digest, files.into_values().collect()))
+    Ok(Manifest::new(id.clone(), world, now_ms, (eval_loss, score), weights_digest, files.into_values().collect()))
 }
 
 fn shard_record(rank: Rank, world: WorldSize) -> String {

@@ -5,8 +5,13 @@ use rusqlite::Connection;
 use std::path::Path;
 
 /// In order; a released one is never edited.
-pub(super) const MIGRATIONS: &[&str] =
-    &[include_str!("schema/001.sql"), include_str!("schema/002.sql"), include_str!("schema/003.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("schema/001.sql"),
+    include_str!("schema/002.sql"),
+    include_str!("schema/003.sql"),
+    include_str!("schema/004.sql"),
+    include_str!("schema/005.sql"),
+];
 
 /// "Trir": what `file` and we ourselves know our databases by.
 pub(super) const APPLICATION_ID: i64 = 0x5472_6972;

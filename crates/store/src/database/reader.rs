@@ -154,13 +154,14 @@ impl Reader {
                 verified: row.get("verified")?,
                 damaged: row.get("damaged")?,
                 eval_loss: row.get("eval_loss")?,
+                score: row.get("score")?,
                 weights_digest: row.get::<_, Option<[u8; 32]>>("weights_digest")?.map(Digest),
                 created_ms: row.get("created_ms")?,
             })
         })
     }
 
-    fn rows<T>(
+    pub(super) fn rows<T>(
         &self,
         sql: &str,
         parameters: impl Params,
@@ -241,10 +242,10 @@ fn optional(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {
     value.map(|value| u64::try_from(value).map_err(|error| impossible(column, error))).transpose()
 }
 
-fn parsed(row: &Row<'_>, column: &str) -> rusqlite::Result<RunId> {
+pub(super) fn parsed(row: &Row<'_>, column: &str) -> rusqlite::Result<RunId> {
     row.get::<_, String>(column)?.parse().map_err(|error| impossible(column, error))
 }
 
-fn impossible(column: &str, message: impl Display) -> rusqlite::Error {
+pub(super) fn impossible(column: &str, message: impl Display) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Null, format!("{column}: {message}").into())
 }

@@ -1,5 +1,6 @@
 //! The rows, as plain structs, and the changes that write them.
 
+use super::sweeps::SweepRow;
 use crate::CheckpointId;
 use serde::{Deserialize, Serialize};
 use types::{Attempt, Digest, Generation, RunId, Segment, SlotId, Step, WorkerId};
@@ -132,6 +133,8 @@ pub struct CheckpointRow {
     pub damaged: bool,
     /// Held-out loss at its step, if it was measured.
     pub eval_loss: Option<f64>,
+    /// See [`crate::Manifest::score`].
+    pub score: Option<f64>,
     /// SHA-256 of its parameters.
     pub weights_digest: Option<Digest>,
     /// Milliseconds since 1970, UTC.
@@ -167,6 +170,8 @@ pub enum Change {
     Checkpoint(CheckpointRow),
     /// The checkpoint is no more.
     CheckpointDeleted(CheckpointId),
+    /// A sweep, whose runs were written before.
+    Sweep(SweepRow),
 }
 
 /// Which metric rows.

@@ -304,6 +304,7 @@ fn events_and_checkpoints_come_in_order() {
         verified: false,
         damaged: false,
         eval_loss: Some(2.5),
+        score: Some(0.75),
         weights_digest: Some(Digest::blake3(b"w")),
         created_ms: 3,
     };

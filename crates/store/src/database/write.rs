@@ -1,7 +1,7 @@
 //! Changes to rows. What must never happen is refused by the schema's triggers; here it gets its words.
 
 use super::rows::{AttemptRow, Change, CheckpointRow, CommitRow, EventRow, MetricRow, RunRow};
-use super::{DatabaseError, segments};
+use super::{DatabaseError, segments, sweeps};
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, ErrorCode, ToSql, named_params, params};
 use std::path::Path;
@@ -33,6 +33,7 @@ pub(super) fn change(connection: &Connection, change: &Change) -> rusqlite::Resu
             .prepare_cached("DELETE FROM checkpoints WHERE run = ? AND generation = ? AND step = ?")?
             .execute(params![id.run.as_str(), Number(id.generation.0), Number(id.step.0)])
             .map(drop),
+        Change::Sweep(row) => sweeps::write(connection, row),
     }
 }
 
@@ -153,8 +154,8 @@ fn event(connection: &Connection, row: &EventRow) -> rusqlite::Result<()> {
 fn checkpoint(connection: &Connection, row: &CheckpointRow) -> rusqlite::Result<()> {
     let sql = "
         INSERT OR REPLACE INTO checkpoints
-            (run, generation, step, path, bytes, verified, damaged, eval_loss, weights_digest, created_ms)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+            (run, generation, step, path, bytes, verified, damaged, eval_loss, score, weights_digest, created_ms)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     connection
         .prepare_cached(sql)?
         .execute(params![
@@ -166,6 +167,7 @@ fn checkpoint(connection: &Connection, row: &CheckpointRow) -> rusqlite::Result<
             row.verified,
             row.damaged,
             row.eval_loss,
+            row.score,
             row.weights_digest.map(|digest| digest.0),
             row.created_ms,
         ])
@@ -203,5 +205,6 @@ fn describe(change: &Change) -> String {
         Change::Event(row) => format!("run {}, event", row.run),
         Change::Checkpoint(row) => format!("checkpoint {}", row.id),
         Change::CheckpointDeleted(id) => format!("deletion of checkpoint {id}"),
+        Change::Sweep(row) => format!("sweep {}", row.name),
     }
 }

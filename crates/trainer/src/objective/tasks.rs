@@ -3,11 +3,30 @@
 use super::{LossSum, Sums};
 use crate::tensors::sent;
 use corpus::{Batch, IGNORED};
+use model::Model;
 use tch::{Kind, Reduction, Tensor};
 
 fn sums(loss: Tensor, correct: Option<Tensor>, outputs: Option<&Tensor>) -> Sums {
     let losses = vec![LossSum { loss, correct }];
     Sums { losses, answers: None, outputs: outputs.map(Tensor::detach) }
+}
+
+/// The score of each label in the place that a prompt leaves open: the mean over its words' logits (Schick and Schütze
+/// 2021 with several words a label). `[positions, labels]`. `positions` as in [`Model::mlm_logits`]; `words`: for each
+/// label their ids.
+pub fn label_scores(model: &Model, hidden: &Tensor, positions: &Tensor, words: &[Vec<i64>]) -> Tensor {
+    let logits = model.word_logits(hidden, positions, &sent(&words.concat(), hidden.device())).to_kind(Kind::Float);
+    let mut first = 0;
+    let of_labels: Vec<Tensor> = words
+        .iter()
+        .map(|words| {
+            let count = words.len() as i64;
+            let own = logits.narrow(1, first, count);
+            first += count;
+            own.mean_dim(1, false, Kind::Float)
+        })
+        .collect();
+    Tensor::stack(&of_labels, 1)
 }
 
 /// `outputs`: `[samples]`.

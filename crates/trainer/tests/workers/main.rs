@@ -6,10 +6,12 @@
 mod cluster;
 mod data;
 mod folder_store;
+mod partial;
 mod process;
 mod recipe;
 mod recovery;
 mod relatives;
+mod stopping;
 mod tasks;
 mod tuning;
 mod unpadded;

@@ -100,6 +100,19 @@ fn a_student_learns_from_a_checkpoint() {
     same.assign(&[0], &Plan { parent: Some(teacher.clone()), ..Plan::default() });
     assert_ne!(same.digest(&[0]), digest);
 
+    // Words that are others to the teacher are refused before a student learns nonsense from it.
+    let foreign = tempfile::tempdir().unwrap();
+    for (name, bytes) in process::read(&teacher).files {
+        std::fs::write(foreign.path().join(name), bytes).unwrap();
+    }
+    let words = b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nsea\nwind\n";
+    let other = corpus::Tokenizer::from_bytes("vocab.txt", words, true).unwrap();
+    std::fs::write(foreign.path().join("tokenizer.json"), other.bytes()).unwrap();
+    let mut student = Cluster::new(&config, 1);
+    student.assign(&[0], &Plan { parent: Some(foreign.path().to_owned()), ..Plan::default() });
+    let Verdict::Fatal(reason) = student.verdict(0) else { panic!("it was accepted") };
+    assert!(reason.contains("distill.teacher") && reason.contains("does not belong to the model"), "{reason}");
+
     // A teacher of another size is refused.
     let mut wider = Cluster::new(&config.replace("hidden = 32", "hidden = 64"), 1);
     wider.assign(&[0], &Plan { parent: Some(teacher), ..Plan::default() });

@@ -77,3 +77,15 @@ fn pairs_are_told_from_other_pairs_and_exactly() {
     assert!(accuracy > 0.8 && metric(&cluster, "loss") < first, "{accuracy}, {first}");
     exact(&config);
 }
+
+#[test]
+fn the_words_of_prompts_are_learned_and_exactly() {
+    let data = "paths = [\"labelled.parquet\"]\nlabel_column = \"label\"\nunit_rows = 4";
+    let words = "{ class0 = [\"waa\"], class1 = [\"wcb\", \"wca\"], class2 = [\"wec\"] }";
+    let config =
+        finetuning(data, &format!("kind = \"cloze\"\nprompt = \"{{text}} . [MASK] .\"\nverbalizers = {words}"), "");
+    let (_, cluster) = undisturbed(&long(&config, 150), 2);
+    let (accuracy, f1) = (metric(&cluster, "accuracy"), metric(&cluster, "macro_f1"));
+    assert!(accuracy > 0.8 && f1 > 0.8, "{accuracy}, {f1}");
+    exact(&config);
+}

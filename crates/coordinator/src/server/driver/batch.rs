@@ -95,6 +95,7 @@ pub fn run_record(row: RunRow) -> Result<(RunRecord, RunDetails), String> {
         min_workers: row.min_workers,
         max_workers: row.max_workers,
         recovery: config.recovery,
+        patience: config.eval.patience,
     };
     let record = RunRecord {
         id: row.id,

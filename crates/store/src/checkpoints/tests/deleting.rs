@@ -1,4 +1,4 @@
-use super::super::{Retained, RetentionPolicy, Standing};
+use super::super::{Best, Retained, RetentionPolicy, Standing};
 use super::faulty::Fault;
 use super::*;
 use object_store::ObjectStoreExt;
@@ -34,7 +34,7 @@ async fn the_latest_and_the_best_stay() {
     ] {
         let disk = Disk::memory();
         let repository = written(&disk, &[10, 20, 30, 40, 50]).await;
-        let policy = RetentionPolicy { keep_latest, keep_best };
+        let policy = RetentionPolicy { keep_latest, keep_best, best: Best::Loss };
         let retained = retain(&repository, policy, &in_use).await.unwrap();
         assert_eq!(listed(&repository).await, expected, "{policy:?}");
         assert_eq!(retained.deleted.len(), 5 - expected.len());
@@ -43,11 +43,34 @@ async fn the_latest_and_the_best_stay() {
 }
 
 #[tokio::test]
+async fn what_is_best_is_for_the_policy_to_say() {
+    // The score of step n is n modulo 5.
+    for (best, expected) in [
+        (Best::Loss, vec![(1, 11), (1, 23)]),
+        (Best::Lower, vec![(1, 20), (1, 23)]),
+        (Best::Higher, vec![(1, 14), (1, 23)]),
+    ] {
+        let disk = Disk::memory();
+        let repository = written(&disk, &[11, 14, 17, 20, 23]).await;
+        let policy = RetentionPolicy { keep_latest: 1, keep_best: 1, best };
+        retain(&repository, policy, &[]).await.unwrap();
+        assert_eq!(listed(&repository).await, expected, "{best:?}");
+    }
+}
+
+#[test]
+fn the_newest_of_equally_good_ones_is_the_best() {
+    let measured = [(None, None), (Some(2.0), Some(0.5)), (Some(1.0), Some(0.9)), (Some(1.0), Some(0.5)), (None, None)];
+    assert_eq!([Best::Loss, Best::Lower, Best::Higher].map(|best| best.among(measured)), [Some(3), Some(3), Some(2)]);
+    assert_eq!(Best::Higher.among([(Some(1.0), None)]), None);
+}
+
+#[tokio::test]
 async fn nothing_is_deleted_while_the_newest_is_bad() {
     let disk = Disk::memory();
     let repository = written(&disk, &[10, 20, 30]).await;
     disk.store.put(&repository.path(&id(1, 30), "state.json"), "damaged".into()).await.unwrap();
-    let policy = RetentionPolicy { keep_latest: 1, keep_best: 0 };
+    let policy = RetentionPolicy { keep_latest: 1, keep_best: 0, best: Best::Loss };
     let retained = retain(&repository, policy, &[]).await.unwrap();
     assert_eq!(retained.newest_problems[0].file, "state.json");
     assert_eq!((retained.deleted.len(), repository.list(&run_id()).await.unwrap().len()), (0, 3));
@@ -60,7 +83,7 @@ async fn only_what_stands_competes_for_a_place() {
     let repository = written(&disk, &[10, 20, 30, 40, 50]).await;
     let standings = [Stands, Superseded, Stands, Stands, Uncommitted];
     let all: Vec<_> = repository.list(&run_id()).await.unwrap().into_iter().zip(standings).collect();
-    let policy = RetentionPolicy { keep_latest: 1, keep_best: 1 };
+    let policy = RetentionPolicy { keep_latest: 1, keep_best: 1, best: Best::Loss };
     // What no restore may take keeps no place from what it may.
     disk.store.put(&repository.path(&id(1, 40), "state.json"), "damaged".into()).await.unwrap();
     assert_eq!(repository.retain(&all, policy, &[]).await.unwrap().deleted, []);
@@ -84,7 +107,7 @@ async fn a_deletion_that_breaks_off_leaves_nothing_that_looks_whole() {
                 let disk = make();
                 written(&disk, &[10, 20, 30]).await;
                 let plan = Plan::new(fault, at);
-                let policy = RetentionPolicy { keep_latest: 1, keep_best: 0 };
+                let policy = RetentionPolicy { keep_latest: 1, keep_best: 0, best: Best::Loss };
                 let done = retain(&disk.breaking(&plan), policy, &[]).await.is_ok();
                 let repository = disk.repository();
                 assert_eq!(listed(&repository).await.last(), Some(&(1, 30)), "{fault:?} at {at}");
