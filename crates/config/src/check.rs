@@ -134,7 +134,7 @@ impl RunConfig {
             !self.tokenizer.path.is_empty(),
             "tokenizer.path",
             "is empty".into(),
-            "name a tokenizer.json or vocab.txt",
+            "name a tokenizer.json, vocab.txt or vocab.json",
         );
         let batch = &self.batch;
         rule(batch.slots > 0, "batch.slots", "is 0".into(), "8 is a good number for up to 8 workers");

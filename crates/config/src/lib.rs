@@ -36,7 +36,7 @@ pub use init::{InitConfig, InitSource};
 pub use load::{Override, json_schema, load, load_checked, parse, to_toml};
 pub use model::{
     Activation, Architecture, GeneratorShape, Initializer, LocalAttention, ModelConfig, ModelShape, ModelSize,
-    VOCABULARY_MULTIPLE,
+    PADDING_ID, VOCABULARY_MULTIPLE,
 };
 pub use objective::{AnswerRule, AnswerWindows, Masking, ObjectiveConfig, ObjectiveKind, Packing, Pooling, TagScheme};
 pub use optimizer::{OptimizerConfig, OptimizerKind};

@@ -37,5 +37,8 @@ pub use predict::{question_batches, separate_batch, text_batch, word_batch};
 pub use prepare::Counts;
 pub use source::{Columns, CorpusFile, FileSource, UnitSource};
 pub use texts::for_each_text;
-pub use tokenizer::{Encoder, SpecialIds, Tokenizer, WordPieceOptions, check_vocabulary, train_word_piece};
+pub use tokenizer::{
+    ByteLevelOptions, Encoder, SpecialIds, Tokenizer, WordPieceOptions, check_vocabulary, train_byte_level,
+    train_word_piece,
+};
 pub use words::WordSplitter;

@@ -105,9 +105,9 @@ impl Heads {
 
     /// Dense, non-linearity, LayerNorm: before the vocabulary in all architectures, before every head in `modern`.
     fn transform(&self, input: &Tensor) -> Tensor {
-        // Hugging Face's ELECTRA has GELU here whatever its other non-linearities are.
-        let electra = self.architecture == Architecture::Electra;
-        let activation = if electra { Activation::Gelu } else { self.activation };
+        // Hugging Face's ELECTRA and RoBERTa have GELU here whatever their other non-linearities are.
+        let is_gelu = matches!(self.architecture, Architecture::Electra | Architecture::Roberta);
+        let activation = if is_gelu { Activation::Gelu } else { self.activation };
         self.norm(&activate(&self.linear(input, self.names.dense), activation), self.names.norm)
     }
 
@@ -165,6 +165,10 @@ impl Heads {
                 (dense.gelu("none"), "classifier.out_proj")
             }
             (Architecture::Distilbert, _) => (self.linear(&pooled, "pre_classifier").relu(), "classifier"),
+            (Architecture::Roberta, _) => {
+                let dense = self.linear(&dropout(&pooled, self.dropout, train), "classifier.dense");
+                (dense.tanh(), "classifier.out_proj")
+            }
         };
         self.linear(&dropout(&pooled, self.dropout, train), output)
     }
@@ -172,7 +176,9 @@ impl Heads {
     /// `[batch, length, 2]`: beginnings and ends. With or without dropout as in Hugging Face.
     pub fn answer_logits(&self, hidden: &Tensor, train: bool) -> Tensor {
         match self.architecture {
-            Architecture::Bert | Architecture::Albert | Architecture::Electra => self.linear(hidden, "qa_outputs"),
+            Architecture::Bert | Architecture::Albert | Architecture::Electra | Architecture::Roberta => {
+                self.linear(hidden, "qa_outputs")
+            }
             Architecture::Modern => self.linear(&dropout(&self.transform(hidden), self.dropout, train), "classifier"),
             Architecture::Distilbert => self.linear(&dropout(hidden, self.dropout, train), "qa_outputs"),
         }

@@ -46,7 +46,7 @@ fn post_norm(shape: &ModelShape, names: &EncoderNames, head: &Head, list: &mut L
     let (hidden, narrow) = (shape.hidden, shape.embedding_width());
     let table = |name: &str| format!("{}.{name}.weight", names.embeddings);
     list.matrix(&table("word_embeddings"), shape.vocabulary, narrow);
-    list.matrix(&table("position_embeddings"), shape.max_positions, narrow);
+    list.matrix(&table("position_embeddings"), shape.first_position() + shape.max_positions, narrow);
     if shape.segment_types > 0 {
         list.matrix(&table("token_type_embeddings"), shape.segment_types, narrow);
     }
@@ -54,7 +54,7 @@ fn post_norm(shape: &ModelShape, names: &EncoderNames, head: &Head, list: &mut L
     layers(shape, names, list);
     list.in_head = true;
     let heads = HeadNames::of(shape.architecture);
-    if let Some(pooler) = heads.pooler.filter(|_| head.has_pooler()) {
+    if let Some(pooler) = heads.pooler.filter(|_| head.has_pooler(shape.architecture)) {
         list.linear(pooler, hidden, hidden);
     }
     if head.predicts_masked() {
@@ -83,7 +83,7 @@ fn post_norm(shape: &ModelShape, names: &EncoderNames, head: &Head, list: &mut L
     }
     let Some(labels) = head.labels() else { return };
     match (shape.architecture, head) {
-        (Architecture::Electra, Head::SequenceClassifier { .. }) => {
+        (Architecture::Electra | Architecture::Roberta, Head::SequenceClassifier { .. }) => {
             list.linear("classifier.dense", hidden, hidden);
             list.linear("classifier.out_proj", labels.len() as i64, hidden);
         }
@@ -153,9 +153,16 @@ fn modern(shape: &ModelShape, head: &Head, list: &mut List) {
 }
 
 impl Head {
-    /// BERT's dense and tanh on the first token. Models that do not use it do not have it, as in Hugging Face.
-    fn has_pooler(&self) -> bool {
-        matches!(self, Self::PreTraining | Self::None | Self::SequenceClassifier { pooling: Pooling::Cls, .. })
+    /// BERT's dense and tanh on the first token. Models that do not use it do not have it, as in Hugging Face, whose
+    /// RoBERTa classifies with a head of its own.
+    fn has_pooler(&self, architecture: Architecture) -> bool {
+        match self {
+            Self::PreTraining | Self::None => true,
+            Self::SequenceClassifier { pooling, .. } => {
+                *pooling == Pooling::Cls && architecture != Architecture::Roberta
+            }
+            _ => false,
+        }
     }
 }
 

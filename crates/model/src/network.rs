@@ -246,7 +246,9 @@ fn check(shape: &ModelShape, head: &Head) -> Result<(), ModelError> {
         return refuse(format!("{} heads do not divide hidden = {}", shape.heads, shape.hidden));
     }
     match (shape.architecture, head) {
-        (Architecture::Bert | Architecture::Albert | Architecture::Electra, _) if shape.segment_types < 1 => {
+        (Architecture::Bert | Architecture::Albert | Architecture::Electra | Architecture::Roberta, _)
+            if shape.segment_types < 1 =>
+        {
             refuse("this architecture needs at least one segment type".to_owned())
         }
         (Architecture::Modern, _) if (shape.hidden / shape.heads) % 2 != 0 => {
@@ -255,7 +257,7 @@ fn check(shape: &ModelShape, head: &Head) -> Result<(), ModelError> {
         (Architecture::Modern, Head::PreTraining) => {
             refuse("the modern encoder has no next-sentence head: use objective.kind = \"mlm\"".to_owned())
         }
-        (Architecture::Electra | Architecture::Distilbert, Head::PreTraining) => {
+        (Architecture::Electra | Architecture::Distilbert | Architecture::Roberta, Head::PreTraining) => {
             refuse("this architecture has no head for pairs: use objective.kind = \"mlm\"".to_owned())
         }
         (Architecture::Distilbert, _) if shape.layer_norm_epsilon != 1e-12 => refuse(

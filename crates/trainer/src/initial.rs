@@ -68,13 +68,14 @@ fn check_shape(config: &CheckedConfig, tokenizer: &Tokenizer, shape: &ModelShape
             tokenizer.size()
         )));
     }
+    corpus::check_vocabulary(tokenizer, shape).map_err(|error| TrainError::fatal(error.to_string()))?;
     if config.batch.sequence_length as i64 > shape.max_positions {
         return Err(TrainError::fatal(format!(
             "batch.sequence_length: {} is more than the model's {} positions: shorten it to {} or less",
             config.batch.sequence_length, shape.max_positions, shape.max_positions
         )));
     }
-    if config.objective.kind.has_pairs() && shape.segment_types < 2 {
+    if config.objective.kind.has_pairs() && !shape.has_segments() {
         return Err(TrainError::fatal(
             "objective.kind: sentence pairs need segments, which this model does not have: use `mlm`",
         ));

@@ -133,6 +133,7 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
         |name: &str, error: &dyn std::fmt::Display| Problem::failure(format!("the checkpoint's {name}: {error}"));
     let read = |name: &str| std::fs::read(path(name)).map_err(|error| broken(name, &error));
     let mut config: Value = serde_json::from_slice(&read(CONFIG)?).map_err(|error| broken(CONFIG, &error))?;
+    let mut more = Vec::new();
     if let Some(rows) = config["vocab_size"].as_u64() {
         let tokenizer = corpus::Tokenizer::from_bytes(TOKENIZER, &read(TOKENIZER)?, true).map_err(corpus_problem)?;
         let tokens = tokenizer.size() as u64;
@@ -140,6 +141,7 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
             vocabulary::cut(&path(WEIGHTS), rows, tokens).map_err(|error| broken(WEIGHTS, &error))?;
             config["vocab_size"] = json!(tokens);
         }
+        more.extend(tokenizer.byte_level_files().into_iter().flatten());
         config[TOKENIZER_KEY] = json!(tokenizer.identity().to_string());
         write(&path(CONFIG), &format!("{config:#}\n")).map_err(|error| broken(CONFIG, &error))?;
     }
@@ -149,6 +151,11 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
     let weights = hasher.finalize().to_hex();
     let text = card::card(&card::Facts { run, checkpoint, config: &config, weights: &weights });
     if let Some(folder) = files.first().map(|file| file.folder.clone()) {
+        for (name, contents) in more {
+            let file = Partial { name, folder: folder.clone() };
+            write(&file.path(), &String::from_utf8_lossy(&contents)).map_err(|error| file.failed(&error))?;
+            files.insert(0, file);
+        }
         let card = Partial { name: CARD, folder };
         write(&card.path(), &text).map_err(|error| card.failed(&error))?;
         files.insert(0, card);
@@ -174,7 +181,7 @@ fn warning(config: &Value) -> Option<String> {
     pools_by_mean.then(|| {
         let base = config["model_type"].as_str().unwrap_or("bert");
         let (instead, head) = match base {
-            "electra" => ("looks at the first token instead", "as a sequence of one token to `model.classifier`"),
+            "electra" | "roberta" => ("looks at the first token instead", "as a sequence of one token to `model.classifier`"),
             "distilbert" => {
                 ("looks at the first token instead", "to `model.pre_classifier`, ReLU and `model.classifier`")
             }
