@@ -363,6 +363,12 @@ impl RunConfig {
             "leave one of them out",
         );
         rule(
+            !objective.span_boundary || (objective.kind == ObjectiveKind::Mlm && objective.masking == Masking::Span),
+            "objective.span_boundary",
+            "is for objective.kind = \"mlm\" with objective.masking = \"span\"".into(),
+            "leave it out, or set both",
+        );
+        rule(
             objective.packing == Packing::Blocks || objective.kind == ObjectiveKind::Mlm,
             "objective.packing",
             "is for objective.kind = \"mlm\"".into(),

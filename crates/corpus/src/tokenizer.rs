@@ -65,7 +65,8 @@ impl Tokenizer {
     /// Opens `tokenizer.path`.
     pub fn open(config: &TokenizerConfig) -> Result<Self, CorpusError> {
         let path = Path::new(&config.path);
-        let read = |path: &Path| std::fs::read(path).map_err(|error| {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| {
             let missing = error.kind() == std::io::ErrorKind::NotFound;
             let kind = if missing { ErrorKind::NotFound } else { ErrorKind::Unreadable };
             CorpusError::new(
@@ -75,7 +76,8 @@ impl Tokenizer {
                 "set `tokenizer.path` to a tokenizer.json or vocab.txt, or make one with `coordinator tokenizer train`; a \
                  vocab.json needs its merges.txt beside it",
             )
-        });
+        })
+        };
         let contents = read(path)?;
         if !byte_level::is_vocabulary(&contents) {
             return Self::from_bytes(&config.path, &contents, config.lowercase);

@@ -3,7 +3,8 @@
 
 use config::TokenizerConfig;
 use corpus::{
-    ByteLevelOptions, Columns, FileSource, Labels, Tokenizer, question_batches, text_batch, train_byte_level, word_batch,
+    ByteLevelOptions, Columns, FileSource, Labels, Tokenizer, question_batches, text_batch, train_byte_level,
+    word_batch,
 };
 use std::path::{Path, PathBuf};
 
@@ -126,7 +127,7 @@ fn what_does_not_belong_together_is_named() {
     assert!(error().contains("line 3 of merges.txt: `b c`"), "{}", error());
     write("merges.txt", "#version: 0.2\na b\n");
     assert!(error().contains("lacks <mask>"), "{}", error());
-    let alone = Tokenizer::from_bytes("v.json", br#"{"a": 0}"#, false).unwrap_err().to_string();
+    let alone = Tokenizer::from_bytes("v.json", br#"{"<s>": 0}"#, false).unwrap_err().to_string();
     assert!(alone.contains("vocab.json") && alone.contains("merges.txt"), "{alone}");
 }
 

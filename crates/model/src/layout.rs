@@ -1,6 +1,7 @@
 //! Which parameters a model has: names, shapes, how they start. The one list that construction, loading and export share.
 
 use crate::heads::Head;
+use crate::heads::span_boundary::{self, Part};
 use crate::names::{EncoderNames, GENERATOR, HeadNames};
 use config::Pooling;
 use config::{Architecture, ModelShape};
@@ -78,6 +79,9 @@ fn post_norm(shape: &ModelShape, names: &EncoderNames, head: &Head, list: &mut L
         }
         _ => {}
     }
+    if *head == Head::SpanBoundary {
+        list.span_boundary(shape);
+    }
     if *head == Head::QuestionAnswering {
         list.linear("qa_outputs", 2, hidden);
     }
@@ -144,6 +148,9 @@ fn modern(shape: &ModelShape, head: &Head, list: &mut List) {
     if head.predicts_masked() {
         list.zeros("decoder.bias", shape.vocabulary);
     }
+    if *head == Head::SpanBoundary {
+        list.span_boundary(shape);
+    }
     if *head == Head::QuestionAnswering {
         list.linear("classifier", 2, hidden);
     }
@@ -191,6 +198,17 @@ impl List {
     fn linear(&mut self, prefix: &str, outputs: i64, inputs: i64) {
         self.matrix(&format!("{prefix}.weight"), outputs, inputs);
         self.zeros(&format!("{prefix}.bias"), outputs);
+    }
+
+    fn span_boundary(&mut self, shape: &ModelShape) {
+        for part in span_boundary::parts(shape) {
+            match part {
+                Part::Table(name, rows, columns) => self.matrix(name, rows, columns),
+                Part::Dense(name, outputs, inputs) => self.linear(name, outputs, inputs),
+                Part::Norm(name, width) => self.norm(name, width, true),
+                Part::Bias(name, length) => self.zeros(name, length),
+            }
+        }
     }
 
     fn norm(&mut self, prefix: &str, size: i64, bias: bool) {

@@ -2,6 +2,7 @@
 
 use crate::bert::Bert;
 use crate::error::ModelError;
+use crate::heads::span_boundary::Boundaries;
 use crate::heads::{Head, Heads, mean};
 use crate::initial::initial;
 use crate::layout::{Entry, layout};
@@ -191,6 +192,15 @@ impl Model {
     /// batch × length.
     pub fn mlm_loss_sum(&self, hidden: &Tensor, positions: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
         self.heads.mlm_loss_sum(hidden, positions, labels)
+    }
+
+    /// The cross-entropy of words of spans in nats, summed, predicted from the tokens beside the spans, and how many were
+    /// right (int64 scalar). `labels`: `[words]`, int64.
+    ///
+    /// # Panics
+    /// If the head is not [`Head::SpanBoundary`].
+    pub fn span_boundary_loss_sum(&self, hidden: &Tensor, at: &Boundaries, labels: &Tensor) -> (Tensor, Tensor) {
+        self.heads.span_boundary_loss_sum(hidden, at, labels)
     }
 
     /// Scores of every word at the given flat positions. `[predicted, vocabulary]`

@@ -104,7 +104,8 @@ pub(crate) fn open_folder(folder: &Path) -> Result<(hugging_face::Folder, Tokeni
     })?;
     let names = ["tokenizer.json", "vocab.txt", "vocab.json"];
     let path = names.map(|name| folder.join(name)).into_iter().find(|path| path.exists());
-    let path = path.ok_or_else(|| at(&"there is neither tokenizer.json nor vocab.txt, nor vocab.json with merges.txt"))?;
+    let path =
+        path.ok_or_else(|| at(&"there is neither tokenizer.json nor vocab.txt, nor vocab.json with merges.txt"))?;
     let config = TokenizerConfig { path: path.display().to_string(), lowercase: lowercase(folder)? };
     let of_corpus = |error: corpus::CorpusError| Problem::failure(error.to_string());
     let tokenizer = Tokenizer::open(&config).map_err(of_corpus)?;

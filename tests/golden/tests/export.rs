@@ -65,7 +65,9 @@ fn outputs(model: &Model) -> Tensor {
     let input = input(model.shape().architecture);
     let hidden = model.encode(&input, false);
     match model.head() {
-        Head::MaskedLm | Head::PreTraining => model.mlm_logits(&hidden, &Tensor::from_slice(&[3i64, 8])),
+        Head::MaskedLm | Head::PreTraining | Head::SpanBoundary => {
+            model.mlm_logits(&hidden, &Tensor::from_slice(&[3i64, 8]))
+        }
         Head::SequenceClassifier { .. } => model.class_logits(&hidden, input.mask.as_ref(), false),
         Head::TokenClassifier { .. } => model.token_logits(&hidden, false).narrow(1, 0, 4),
         Head::QuestionAnswering => model.answer_logits(&hidden, false).narrow(1, 0, 4),

@@ -27,6 +27,8 @@ const WEIGHTS: &str = "model.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "config.json";
 const CARD: &str = "README.md";
+/// What a checkpoint holds of heads that serve pretraining alone, and that `transformers` has no names for.
+const LEFT_OUT: [&str; 2] = ["generator.safetensors", "span_boundary.safetensors"];
 /// The key of config.json under which it says which tokenizer belongs to the model (`model::hugging_face` reads it).
 const TOKENIZER_KEY: &str = "trireme_tokenizer";
 
@@ -48,16 +50,21 @@ pub async fn run(connection: &Connection, arguments: ExportArguments) -> Result<
         })?;
         files.push(download(&client, &exact, file, &out).await?);
     }
+    let held = |name: &&str| manifest.files.iter().any(|file| file.name == **name);
+    let left_out: Vec<&str> = LEFT_OUT.into_iter().filter(held).collect();
     let of = (run, exact.clone());
     let finishing = tokio::task::spawn_blocking(move || finish(files, &of.0, &of.1));
     let warning = finishing.await.map_err(|error| Problem::failure(format!("writing the folder: {error}")))??;
     if json {
         output::json(&json!({
             "run": exact.run, "generation": exact.generation, "step": exact.step, "path": out.display().to_string(),
-            "warnings": warning.as_slice(),
+            "warnings": warning.as_slice(), "left_out": left_out,
         }))?;
     } else {
         output::line(&out.display().to_string())?;
+    }
+    if !json && !left_out.is_empty() {
+        output::message(&format!("left out, since only pretraining uses it: {}", left_out.join(", ")));
     }
     match warning {
         Some(warning) => output::message(&format!("WARNING: {warning}")),

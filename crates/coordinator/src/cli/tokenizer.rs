@@ -23,7 +23,7 @@ fn train(arguments: TrainTokenizerArguments) -> Result<ExitCode, Problem> {
     let TrainTokenizerArguments { data, column, model, vocabulary, lowercase, out, json } = arguments;
     if lowercase && model == TokenizerModel::ByteLevelBpe {
         return Err(Problem::failure("--lowercase is for --model word-piece: a byte-level BPE keeps every byte")
-            .help("leave it out".to_owned()));
+            .help("leave it out"));
     }
     let files = FileSource::open(&data, &[], None, &Columns::text(&column)).map_err(corpus_problem)?;
     // Hidden where stderr is no terminal.
@@ -45,6 +45,12 @@ fn train(arguments: TrainTokenizerArguments) -> Result<ExitCode, Problem> {
     let tokenizer = tokenizer.map_err(corpus_problem)?;
     bar.finish_and_clear();
     tokenizer.write_folder(&out).map_err(corpus_problem)?;
+    if model == TokenizerModel::ByteLevelBpe {
+        // What vocab.json and merges.txt do not say.
+        let config = out.join("tokenizer_config.json");
+        std::fs::write(&config, "{\"add_prefix_space\": true}\n")
+            .map_err(|error| Problem::failure(format!("{}: {error}", config.display())))?;
+    }
     let path = out.join("tokenizer.json").display().to_string();
     if json {
         let digest = tokenizer.digest().to_string();

@@ -28,10 +28,11 @@ pub(super) fn spaces_before_text(tokenizer: &tokenizers::Tokenizer) -> Option<bo
     Some(step["add_prefix_space"].as_bool().unwrap_or(false))
 }
 
-/// Whether a file is a `vocab.json`: an object of tokens and their ids.
+/// Whether a file is a `vocab.json`: an object of tokens and their ids, RoBERTa's `<s>` among them.
 pub(super) fn is_vocabulary(contents: &[u8]) -> bool {
     let begins = contents.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    begins && serde_json::from_slice::<HashMap<String, u32>>(contents).is_ok_and(|vocabulary| !vocabulary.is_empty())
+    let ids = || serde_json::from_slice::<HashMap<String, u32>>(contents);
+    begins && ids().is_ok_and(|ids| ids.contains_key("<s>"))
 }
 
 /// The text of a tokenizer.json, as Hugging Face's `RobertaTokenizer` makes it. `config` is the tokenizer_config.json beside
@@ -85,9 +86,7 @@ pub(super) fn json(
         }));
     }
     added.sort_by_key(|token| token["id"].as_u64());
-    let bytes = |spaces: bool| {
-        json!({ "type": "ByteLevel", "add_prefix_space": spaces, "trim_offsets": true, "use_regex": true })
-    };
+    let bytes = |spaces: bool| json!({ "type": "ByteLevel", "add_prefix_space": spaces, "trim_offsets": true, "use_regex": true });
     Ok(json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
         "pre_tokenizer": bytes(spaces_before_text),

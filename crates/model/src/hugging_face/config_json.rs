@@ -173,7 +173,7 @@ fn layer_types(shape: &ModelShape) -> Vec<&'static str> {
 /// The end of the class's name in `transformers`.
 fn class(head: &Head) -> &'static str {
     match head {
-        Head::MaskedLm => "ForMaskedLM",
+        Head::MaskedLm | Head::SpanBoundary => "ForMaskedLM",
         Head::PreTraining | Head::ReplacedTokens { .. } => "ForPreTraining",
         Head::SequenceClassifier { .. } => "ForSequenceClassification",
         Head::TokenClassifier { .. } => "ForTokenClassification",

@@ -67,7 +67,9 @@ impl SpecialTokens {
         }
         // So that `model(**tokenizer(text))` works: encoders without segments do not take them.
         let inputs = match shape.architecture {
-            Architecture::Modern | Architecture::Distilbert | Architecture::Roberta => &["input_ids", "attention_mask"][..],
+            Architecture::Modern | Architecture::Distilbert | Architecture::Roberta => {
+                &["input_ids", "attention_mask"][..]
+            }
             _ => &["input_ids", "token_type_ids", "attention_mask"],
         };
         config.insert("model_input_names".into(), json!(inputs));

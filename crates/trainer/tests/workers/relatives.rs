@@ -124,8 +124,7 @@ fn roberta_learns_words_and_then_classes() {
     let checkpoint = cluster.checkpoint(8);
     let found = names(&checkpoint, "model.safetensors");
     assert!(found.iter().all(|name| name.starts_with("roberta.") || name.starts_with("lm_head.")), "{found:?}");
-    let written: serde_json::Value =
-        serde_json::from_slice(&process::read(&checkpoint).files["config.json"]).unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&process::read(&checkpoint).files["config.json"]).unwrap();
     assert_eq!((&written["max_position_embeddings"], &written["pad_token_id"]), (&66.into(), &1.into()));
 
     let data = "paths = [\"labelled.parquet\"]\nlabel_column = \"label\"";
@@ -143,9 +142,22 @@ fn roberta_learns_words_and_then_classes() {
 }
 
 #[test]
-fn roberta_needs_a_vocabulary_whose_padding_is_one() {
-    let mut cluster = Cluster::new(&short("roberta", "kind = \"mlm\"", ""), 1);
-    cluster.assign(&[0], &Plan::default());
-    let Verdict::Fatal(reason) = cluster.verdict(0) else { panic!("it was accepted") };
-    assert!(reason.contains("must be 1 and is 0") && reason.contains("byte-level-bpe"), "{reason}");
+fn spans_are_learned_from_what_stands_beside_them() {
+    let objective = "kind = \"mlm\"\nmasking = \"span\"\nspan_boundary = true\npacking = \"doc-sentences\"";
+    let config = short("bert", objective, "");
+    let cluster = same_for_any_number(&config, None);
+    metrics(&cluster, &["train/mlm_loss", "train/span_boundary_loss", "eval/span_boundary_accuracy"]);
+    let loss = |name: &str| cluster.metric(0, &format!("eval/{name}")).unwrap();
+    assert!((loss("loss") - loss("mlm_loss") - loss("span_boundary_loss")).abs() < 1e-9);
+    let checkpoint = cluster.checkpoint(8);
+    let model = names(&checkpoint, "model.safetensors");
+    assert!(model.iter().all(|name| name.starts_with("bert.") || name.starts_with("cls.predictions.")), "{model:?}");
+    let head = names(&checkpoint, "span_boundary.safetensors");
+    assert!(head.len() == 10 && head.iter().all(|name| name.starts_with("span_boundary.")), "{head:?}");
+
+    // The other loss reaches the encoder.
+    let mut without = Cluster::new(&config.replace("span_boundary = true\n", ""), 1);
+    without.assign(&[0], &Plan::default());
+    without.digest(&[0]);
+    assert!(without.metric(0, "eval/mlm_loss") != cluster.metric(0, "eval/mlm_loss"));
 }

@@ -82,9 +82,8 @@ fn merge(
         pieces.push((word.chars().map(|character| vocabulary.id(character.to_string())).collect(), *count));
     }
     let size = options.size - 1;
-    let pairs = merge_pairs(&mut vocabulary, &mut pieces, size, options.min_frequency, |left, right| {
-        format!("{left}{right}")
-    });
+    let pairs =
+        merge_pairs(&mut vocabulary, &mut pieces, size, options.min_frequency, |left, right| format!("{left}{right}"));
     let token = |id: u32| vocabulary.tokens[id as usize].clone();
     let merges = pairs.into_iter().map(|(left, right)| (token(left), token(right))).collect();
     vocabulary.id(LAST.to_owned());
@@ -100,7 +99,8 @@ mod tests {
     /// Hugging Face's own trainer comes to the same tokens.
     #[test]
     fn merges_are_those_of_hugging_face() {
-        let text = "the runner number 17 is running, and the walker's walking; aaaa aaa banana bandana. 跑步的人在跑步 café";
+        let text =
+            "the runner number 17 is running, and the walker's walking; aaaa aaa banana bandana. 跑步的人在跑步 café";
         let mut words: BTreeMap<String, i64> = BTreeMap::new();
         let mut parts = PreTokenizedString::from(text);
         ByteLevel::new(true, true, true).pre_tokenize(&mut parts).unwrap();
