@@ -28,6 +28,8 @@ POOLER = {
     "bert": {"bert.pooler.dense.weight", "bert.pooler.dense.bias"},
     "albert": {"albert.pooler.weight", "albert.pooler.bias"},
 }
+# A classifier of RoBERTa's has no pooler, the bare encoder has one.
+ENCODERS_POOLER = POOLER | {"roberta": {"roberta.pooler.dense.weight", "roberta.pooler.dense.bias"}}
 
 
 def main(root):
@@ -55,7 +57,7 @@ def check(folder):
         expected_missing = POOLER.get(config["model_type"], set())
     elif config.get("embedding_pooling") == "mean":
         # The bare encoder's keys have no prefix.
-        expected_missing = {key.partition(".")[2] for key in POOLER.get(config["model_type"], set())}
+        expected_missing = {key.partition(".")[2] for key in ENCODERS_POOLER.get(config["model_type"], set())}
     for key, known in [("missing_keys", expected_missing), ("unexpected_keys", set()), ("mismatched_keys", set())]:
         if set(info[key]) != known:
             sys.exit(f"{folder}: {name}: {key}: {sorted(info[key])}")
@@ -90,7 +92,7 @@ def class_logits(model, inputs, by_mean):
     real = inputs["attention_mask"].unsqueeze(2).to(hidden.dtype)
     mean = (hidden * real).sum(1) / real.sum(1)
     kind = model.config.model_type
-    if kind == "electra":
+    if kind in ("electra", "roberta"):
         return model.classifier(mean.unsqueeze(1))
     return model.classifier(torch.relu(model.pre_classifier(mean)) if kind == "distilbert" else mean)
 

@@ -42,7 +42,7 @@ pub use load::{Override, json_schema, load, load_checked, parse, to_toml};
 pub use lora::{LoraConfig, LoraTarget};
 pub use model::{
     Activation, Architecture, GeneratorShape, Initializer, LocalAttention, ModelConfig, ModelShape, ModelSize,
-    VOCABULARY_MULTIPLE,
+    PADDING_ID, VOCABULARY_MULTIPLE,
 };
 pub use objective::{AnswerRule, AnswerWindows, Masking, ObjectiveConfig, ObjectiveKind, Packing, Pooling, TagScheme};
 pub use optimizer::{OptimizerConfig, OptimizerKind};

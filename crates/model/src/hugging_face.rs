@@ -8,7 +8,7 @@ pub use config_json::from_config_json;
 
 use crate::error::ModelError;
 use crate::heads::Head;
-use config::{ModelShape, Reading};
+use config::{Architecture, ModelShape, PADDING_ID, Reading};
 use std::path::Path;
 use tch::Tensor;
 use tokenizer_files::SpecialTokens;
@@ -56,6 +56,13 @@ pub fn side_files(
     tokenizer: &[u8],
 ) -> Result<Vec<(&'static str, Vec<u8>)>, ModelError> {
     let special = SpecialTokens::read(tokenizer)?;
+    if shape.architecture == Architecture::Roberta && special.id("pad_token") != PADDING_ID {
+        let found = special.id("pad_token");
+        return Err(ModelError::Tokenizer(format!(
+            "`roberta` counts positions from `<pad>`, whose id must be {PADDING_ID} and is {found}: make a vocabulary with \
+             `coordinator tokenizer train --model byte-level-bpe`"
+        )));
+    }
     Ok(vec![
         ("config.json", config_json::config_json(shape, head, &special).into_bytes()),
         ("tokenizer.json", tokenizer.to_vec()),

@@ -28,5 +28,6 @@ mod torch_file;
 pub use electra::Filled;
 pub use error::ModelError;
 pub use heads::Head;
+pub use heads::span_boundary::{Boundaries, SPAN_TARGETS};
 pub use load::{LoadReport, Missing};
 pub use network::{Execution, Input, Model, Parameter};

@@ -93,7 +93,7 @@ impl<'a> Network<'a> {
         let ids = graph.input("input_ids", Element::Int64, &[BATCH, LENGTH]);
         let mask = graph.input("attention_mask", Element::Int64, &[BATCH, LENGTH]);
         let segments =
-            (shape.segment_types > 0).then(|| graph.input("token_type_ids", Element::Int64, &[BATCH, LENGTH]));
+            (shape.segment_types > 1).then(|| graph.input("token_type_ids", Element::Int64, &[BATCH, LENGTH]));
         let mask = graph.node("Cast", &[&mask], &[("to", Attribute::Integer(Element::Float as i64))]);
         let range = [("start", Attribute::Integer(1)), ("end", Attribute::Integer(2))];
         let length = graph.node("Shape", &[&ids], &range);

@@ -119,8 +119,10 @@ pub(crate) fn open_folder(folder: &Path) -> Result<(hugging_face::Folder, Tokeni
         let problem = Problem::failure(error.to_string());
         if folder.join("config.json").exists() { problem } else { problem.with_help(NO_MODEL_HELP) }
     })?;
-    let path = ["tokenizer.json", "vocab.txt"].map(|name| folder.join(name)).into_iter().find(|path| path.exists());
-    let path = path.ok_or_else(|| at(&"there is neither tokenizer.json nor vocab.txt"))?;
+    let names = ["tokenizer.json", "vocab.txt", "vocab.json"];
+    let path = names.map(|name| folder.join(name)).into_iter().find(|path| path.exists());
+    let path =
+        path.ok_or_else(|| at(&"there is neither tokenizer.json nor vocab.txt, nor vocab.json with merges.txt"))?;
     let config = TokenizerConfig { path: path.display().to_string(), lowercase: lowercase(folder)? };
     let of_corpus = |error: corpus::CorpusError| Problem::failure(error.to_string());
     let tokenizer = Tokenizer::open(&config).map_err(of_corpus)?;

@@ -21,13 +21,17 @@ impl Network<'_> {
 
     fn encode_post_norm(&mut self, names: &EncoderNames) -> Value {
         let mut hidden = self.embed_words();
-        if let Some(segments) = self.segments.clone() {
+        if self.shape.segment_types > 0 {
             let table = self.stored(&format!("{}.token_type_embeddings.weight", names.embeddings));
-            let rows = self.graph.node("Gather", &[&table, &segments], &[]);
+            // With one segment there is nothing to tell: its row belongs to every token.
+            let rows = match self.segments.clone() {
+                Some(segments) => self.graph.node("Gather", &[&table, &segments], &[]),
+                None => table,
+            };
             hidden = self.graph.node("Add", &[&hidden, &rows], &[]);
         }
         let positions = self.stored(&format!("{}.position_embeddings.weight", names.embeddings));
-        let positions = self.first(&positions);
+        let positions = self.rows_from(&positions, self.shape.first_position());
         hidden = self.graph.node("Add", &[&hidden, &positions], &[]);
         hidden = self.norm(&hidden, &format!("{}.LayerNorm", names.embeddings));
         if names.projects(self.shape) {
@@ -91,10 +95,11 @@ impl Network<'_> {
         self.norm(&hidden, "model.final_norm")
     }
 
-    /// The rows for the first positions.
-    fn first(&mut self, table: &Value) -> Value {
-        let (zero, axis) = (self.graph.integers(&[0]), self.graph.integers(&[0]));
-        self.graph.node("Slice", &[table, &zero, &self.length, &axis], &[])
+    /// As many rows as there are positions, from `first` on.
+    fn rows_from(&mut self, table: &Value, first: i64) -> Value {
+        let (begin, axis) = (self.graph.integers(&[first]), self.graph.integers(&[0]));
+        let end = if first == 0 { self.length.clone() } else { self.graph.node("Add", &[&self.length, &begin], &[]) };
+        self.graph.node("Slice", &[table, &begin, &end, &axis], &[])
     }
 
     /// `[batch, length, hidden]` to `[batch, heads, length, head]`.
@@ -149,7 +154,7 @@ impl Network<'_> {
         [0, 1].map(|table: usize| {
             let flat = tables[table].squeeze_dim(1).squeeze_dim(1);
             let stored = store(&mut self.graph, &names[table], &flat);
-            self.first(&stored)
+            self.rows_from(&stored, 0)
         })
     }
 

@@ -18,7 +18,8 @@ impl Network<'_> {
             this.graph.output(name, value, Element::Float, shape);
         };
         match model.head() {
-            Head::MaskedLm => {
+            // SpanBERT's second head is for pretraining alone.
+            Head::MaskedLm | Head::SpanBoundary => {
                 let logits = self.masked(hidden, &names);
                 output(self, "logits", &logits, &[BATCH, LENGTH, words]);
             }
@@ -82,9 +83,9 @@ impl Network<'_> {
     }
 
     fn transformed(&mut self, hidden: &Value, names: &HeadNames) -> Value {
-        let electra = self.shape.architecture == Architecture::Electra;
+        let is_gelu = matches!(self.shape.architecture, Architecture::Electra | Architecture::Roberta);
         let dense = self.linear(hidden, names.dense);
-        let dense = self.activate(&dense, if electra { Activation::Gelu } else { self.shape.activation });
+        let dense = self.activate(&dense, if is_gelu { Activation::Gelu } else { self.shape.activation });
         self.norm(&dense, names.norm)
     }
 
@@ -118,6 +119,11 @@ impl Network<'_> {
             Architecture::Electra => {
                 let dense = self.linear(&pooled, "classifier.dense");
                 let dense = self.activate(&dense, Activation::Gelu);
+                self.linear(&dense, "classifier.out_proj")
+            }
+            Architecture::Roberta => {
+                let dense = self.linear(&pooled, "classifier.dense");
+                let dense = self.graph.node("Tanh", &[&dense], &[]);
                 self.linear(&dense, "classifier.out_proj")
             }
             Architecture::Distilbert => {
