@@ -129,6 +129,9 @@ def compare_onnx(path, model, tokenizer, by_mean):
     second = ["A small house.", "The ship sailed.", "Sea."]
     # Without segments in the model, pairs would only be longer texts.
     most = model.config.max_position_embeddings
+    if model.config.model_type == "roberta":
+        # The first positions are the padding's.
+        most -= model.config.pad_token_id + 1
     inputs = dict(tokenizer(first, second, padding=True, truncation=True, max_length=most, return_tensors="pt"))
     if inputs["attention_mask"].all():
         sys.exit(f"{path}: there is no padding among the texts that are compared")

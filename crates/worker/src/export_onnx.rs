@@ -99,10 +99,7 @@ fn export(
     }
     let config = std::fs::read(folder.join("config.json")).map_err(|error| at(&format!("config.json: {error}")))?;
     let mut config: Value = serde_json::from_slice(&config).map_err(|error| at(&format!("config.json: {error}")))?;
-    // The folder may be an export of ours, with weights beside it that have as many rows as it says.
-    if !out.join("model.safetensors").exists() {
-        config["vocab_size"] = json!(vocabulary.min(model.shape().vocabulary));
-    }
+    config["vocab_size"] = weights_rows(out).unwrap_or_else(|| json!(vocabulary.min(model.shape().vocabulary)));
     config[TOKENIZER_KEY] = json!(identity);
     if let Some(reading) = reading {
         config[Reading::KEY] = json!(reading);
@@ -111,6 +108,12 @@ fn export(
     let path = out.join(if numbers == Numbers::Float { "model.onnx" } else { "model_int8.onnx" });
     write_whole(&path, &exported.bytes)?;
     Ok((path, exported))
+}
+
+/// The folder may be an export already, with weights in it that have as many rows as its config.json says.
+fn weights_rows(out: &Path) -> Option<Value> {
+    let config = std::fs::read(out.join("config.json")).ok().filter(|_| out.join("model.safetensors").exists())?;
+    serde_json::from_slice::<Value>(&config).ok()?.get("vocab_size").cloned()
 }
 
 #[cfg(test)]
