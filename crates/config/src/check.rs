@@ -141,7 +141,7 @@ impl RunConfig {
             !self.tokenizer.path.is_empty(),
             "tokenizer.path",
             "is empty".into(),
-            "name a tokenizer.json or vocab.txt",
+            "name a tokenizer.json, vocab.txt or vocab.json",
         );
         let batch = &self.batch;
         rule(batch.slots > 0, "batch.slots", "is 0".into(), "8 is a good number for up to 8 workers");
@@ -368,6 +368,12 @@ impl RunConfig {
             "objective.masking",
             "does not go with objective.ngram_max: both choose how many words are masked together".into(),
             "leave one of them out",
+        );
+        rule(
+            !objective.span_boundary || (objective.kind == ObjectiveKind::Mlm && objective.masking == Masking::Span),
+            "objective.span_boundary",
+            "is for objective.kind = \"mlm\" with objective.masking = \"span\"".into(),
+            "leave it out, or set both",
         );
         rule(
             objective.packing == Packing::Blocks || objective.kind == ObjectiveKind::Mlm,

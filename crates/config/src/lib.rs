@@ -20,6 +20,7 @@ mod model;
 mod objective;
 mod optimizer;
 mod prompt;
+mod reading;
 pub mod recipe;
 mod recovery;
 mod reduce;
@@ -41,11 +42,12 @@ pub use load::{Override, json_schema, load, load_checked, parse, to_toml};
 pub use lora::{LoraConfig, LoraTarget};
 pub use model::{
     Activation, Architecture, GeneratorShape, Initializer, LocalAttention, ModelConfig, ModelShape, ModelSize,
-    VOCABULARY_MULTIPLE,
+    PADDING_ID, VOCABULARY_MULTIPLE,
 };
 pub use objective::{AnswerRule, AnswerWindows, Masking, ObjectiveConfig, ObjectiveKind, Packing, Pooling, TagScheme};
 pub use optimizer::{OptimizerConfig, OptimizerKind};
 pub use prompt::{PROMPT_MASK, Prompt, PromptPart};
+pub use reading::Reading;
 pub use recovery::{OnDivergence, RecoveryConfig};
 pub use reduce::{Compression, ReduceBackend, ReduceConfig, ReduceMode};
 pub use run::{Precision, RunKind, RunSection};

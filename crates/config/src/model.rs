@@ -18,6 +18,8 @@ pub enum Architecture {
     Electra,
     /// Sanh et al. 2019: BERT without segments and without a pooler, as a student of a larger model.
     Distilbert,
+    /// Liu et al. 2019: BERT without segments and next sentences, and with positions that are counted from 2.
+    Roberta,
 }
 
 /// Published sizes (Turc et al. 2019, Devlin et al. 2018): layers × hidden.
@@ -67,7 +69,7 @@ pub enum Initializer {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// `bert`, `modern`, `albert`, `electra` or `distilbert`.
+    /// `bert`, `modern`, `albert`, `electra`, `distilbert` or `roberta`.
     pub architecture: Architecture,
     /// `tiny`, `mini`, `small`, `medium`, `base`, `large`.
     pub size: ModelSize,
@@ -112,7 +114,7 @@ pub struct ModelConfig {
     /// Dropout on attention weights. Default: as `dropout`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_dropout: Option<f64>,
-    /// Default: 1e-12; 1e-5 for `modern`.
+    /// Default: 1e-12; 1e-5 for `modern` and `roberta`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer_norm_epsilon: Option<f64>,
     /// Standard deviation of the initial weights. Default: 0.02.
@@ -181,7 +183,7 @@ pub struct ModelShape {
     pub intermediate: i64,
     /// Longest sequence.
     pub max_positions: i64,
-    /// Segment embeddings; 0 for `modern` and `distilbert`, 2 for the others.
+    /// Segment embeddings; 0 for `modern` and `distilbert`, 1 for `roberta`, 2 for the others.
     pub segment_types: i64,
     /// Width of the embeddings; None: `hidden`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -221,6 +223,9 @@ pub struct GeneratorShape {
 /// Where `model.vocabulary` is left out, the embedding has the tokenizer's size rounded up to a multiple of this.
 pub const VOCABULARY_MULTIPLE: i64 = 8;
 
+/// The id that `<pad>` must have with `roberta`: Hugging Face counts positions from it.
+pub const PADDING_ID: i64 = 1;
+
 /// The rows of an embedding for so many ids.
 pub(crate) fn padded(ids: i64) -> i64 {
     round_up(ids, VOCABULARY_MULTIPLE)
@@ -251,7 +256,12 @@ impl ModelConfig {
             Architecture::Electra => Some(self.embedding.unwrap_or(hidden)),
             _ => None,
         };
-        let has_segments = !matches!(self.architecture, Architecture::Modern | Architecture::Distilbert);
+        let segment_types = match self.architecture {
+            Architecture::Modern | Architecture::Distilbert => 0,
+            Architecture::Roberta => 1,
+            _ => 2,
+        };
+        let epsilon = if modern || self.architecture == Architecture::Roberta { 1e-5 } else { 1e-12 };
         ModelShape {
             architecture: self.architecture,
             vocabulary: self.vocabulary.unwrap_or_else(|| padded(tokenizer_size)),
@@ -260,12 +270,12 @@ impl ModelConfig {
             heads: self.heads.unwrap_or(heads),
             intermediate: self.intermediate.unwrap_or(feed_forward),
             max_positions: self.max_positions.unwrap_or(sequence_length.max(512)),
-            segment_types: if has_segments { 2 } else { 0 },
+            segment_types,
             embedding: embedding.filter(|width| *width != hidden),
             activation: self.activation.unwrap_or(if albert { Activation::GeluNew } else { Activation::Gelu }),
             dropout,
             attention_dropout: self.attention_dropout.unwrap_or(dropout),
-            layer_norm_epsilon: self.layer_norm_epsilon.unwrap_or(if modern { 1e-5 } else { 1e-12 }),
+            layer_norm_epsilon: self.layer_norm_epsilon.unwrap_or(epsilon),
             initializer_range: self.initializer_range.unwrap_or(0.02),
             initializer: self.initializer,
             rope_theta: self.rope_theta.unwrap_or(10_000.0),
@@ -306,6 +316,17 @@ impl GeneratorShape {
 }
 
 impl ModelShape {
+    /// Whether the second text of a pair has a segment of its own.
+    pub fn has_segments(&self) -> bool {
+        self.segment_types > 1 && self.architecture != Architecture::Roberta
+    }
+
+    /// The position of a row's first token. RoBERTa's is one more than the id of `<pad>`, which must be 1; so its table
+    /// has two rows more than there are positions.
+    pub fn first_position(&self) -> i64 {
+        if self.architecture == Architecture::Roberta { PADDING_ID + 1 } else { 0 }
+    }
+
     /// Width of the embeddings.
     pub fn embedding_width(&self) -> i64 {
         self.embedding.unwrap_or(self.hidden)

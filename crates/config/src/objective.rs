@@ -140,6 +140,10 @@ pub struct ObjectiveConfig {
     /// positions are predicted; the last span is cut where they are reached.
     #[serde(skip_serializing_if = "is_default")]
     pub masking: Masking,
+    /// With `masking = "span"` and `mlm`: SpanBERT's span-boundary objective too. Each word of a span is predicted a second
+    /// time, from the two tokens beside the span and its place in it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub span_boundary: bool,
     /// `mlm`: `blocks`, `full-sentences` or `doc-sentences`. Only blocks are all of one length. With `doc-sentences` the
     /// end of each document makes a short sample, so that a batch of as many samples holds fewer tokens: raise
     /// `batch.micro_batch` for a fair comparison.
@@ -217,6 +221,7 @@ impl Default for ObjectiveConfig {
             ngram_max: 1,
             discriminator_weight: DISCRIMINATOR_WEIGHT,
             masking: Masking::Word,
+            span_boundary: false,
             packing: Packing::Blocks,
             short_sequence_probability: 0.1,
             max_predictions: None,

@@ -235,6 +235,16 @@ fn spans_and_sentences_go_with_masked_words_alone() {
     assert!(text.contains("`objective.masking`: is for objectives that mask words"), "{text}");
     let text = message(&["objective.kind=mlm", "objective.masking=span", "objective.ngram_max=3"]);
     assert!(text.contains("`objective.masking`: does not go with objective.ngram_max"), "{text}");
+    let spans = ["objective.kind=mlm", "objective.masking=span", "objective.span_boundary=true"];
+    assert_eq!(message(&spans), "");
+    let boundary = "`objective.span_boundary`: is for objective.kind = \"mlm\" with objective.masking = \"span\"";
+    for other in ["objective.masking=word", "objective.kind=replaced_tokens"] {
+        let text = message(&[&spans[..], &[other]].concat());
+        assert!(text.contains(boundary), "{other}: {text}");
+    }
+    assert_eq!(message(&["model.architecture=roberta", "objective.kind=mlm"]), "");
+    let text = message(&["model.architecture=roberta", "objective.kind=mlm_nsp", "data.unit_rows=32"]);
+    assert!(text.contains("`objective.kind`: sentence pairs need segments and a pooler"), "{text}");
     let text = message(&["objective.kind=mlm_nsp", "objective.packing=full-sentences"]);
     assert!(text.contains("`objective.packing`: is for objective.kind"), "{text}");
     let short = ["objective.kind=mlm", "batch.sequence_length=64", "batch.short_length=32", "batch.short_share=0.5"];

@@ -45,6 +45,8 @@ pub(crate) fn windows(tokens: usize, room: usize, stride: usize) -> impl Iterato
 pub(crate) struct Question {
     pub(crate) question: Vec<u32>,
     pub(crate) passage: Vec<u32>,
+    /// Between the two.
+    pub(crate) separators: usize,
     pub(crate) example: Arc<Example>,
     /// First and last token of the answer that is learned.
     answer: Option<(usize, usize)>,
@@ -71,14 +73,16 @@ impl Question {
         }
         let answers = answers.iter().map(|range| passage[range.clone()].to_owned()).collect();
         let example = Arc::new(Example { passage: passage.to_owned(), offsets, answers });
-        Ok(Some(Self { question, passage: ids, example, answer }))
+        let separators = tokenizer.separators_between();
+        Ok(Some(Self { question, passage: ids, separators, example, answer }))
     }
 
     /// Its windows; and where in the row each has the whole answer, or 0 and 0, which is `[CLS]`, as in BERT.
     pub(crate) fn windows(&self, rule: AnswerWindows) -> impl Iterator<Item = (Window, [i64; 2])> {
-        let first = self.question.len() + 2;
+        let first = self.question.len() + 1 + self.separators;
         let room = rule.sequence_length - first - 1;
-        windows(self.passage.len(), room, rule.stride).map(move |tokens| {
+        // A config that is checked counts on one separator; with two, windows must still leave nothing out.
+        windows(self.passage.len(), room, rule.stride.min(room)).map(move |tokens| {
             let span = match self.answer {
                 Some((start, end)) if tokens.start <= start && end < tokens.end => {
                     [start, end].map(|at| (at - tokens.start + first) as i64)

@@ -34,6 +34,9 @@ pub enum Labels {
         ids: Vec<i64>,
         /// `[samples]`: 0 = B continues A, 1 = B is from elsewhere.
         next_sentence: Option<Vec<i64>>,
+        /// Alongside `positions`, the flat places of the two tokens beside the span that each is of. None unless the
+        /// objective predicts from them.
+        spans: Option<Vec<[i64; 2]>>,
     },
     /// `[samples]`: index into the labels.
     Class(Vec<i64>),

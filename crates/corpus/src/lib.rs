@@ -37,7 +37,10 @@ pub use loader::Loader;
 pub use plan::{Dealt, Plan, Unit};
 pub use predict::{cloze_batch, question_batches, separate_batch, text_batch, word_batch};
 pub use prepare::Counts;
-pub use source::{Columns, CorpusFile, FileSource, UnitSource};
+pub use source::{Columns, CorpusFile, FileSource, SquadQuestion, UnitSource, squad_questions};
 pub use texts::for_each_text;
-pub use tokenizer::{Encoder, SpecialIds, Tokenizer, WordPieceOptions, check_vocabulary, train_word_piece};
+pub use tokenizer::{
+    ByteLevelOptions, Encoder, SpecialIds, Tokenizer, WordPieceOptions, check_vocabulary, train_byte_level,
+    train_word_piece,
+};
 pub use words::WordSplitter;

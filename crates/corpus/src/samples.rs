@@ -190,6 +190,7 @@ impl Assembler {
                 positions: Vec::new(),
                 ids: Vec::new(),
                 next_sentence: next_sentence.as_ref().map(|_| Vec::with_capacity(count)),
+                spans: self.masker.as_ref().is_some_and(|masker| masker.span_boundary).then(Vec::new),
             },
             Targets::Class(_) => Labels::Class(Vec::with_capacity(count)),
             Targets::Tags(_) => Labels::Tags(vec![IGNORED; total]),
@@ -214,11 +215,18 @@ impl Assembler {
                 tokens.extend_from_slice(&samples.tokens[inner]);
                 tokens.push(samples.tokens[range.end - 1]);
                 match (&mut labels, &samples.targets) {
-                    (Labels::Masked { positions, ids, next_sentence }, Targets::Masked { next_sentence: from }) => {
+                    (
+                        Labels::Masked { positions, ids, next_sentence, spans },
+                        Targets::Masked { next_sentence: from },
+                    ) => {
                         let (masker, stream) = masking.as_mut().expect("an objective of masked words has a masker");
                         masker.apply(&mut tokens, amount, stream, &mut scratch);
                         positions.extend(scratch.masked().map(|(at, _)| (offset + at) as i64));
                         ids.extend(scratch.masked().map(|(_, id)| i64::from(id)));
+                        if let Some(spans) = spans {
+                            let beside = scratch.beside_spans();
+                            spans.extend(beside.map(|places| places.map(|at| (offset + at) as i64)));
+                        }
                         if let (Some(out), Some(from)) = (next_sentence, from) {
                             out.push(from[sample]);
                         }

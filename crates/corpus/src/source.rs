@@ -15,6 +15,7 @@ use config::{DataConfig, DataFormat, ObjectiveKind, RunConfig};
 use locate::Located;
 use parquet_file::ParquetFile;
 use serde::{Deserialize, Serialize};
+pub use squad::{SquadQuestion, squad_questions};
 use std::collections::HashMap;
 
 /// Reads units. Blocking: an async caller goes through its blocking pool.

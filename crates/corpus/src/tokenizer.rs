@@ -1,6 +1,7 @@
-//! Text to token ids, by Hugging Face's `tokenizers`: a `tokenizer.json`, a `vocab.txt` for BERT's WordPiece, or a `.model` of
-//! SentencePiece.
+//! Text to token ids, by Hugging Face's `tokenizers`: a `tokenizer.json`, a `vocab.txt` for BERT's WordPiece, a `.model` of
+//! SentencePiece, or `vocab.json` and `merges.txt` for RoBERTa's byte-level BPE.
 
+mod byte_level;
 mod encoder;
 mod identity;
 mod ranges;
@@ -8,10 +9,10 @@ mod sentence_piece;
 mod train;
 
 pub use encoder::Encoder;
-pub use train::{WordPieceOptions, train_word_piece};
+pub use train::{ByteLevelOptions, WordPieceOptions, train_byte_level, train_word_piece};
 
 use crate::{CorpusError, ErrorKind, whole_file};
-use config::{ModelShape, TokenizerConfig};
+use config::{Architecture, ModelShape, PADDING_ID, TokenizerConfig};
 use std::collections::HashMap;
 use std::path::Path;
 use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
@@ -52,6 +53,10 @@ pub struct Tokenizer {
     special: SpecialIds,
     /// By id: a piece that goes on with the word of the piece before it.
     continuation: Vec<bool>,
+    /// Separators between the two texts of a pair.
+    separators: usize,
+    /// A word by itself has to be given the space before it, or it is encoded as the rest of another word.
+    spaces_words: bool,
     /// Text may be cut at ASCII white space and encoded piece by piece, with the same result.
     splits_at_space: bool,
 }
@@ -60,17 +65,28 @@ impl Tokenizer {
     /// Opens `tokenizer.path`.
     pub fn open(config: &TokenizerConfig) -> Result<Self, CorpusError> {
         let path = Path::new(&config.path);
-        let contents = std::fs::read(path).map_err(|error| {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| {
             let missing = error.kind() == std::io::ErrorKind::NotFound;
             let kind = if missing { ErrorKind::NotFound } else { ErrorKind::Unreadable };
             CorpusError::new(
                 kind,
-                config.path.as_str(),
+                path.display().to_string().as_str(),
                 format!("the tokenizer cannot be read: {error}"),
-                "set `tokenizer.path` to a tokenizer.json or vocab.txt, or make one with `coordinator tokenizer train`",
+                "set `tokenizer.path` to a tokenizer.json or vocab.txt, or make one with `coordinator tokenizer train`; a \
+                 vocab.json needs its merges.txt beside it",
             )
-        })?;
-        Self::from_bytes(&config.path, &contents, config.lowercase)
+        })
+        };
+        let contents = read(path)?;
+        if !byte_level::is_vocabulary(&contents) {
+            return Self::from_bytes(&config.path, &contents, config.lowercase);
+        }
+        let merges = read(&path.with_file_name("merges.txt"))?;
+        let beside = path.with_file_name("tokenizer_config.json");
+        let beside = if beside.exists() { Some(read(&beside)?) } else { None };
+        let json = byte_level::to_json(&config.path, &contents, &merges, beside.as_deref())?;
+        Self::from_bytes(&config.path, json.as_bytes(), config.lowercase)
     }
 
     /// From a file's contents: JSON, a model of SentencePiece, or else the lines of a `vocab.txt` (`lowercase` is for those
@@ -92,6 +108,9 @@ impl Tokenizer {
         } else {
             contents
         };
+        if byte_level::is_vocabulary(contents) {
+            return Err(broken("it is a vocab.json, which is of no use without its merges.txt".to_owned()));
+        }
         let is_json = contents.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
         let inner = if is_json {
             let mut inner = tokenizers::Tokenizer::from_bytes(contents)
@@ -124,9 +143,28 @@ impl Tokenizer {
                 continuation[*id as usize] = token.starts_with(&model.continuing_subword_prefix);
             }
         }
+        let byte_level = byte_level::spaces_before_text(&inner);
+        if byte_level.is_some() {
+            let added = inner.get_added_vocabulary().get_vocab();
+            for (token, id) in vocabulary.iter().filter(|(token, _)| !added.contains_key(*token)) {
+                continuation[*id as usize] = !byte_level::begins_word(token);
+            }
+        }
+        // As the tokenizer's own template has it: RoBERTa's puts two between the texts.
+        let template = inner.encode_fast(("", ""), true).map_err(|error| not_encoded(&error))?;
+        let separators = template.get_ids().iter().filter(|id| **id == special.separator).count();
         let splits_at_space = matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
             && inner.get_added_vocabulary().get_vocab().keys().all(|token| !token.contains(char::is_whitespace));
-        Ok(Self { inner, json, size, special, continuation, splits_at_space })
+        Ok(Self {
+            inner,
+            json,
+            size,
+            special,
+            continuation,
+            separators: if separators == 3 { 2 } else { 1 },
+            spaces_words: byte_level == Some(false),
+            splits_at_space,
+        })
     }
 
     /// One more than the highest id.
@@ -139,7 +177,13 @@ impl Tokenizer {
         self.special
     }
 
-    /// Whether the piece goes on with the word of the piece before it (`##ing`).
+    /// Separators between the two texts of a pair: one, or two where the tokenizer's own template has two (RoBERTa).
+    pub fn separators_between(&self) -> usize {
+        self.separators
+    }
+
+    /// Whether the piece goes on with the word of the piece before it (`##ing`; for byte-level pieces all that do not begin
+    /// with white space).
     pub fn is_continuation(&self, id: u32) -> bool {
         self.continuation.get(id as usize).copied().unwrap_or(false)
     }
@@ -196,7 +240,17 @@ impl Tokenizer {
         tokens.into_iter().flat_map(|(token, _)| [token, "\n".to_owned()]).collect()
     }
 
-    /// Writes `tokenizer.json` and `vocab.txt` into `folder`, which is made if need be. Each is whole or as before.
+    /// `vocab.json` and `merges.txt`, where it is a byte-level BPE with RoBERTa's special tokens.
+    pub fn byte_level_files(&self) -> Option<[(&'static str, Vec<u8>); 2]> {
+        let is_robertas = self.token(self.special.classify).as_deref() == Some(OTHER_SPELLINGS[2]);
+        if !is_robertas || byte_level::spaces_before_text(&self.inner).is_none() {
+            return None;
+        }
+        byte_level::files(&self.json)
+    }
+
+    /// Writes `tokenizer.json` and `vocab.txt`, or `vocab.json` and `merges.txt`, into `folder`, which is made if need be.
+    /// Each is whole or as before.
     pub fn write_folder(&self, folder: &Path) -> Result<(), CorpusError> {
         let failed = |path: &Path, error: std::io::Error| {
             CorpusError::new(
@@ -207,11 +261,14 @@ impl Tokenizer {
             )
         };
         std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
-        for (name, contents) in
-            [("tokenizer.json", self.json.as_slice()), ("vocab.txt", self.vocabulary_text().as_bytes())]
-        {
+        let mut files = vec![("tokenizer.json", self.json.clone())];
+        match self.byte_level_files() {
+            Some(pair) => files.extend(pair),
+            None => files.push(("vocab.txt", self.vocabulary_text().into_bytes())),
+        }
+        for (name, contents) in files {
             let path = folder.join(name);
-            whole_file::write(&path, contents).map_err(|error| failed(&path, error))?;
+            whole_file::write(&path, &contents).map_err(|error| failed(&path, error))?;
         }
         Ok(())
     }
@@ -267,8 +324,18 @@ fn word_piece(name: &str, vocabulary: &str, lowercase: bool) -> Result<tokenizer
     Ok(inner)
 }
 
-/// Refuses a vocabulary that the model has no rows for.
+/// Refuses a vocabulary that the model has no rows for, and for `roberta` one whose `<pad>` is not what positions are
+/// counted from.
 pub fn check_vocabulary(tokenizer: &Tokenizer, shape: &ModelShape) -> Result<(), CorpusError> {
+    let pad = tokenizer.special().pad;
+    if shape.architecture == Architecture::Roberta && i64::from(pad) != PADDING_ID {
+        return Err(CorpusError::new(
+            ErrorKind::Tokenizer,
+            "tokenizer.path",
+            format!("`roberta` counts positions from the padding token, whose id must be {PADDING_ID} and is {pad}"),
+            "make a vocabulary with `coordinator tokenizer train --model byte-level-bpe`, or use the model's own",
+        ));
+    }
     if tokenizer.size() as i64 <= shape.vocabulary {
         return Ok(());
     }

@@ -53,7 +53,7 @@ fn packed_blocks_have_no_padding_and_are_masked() {
         assert_eq!((batch.samples, batch.sequence_length, batch.ids.len()), (2, 32, 64));
         assert!(batch.mask.is_none() && batch.segment_ids.is_none());
         assert_eq!(batch.tokens(), 64);
-        let Labels::Masked { positions, ids, next_sentence: None } = &batch.labels else {
+        let Labels::Masked { positions, ids, next_sentence: None, .. } = &batch.labels else {
             panic!("{:?}", batch.labels)
         };
         // round(32 × 0.15) = 5 of each of two samples.

@@ -38,8 +38,8 @@ fn ids_are_those_of_hugging_face() {
     }
 }
 
-/// Its special tokens are BERT's, at the end of the vocabulary; its pieces are bytes, and none says that it goes on with a
-/// word.
+/// Its special tokens are BERT's, at the end of the vocabulary; its pieces are bytes, and those that begin with no space go
+/// on with a word.
 #[test]
 fn modern_berts_tokenizer_gives_the_ids_of_hugging_face() {
     let path = fixtures().join("modern.json").display().to_string();
@@ -63,7 +63,9 @@ fn modern_berts_tokenizer_gives_the_ids_of_hugging_face() {
             assert_eq!(ids, expected, "by the encoder: {text:?}");
         }
     }
-    assert!((0..tokenizer.size() as u32).all(|id| !tokenizer.is_continuation(id)));
+    let continues = |token: &str| tokenizer.is_continuation(tokenizer.id(token).unwrap());
+    assert!(continues("e") && !continues("Ġ") && !continues("[SEP]") && !continues("  "));
+    assert_eq!(tokenizer.separators_between(), 1);
     assert_eq!(tokenizer.decode(&tokenizer.encode("Hello  world").unwrap()).unwrap(), "Hello  world");
 }
 

@@ -1,6 +1,7 @@
 //! BERT as published (Devlin et al. 2018, google-research/bert modeling.py): three embeddings, post-norm layers. And
 //! what differs from it in little more than names (names.rs): ALBERT, whose embeddings are narrow and whose layers are one
-//! layer used again and again; ELECTRA's two encoders; DistilBERT, which has no segments.
+//! layer used again and again; ELECTRA's two encoders; DistilBERT, which has no segments; RoBERTa, where all text is of one
+//! segment and positions begin behind the id of `<pad>`.
 
 use crate::attention::{Sight, activate, attend, attend_rows};
 use crate::heads::dropout;
@@ -130,11 +131,13 @@ impl Bert {
     fn embed(&self, input: &Input, rows: Option<&Rows>) -> Tensor {
         let length = input.ids.size()[1];
         let words = kernels::embedding(&self.words, &input.ids);
+        let first = self.shape.first_position();
         let positions = match rows {
+            Some(rows) if first > 0 => Tensor::embedding(&self.positions, &(&rows.positions + first), -1, false, false),
             Some(rows) => Tensor::embedding(&self.positions, &rows.positions, -1, false, false),
-            None => self.positions.narrow(0, 0, length),
+            None => self.positions.narrow(0, first, length),
         };
-        match (&self.segments, &input.segments) {
+        match (&self.segments, input.segments.as_ref().filter(|_| self.shape.has_segments())) {
             (Some(table), Some(segments)) => words + Tensor::embedding(table, segments, -1, false, false) + positions,
             (Some(table), None) => words + (positions + table.select(0, 0)),
             (None, _) => words + positions,

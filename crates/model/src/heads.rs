@@ -1,5 +1,7 @@
 //! What sits on the encoder: masked words, next sentence, a class for a text, a tag for each token.
 
+pub(crate) mod span_boundary;
+
 use crate::attention::activate;
 use crate::names::HeadNames;
 use config::{Activation, Architecture, GeneratorShape, ModelShape, Pooling};
@@ -37,6 +39,8 @@ pub enum Head {
     QuestionAnswering,
     /// A vector for a text: the mean over its tokens. Nothing of the head is trained, and there is no pooler.
     Embedder,
+    /// The masked words, and those of spans once more from what stands beside the span (SpanBERT).
+    SpanBoundary,
 }
 
 impl Head {
@@ -50,15 +54,25 @@ impl Head {
 
     /// Whether there is a head over the vocabulary.
     pub fn predicts_masked(&self) -> bool {
-        matches!(self, Self::MaskedLm | Self::PreTraining | Self::ReplacedTokens { generator: Some(_) })
+        matches!(
+            self,
+            Self::MaskedLm | Self::PreTraining | Self::ReplacedTokens { generator: Some(_) } | Self::SpanBoundary
+        )
     }
 }
 
 impl Head {
-    /// Whether a parameter is the generator's alone, so that it is no part of the discriminator.
-    pub fn is_generators(&self, name: &str) -> bool {
-        let beside = matches!(self, Self::ReplacedTokens { generator: Some(_) });
-        beside && ["generator.", "generator_predictions.", "generator_lm_head."].iter().any(|it| name.starts_with(it))
+    /// Whether a parameter serves pretraining alone and has no name of Hugging Face's, so that it is kept beside the model:
+    /// what is the generator's and not the discriminator's, and the head over spans.
+    pub fn is_beside(&self, name: &str) -> bool {
+        let beside = match self {
+            Self::ReplacedTokens { generator: Some(_) } => {
+                &["generator.", "generator_predictions.", "generator_lm_head."][..]
+            }
+            Self::SpanBoundary => &[span_boundary::PREFIX],
+            _ => &[],
+        };
+        beside.iter().any(|it| name.starts_with(it))
     }
 }
 
@@ -105,9 +119,9 @@ impl Heads {
 
     /// Dense, non-linearity, LayerNorm: before the vocabulary in all architectures, before every head in `modern`.
     fn transform(&self, input: &Tensor) -> Tensor {
-        // Hugging Face's ELECTRA has GELU here whatever its other non-linearities are.
-        let electra = self.architecture == Architecture::Electra;
-        let activation = if electra { Activation::Gelu } else { self.activation };
+        // Hugging Face's ELECTRA and RoBERTa have GELU here whatever their other non-linearities are.
+        let is_gelu = matches!(self.architecture, Architecture::Electra | Architecture::Roberta);
+        let activation = if is_gelu { Activation::Gelu } else { self.activation };
         self.norm(&activate(&self.linear(input, self.names.dense), activation), self.names.norm)
     }
 
@@ -171,6 +185,10 @@ impl Heads {
                 (dense.gelu("none"), "classifier.out_proj")
             }
             (Architecture::Distilbert, _) => (self.linear(&pooled, "pre_classifier").relu(), "classifier"),
+            (Architecture::Roberta, _) => {
+                let dense = self.linear(&dropout(&pooled, self.dropout, train), "classifier.dense");
+                (dense.tanh(), "classifier.out_proj")
+            }
         };
         self.linear(&dropout(&pooled, self.dropout, train), output)
     }
@@ -178,7 +196,9 @@ impl Heads {
     /// `[batch, length, 2]`: beginnings and ends. With or without dropout as in Hugging Face.
     pub fn answer_logits(&self, hidden: &Tensor, train: bool) -> Tensor {
         match self.architecture {
-            Architecture::Bert | Architecture::Albert | Architecture::Electra => self.linear(hidden, "qa_outputs"),
+            Architecture::Bert | Architecture::Albert | Architecture::Electra | Architecture::Roberta => {
+                self.linear(hidden, "qa_outputs")
+            }
             Architecture::Modern => self.linear(&dropout(&self.transform(hidden), self.dropout, train), "classifier"),
             Architecture::Distilbert => self.linear(&dropout(hidden, self.dropout, train), "qa_outputs"),
         }

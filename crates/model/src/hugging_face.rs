@@ -8,7 +8,7 @@ pub use config_json::from_config_json;
 
 use crate::error::ModelError;
 use crate::heads::Head;
-use config::ModelShape;
+use config::{Architecture, ModelShape, PADDING_ID, Reading};
 use std::path::Path;
 use tch::Tensor;
 use tokenizer_files::SpecialTokens;
@@ -24,6 +24,8 @@ pub struct Folder {
     pub tensors: Vec<(String, Tensor)>,
     /// The identity of the tokenizer that the model was trained with, where `config.json` says one.
     pub tokenizer_identity: Option<String>,
+    /// How the model was trained to read, where `config.json` says it.
+    pub reading: Option<Reading>,
 }
 
 /// The key of `config.json` under which an export says which tokenizer belongs to the model.
@@ -36,7 +38,9 @@ pub fn read_folder(path: &Path) -> Result<Folder, ModelError> {
     let (shape, head) = from_config_json(&config)?;
     let keys: serde_json::Value = serde_json::from_str(&config).unwrap_or_default();
     let tokenizer_identity = keys[TOKENIZER_KEY].as_str().map(str::to_owned);
-    Ok(Folder { shape, head, tensors: weights::read(path)?, tokenizer_identity })
+    let reading = keys.get(Reading::KEY).map(|reading| serde_json::from_value(reading.clone())).transpose();
+    let reading = reading.map_err(|error| ModelError::Config(format!("`{}`: {error}", Reading::KEY)))?;
+    Ok(Folder { shape, head, tensors: weights::read(path)?, tokenizer_identity, reading })
 }
 
 /// The files beside `model.safetensors` that make a folder which `transformers` loads: name and contents of
@@ -52,6 +56,13 @@ pub fn side_files(
     tokenizer: &[u8],
 ) -> Result<Vec<(&'static str, Vec<u8>)>, ModelError> {
     let special = SpecialTokens::read(tokenizer)?;
+    if shape.architecture == Architecture::Roberta && special.id("pad_token") != PADDING_ID {
+        let found = special.id("pad_token");
+        return Err(ModelError::Tokenizer(format!(
+            "`roberta` counts positions from `<pad>`, whose id must be {PADDING_ID} and is {found}: make a vocabulary with \
+             `coordinator tokenizer train --model byte-level-bpe`"
+        )));
+    }
     Ok(vec![
         ("config.json", config_json::config_json(shape, head, &special).into_bytes()),
         ("tokenizer.json", tokenizer.to_vec()),

@@ -1,6 +1,7 @@
 //! Which parameters a model has: names, shapes, how they start. The one list that construction, loading and export share.
 
 use crate::heads::Head;
+use crate::heads::span_boundary::{self, Part};
 use crate::lora;
 use crate::names::{EncoderNames, GENERATOR, HeadNames};
 use config::{Architecture, LoraConfig, LoraTarget, ModelShape, Pooling};
@@ -57,7 +58,7 @@ fn post_norm(shape: &ModelShape, names: &EncoderNames, head: &Head, list: &mut L
     let (hidden, narrow) = (shape.hidden, shape.embedding_width());
     let table = |name: &str| format!("{}.{name}.weight", names.embeddings);
     list.matrix(&table("word_embeddings"), shape.vocabulary, narrow);
-    list.matrix(&table("position_embeddings"), shape.max_positions, narrow);
+    list.matrix(&table("position_embeddings"), shape.first_position() + shape.max_positions, narrow);
     if shape.segment_types > 0 {
         list.matrix(&table("token_type_embeddings"), shape.segment_types, narrow);
     }
@@ -65,7 +66,7 @@ fn post_norm(shape: &ModelShape, names: &EncoderNames, head: &Head, list: &mut L
     layers(shape, names, list);
     list.begin_head(top(shape));
     let heads = HeadNames::of(shape.architecture);
-    if let Some(pooler) = heads.pooler.filter(|_| head.has_pooler()) {
+    if let Some(pooler) = heads.pooler.filter(|_| head.has_pooler(shape.architecture)) {
         list.linear(pooler, hidden, hidden);
     }
     if head.predicts_masked() {
@@ -89,12 +90,15 @@ fn post_norm(shape: &ModelShape, names: &EncoderNames, head: &Head, list: &mut L
         }
         _ => {}
     }
+    if *head == Head::SpanBoundary {
+        list.span_boundary(shape);
+    }
     if *head == Head::QuestionAnswering {
         list.linear("qa_outputs", 2, hidden);
     }
     let Some(labels) = head.labels() else { return };
     match (shape.architecture, head) {
-        (Architecture::Electra, Head::SequenceClassifier { .. }) => {
+        (Architecture::Electra | Architecture::Roberta, Head::SequenceClassifier { .. }) => {
             list.linear("classifier.dense", hidden, hidden);
             list.linear("classifier.out_proj", labels.len() as i64, hidden);
         }
@@ -172,6 +176,9 @@ fn modern(shape: &ModelShape, head: &Head, list: &mut List) {
     if head.predicts_masked() {
         list.zeros("decoder.bias", shape.vocabulary);
     }
+    if *head == Head::SpanBoundary {
+        list.span_boundary(shape);
+    }
     if *head == Head::QuestionAnswering {
         list.linear("classifier", 2, hidden);
     }
@@ -181,9 +188,16 @@ fn modern(shape: &ModelShape, head: &Head, list: &mut List) {
 }
 
 impl Head {
-    /// BERT's dense and tanh on the first token. Models that do not use it do not have it, as in Hugging Face.
-    fn has_pooler(&self) -> bool {
-        matches!(self, Self::PreTraining | Self::None | Self::SequenceClassifier { pooling: Pooling::Cls, .. })
+    /// BERT's dense and tanh on the first token. Models that do not use it do not have it, as in Hugging Face, whose
+    /// RoBERTa classifies with a head of its own.
+    fn has_pooler(&self, architecture: Architecture) -> bool {
+        match self {
+            Self::PreTraining | Self::None => true,
+            Self::SequenceClassifier { pooling, .. } => {
+                *pooling == Pooling::Cls && architecture != Architecture::Roberta
+            }
+            _ => false,
+        }
     }
 }
 
@@ -247,6 +261,17 @@ impl List {
     fn linear(&mut self, prefix: &str, outputs: i64, inputs: i64) {
         self.matrix(&format!("{prefix}.weight"), outputs, inputs);
         self.zeros(&format!("{prefix}.bias"), outputs);
+    }
+
+    fn span_boundary(&mut self, shape: &ModelShape) {
+        for part in span_boundary::parts(shape) {
+            match part {
+                Part::Table(name, rows, columns) => self.matrix(name, rows, columns),
+                Part::Dense(name, outputs, inputs) => self.linear(name, outputs, inputs),
+                Part::Norm(name, width) => self.norm(name, width, true),
+                Part::Bias(name, length) => self.zeros(name, length),
+            }
+        }
     }
 
     fn norm(&mut self, prefix: &str, size: i64, bias: bool) {

@@ -94,8 +94,15 @@ fn is_unpadded(entry: &Entry, source: &Tensor) -> bool {
 }
 
 fn is_vocabulary_bias(name: &str) -> bool {
-    ["cls.predictions.bias", "decoder.bias", "predictions.bias", "generator_lm_head.bias", "vocab_projector.bias"]
-        .contains(&name)
+    [
+        "cls.predictions.bias",
+        "decoder.bias",
+        "predictions.bias",
+        "generator_lm_head.bias",
+        "vocab_projector.bias",
+        "lm_head.bias",
+    ]
+    .contains(&name)
 }
 
 fn is_word_table(name: &str) -> bool {
@@ -148,6 +155,7 @@ fn rename(architecture: Architecture, name: &str) -> String {
         Architecture::Albert => ("albert.", &["embeddings.", "encoder.", "pooler."][..]),
         Architecture::Electra => ("electra.", &["embeddings.", "embeddings_project.", "encoder."][..]),
         Architecture::Distilbert => ("distilbert.", &["embeddings.", "transformer."][..]),
+        Architecture::Roberta => ("roberta.", &["embeddings.", "encoder.", "pooler."][..]),
     };
     let name = if bare.iter().any(|start| name.starts_with(start)) { format!("{prefix}{name}") } else { name.into() };
     if let Some(stem) = name.strip_suffix("LayerNorm.gamma") {

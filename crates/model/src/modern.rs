@@ -188,6 +188,12 @@ impl Layer {
     }
 }
 
+/// Cosines, and sines that are negated in the first half, of all positions. `[positions, 1, 1, head]`
+pub(crate) fn rotary_tables(shape: &ModelShape, theta: f64) -> [Tensor; 2] {
+    let Rotary { cosine, sine } = Rotary::new(shape, theta, Device::Cpu);
+    [cosine, sine]
+}
+
 /// Rotary positions (Su et al. 2021), in the half-and-half order of Hugging Face.
 struct Rotary {
     /// `[positions, 1, 1, head]`

@@ -105,6 +105,15 @@ const DISTILBERT: EncoderNames = EncoderNames {
     },
 };
 
+const ROBERTA: EncoderNames = EncoderNames {
+    embeddings: "roberta.embeddings",
+    projection: "",
+    always_projects: false,
+    layers: "roberta.encoder.layer",
+    shared: false,
+    layer: BERT_LAYER,
+};
+
 impl EncoderNames {
     /// None: the architecture is not made of BERT's layers.
     pub fn of(architecture: Architecture) -> Option<&'static Self> {
@@ -114,6 +123,7 @@ impl EncoderNames {
             Architecture::Albert => Some(&ALBERT),
             Architecture::Electra => Some(&ELECTRA),
             Architecture::Distilbert => Some(&DISTILBERT),
+            Architecture::Roberta => Some(&ROBERTA),
         }
     }
 
@@ -190,6 +200,14 @@ impl HeadNames {
                 norm: "vocab_layer_norm",
                 bias: "vocab_projector.bias",
                 decoder: "vocab_projector",
+                pair: None,
+            },
+            Architecture::Roberta => Self {
+                pooler: Some("roberta.pooler.dense"),
+                dense: "lm_head.dense",
+                norm: "lm_head.layer_norm",
+                bias: "lm_head.bias",
+                decoder: "lm_head.decoder",
                 pair: None,
             },
         }

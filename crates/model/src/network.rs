@@ -2,6 +2,7 @@
 
 use crate::bert::Bert;
 use crate::error::ModelError;
+use crate::heads::span_boundary::Boundaries;
 use crate::heads::{Head, Heads, mean};
 use crate::initial::initial;
 use crate::layout::{Entry, layout, top};
@@ -284,6 +285,15 @@ impl Model {
         self.heads.mlm_loss_sum(hidden, positions, labels)
     }
 
+    /// The cross-entropy of words of spans in nats, summed, predicted from the tokens beside the spans, and how many were
+    /// right (int64 scalar). `labels`: `[words]`, int64.
+    ///
+    /// # Panics
+    /// If the head is not [`Head::SpanBoundary`].
+    pub fn span_boundary_loss_sum(&self, hidden: &Tensor, at: &Boundaries, labels: &Tensor) -> (Tensor, Tensor) {
+        self.heads.span_boundary_loss_sum(hidden, at, labels)
+    }
+
     /// Scores of every word at the given flat positions. `[predicted, vocabulary]`
     pub fn mlm_logits(&self, hidden: &Tensor, positions: &Tensor) -> Tensor {
         self.heads.mlm_logits(hidden, positions)
@@ -342,7 +352,9 @@ fn check(shape: &ModelShape, head: &Head) -> Result<(), ModelError> {
         return refuse(format!("{} heads do not divide hidden = {}", shape.heads, shape.hidden));
     }
     match (shape.architecture, head) {
-        (Architecture::Bert | Architecture::Albert | Architecture::Electra, _) if shape.segment_types < 1 => {
+        (Architecture::Bert | Architecture::Albert | Architecture::Electra | Architecture::Roberta, _)
+            if shape.segment_types < 1 =>
+        {
             refuse("this architecture needs at least one segment type".to_owned())
         }
         (Architecture::Modern, _) if (shape.hidden / shape.heads) % 2 != 0 => {
@@ -351,7 +363,7 @@ fn check(shape: &ModelShape, head: &Head) -> Result<(), ModelError> {
         (Architecture::Modern, Head::PreTraining) => {
             refuse("the modern encoder has no next-sentence head: use objective.kind = \"mlm\"".to_owned())
         }
-        (Architecture::Electra | Architecture::Distilbert, Head::PreTraining) => {
+        (Architecture::Electra | Architecture::Distilbert | Architecture::Roberta, Head::PreTraining) => {
             refuse("this architecture has no head for pairs: use objective.kind = \"mlm\"".to_owned())
         }
         (Architecture::Distilbert, _) if shape.layer_norm_epsilon != 1e-12 => refuse(

@@ -67,7 +67,7 @@ fn many_labels_keep_their_order() {
 fn what_would_compute_something_else_is_refused() {
     use Architecture::{Bert, Modern};
     for (architecture, key, value) in [
-        (Bert, "model_type", json!("roberta")),
+        (Bert, "model_type", json!("mpnet")),
         (Bert, "position_embedding_type", json!("relative_key")),
         (Bert, "hidden_act", json!("silu")),
         (Bert, "is_decoder", json!(true)),

@@ -4,9 +4,10 @@
 //! out, by rank 0; `optimizer-<rank>-of-<world>.safetensors` by every rank, holding the optimizer's tensors of the
 //! parameters whose index in name order, modulo the world size, is the rank. Reading does not care how many ranks wrote.
 //! ELECTRA's generator is not in `model.safetensors`, which is the discriminator as Hugging Face lays it out, but in
-//! `generator.safetensors` beside it, without the embeddings that both share. Where weights are averaged, `model.safetensors` holds the
-//! average, and the optimizer files also the weights. With adapters it holds the weights with what they add, and the
-//! optimizer files also the adapters, and the matrices beside them as they were.
+//! `generator.safetensors` beside it, without the embeddings that both share; SpanBERT's second head is in
+//! `span_boundary.safetensors`. Where weights are averaged, `model.safetensors` holds the average, and the optimizer files
+//! also the weights. With adapters it holds the weights with what they add, and the optimizer files also the adapters, and
+//! the matrices beside them as they were.
 
 use crate::stopping::Evaluated;
 use config::{ModelShape, OptimizerKind};
@@ -22,6 +23,8 @@ pub(crate) const FORMAT: u32 = 1;
 
 /// The generator's own weights, beside a discriminator.
 pub(crate) const GENERATOR: &str = "generator.safetensors";
+/// The head over spans, beside a model of masked words.
+pub(crate) const SPAN_BOUNDARY: &str = "span_boundary.safetensors";
 
 /// Everything of the state that is no tensor: `state.json`, and what a source sends before its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,10 +117,11 @@ impl Capture {
         let mut files = Vec::new();
         if let Some(whole) = &self.whole {
             let named = whole.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
-            let (beside, model): (Vec<_>, Vec<_>) = named.partition(|(name, _)| whole.head.is_generators(name));
+            let (beside, model): (Vec<_>, Vec<_>) = named.partition(|(name, _)| whole.head.is_beside(name));
             files.push(("model.safetensors".to_owned(), safetensors_io::write(&model)?));
             if !beside.is_empty() {
-                files.push((GENERATOR.to_owned(), safetensors_io::write(&beside)?));
+                let name = if whole.head == Head::SpanBoundary { SPAN_BOUNDARY } else { GENERATOR };
+                files.push((name.to_owned(), safetensors_io::write(&beside)?));
             }
             let sides = hugging_face::side_files(&self.header.shape, &whole.head, whole.tokenizer.bytes())?;
             files.extend(sides.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)));

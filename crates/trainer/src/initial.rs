@@ -2,7 +2,7 @@
 //! from.
 
 use crate::TrainError;
-use crate::capture::{FORMAT, GENERATOR, StateHeader};
+use crate::capture::{FORMAT, GENERATOR, SPAN_BOUNDARY, StateHeader};
 use crate::gradients::contributions;
 use crate::host::{CheckpointFiles, Host};
 use crate::objective;
@@ -68,13 +68,14 @@ fn check_shape(config: &CheckedConfig, tokenizer: &Tokenizer, shape: &ModelShape
             tokenizer.size()
         )));
     }
+    corpus::check_vocabulary(tokenizer, shape).map_err(|error| TrainError::fatal(error.to_string()))?;
     if config.batch.sequence_length as i64 > shape.max_positions {
         return Err(TrainError::fatal(format!(
             "batch.sequence_length: {} is more than the model's {} positions: shorten it to {} or less",
             config.batch.sequence_length, shape.max_positions, shape.max_positions
         )));
     }
-    if config.objective.kind.has_pairs() && shape.segment_types < 2 {
+    if config.objective.kind.has_pairs() && !shape.has_segments() {
         return Err(TrainError::fatal(
             "objective.kind: sentence pairs need segments, which this model does not have: use `mlm`",
         ));
@@ -214,8 +215,10 @@ impl Recipe<'_> {
         let mut state = self.state(StateHeader { attempt: self.attempt, ..header })?;
         let mut weights = safetensors_io::read(file(files, "model.safetensors")?)
             .map_err(|error| broken("model.safetensors", &error))?;
-        if let Some(generator) = files.files.get(GENERATOR) {
-            weights.extend(safetensors_io::read(generator).map_err(|error| broken(GENERATOR, &error))?);
+        for name in [GENERATOR, SPAN_BOUNDARY] {
+            if let Some(beside) = files.files.get(name) {
+                weights.extend(safetensors_io::read(beside).map_err(|error| broken(name, &error))?);
+            }
         }
         let loaded = state.result_mut().load_parameters(&weights, Missing::Refuse);
         loaded.map_err(|error| broken("model.safetensors", &error))?;
@@ -295,6 +298,26 @@ fn text<'a>(files: &'a CheckpointFiles, name: &str) -> Result<&'a str, TrainErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is wrong with a run of this model and objective on an English vocabulary whose `[PAD]` is 0.
+    fn refused(model: &str, objective: &str) -> String {
+        let text = format!(
+            "[run]\nname = \"r\"\nkind = \"pretrain\"\nsteps = 1\n[data]\npaths = [\"/c\"]\n[tokenizer]\n\
+             path = \"/vocab.txt\"\n[model]\n{model}\n[objective]\nkind = \"mlm\"\n{objective}\n[batch]\n\
+             slots = 1\nmicro_batch = 1\nsequence_length = 16\n"
+        );
+        let config = config::parse("r", &text).unwrap().check("r").unwrap();
+        let words = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nsea\n";
+        let tokenizer = Tokenizer::from_bytes("vocab.txt", words.as_bytes(), true).unwrap();
+        check(&config, &tokenizer, &[]).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_tokenizer_that_does_not_go_with_the_run_is_refused() {
+        assert_eq!(refused("", ""), "");
+        let padding = refused("architecture = \"roberta\"", "");
+        assert!(padding.contains("must be 1 and is 0") && padding.contains("byte-level-bpe"), "{padding}");
+    }
 
     #[test]
     fn the_tokenizer_of_another_run_s_model_must_be_this_run_s() {

@@ -32,6 +32,8 @@ pub(crate) enum Counted {
     Labels,
     /// Tokens that are no padding.
     Tokens,
+    /// Words of spans that are predicted from beside the span.
+    SpanWords,
 }
 
 /// How many predictions each loss is a mean over, of a batch or of many; alongside the losses.
@@ -60,6 +62,9 @@ impl Counted {
         let count = match (self, &batch.labels) {
             (Self::Tokens, _) => batch.tokens() as usize,
             (Self::MaskedWords, Labels::Masked { ids, .. }) => ids.len(),
+            (Self::SpanWords, Labels::Masked { positions, spans, .. }) => {
+                spans.as_ref().map_or(0, |spans| span_words(positions, spans).count())
+            }
             (Self::Pairs, Labels::Masked { next_sentence, .. }) => next_sentence.as_ref().map_or(0, Vec::len),
             (Self::Labels, Labels::Class(labels) | Labels::Cloze { labels, .. }) => labels.len(),
             (Self::Labels, Labels::Tags(labels)) => labels.iter().filter(|&&label| label != IGNORED).count(),
@@ -67,10 +72,17 @@ impl Counted {
             (Self::Labels, Labels::Answer { starts, .. }) => starts.len(),
             // First and second texts in turn.
             (Self::Labels, Labels::Match) => batch.samples / 2,
-            (Self::MaskedWords | Self::Pairs, _) | (Self::Labels, Labels::Masked { .. }) => 0,
+            (Self::MaskedWords | Self::Pairs | Self::SpanWords, _) | (Self::Labels, Labels::Masked { .. }) => 0,
         };
         count as i64
     }
+}
+
+/// The words that are predicted from beside their span: their index in `positions`, and their place in the span. All
+/// but those behind the first [`model::SPAN_TARGETS`].
+pub(crate) fn span_words(positions: &[i64], spans: &[[i64; 2]]) -> impl Iterator<Item = (usize, i64)> {
+    let places = positions.iter().zip(spans).map(|(at, [left, _])| at - left - 1).enumerate();
+    places.filter(|(_, place)| *place < model::SPAN_TARGETS)
 }
 
 impl Targets {
@@ -235,5 +247,15 @@ mod tests {
             (losses[1].metric("loss"), Loss::new("", Counted::Labels).metric("accuracy")),
             ("second_loss".into(), "accuracy".into())
         );
+    }
+
+    #[test]
+    fn the_first_words_of_a_span_are_predicted_from_beside_it() {
+        // A span of two, and one of 23 behind it.
+        let positions: Vec<i64> = (3..5).chain(7..30).collect();
+        let spans: Vec<[i64; 2]> = std::iter::repeat_n([2, 5], 2).chain(std::iter::repeat_n([6, 30], 23)).collect();
+        let words: Vec<(usize, i64)> = span_words(&positions, &spans).collect();
+        assert_eq!(words[..3], [(0, 0), (1, 1), (2, 0)]);
+        assert_eq!((words.len(), words[21]), (22, (21, 19)));
     }
 }

@@ -2,12 +2,12 @@
 
 pub(crate) mod tasks;
 
-use crate::losses::{Counted, Loss};
+use crate::losses::{Counted, Loss, span_words};
 use crate::teacher::Teacher;
 use crate::tensors::sent;
 use config::{CheckedConfig, DistillOver, ModelShape, ObjectiveKind, Precision};
 use corpus::{Batch, IGNORED, Labels};
-use model::{Head, Input, Model};
+use model::{Boundaries, Head, Input, Model};
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// What a batch gives to each loss of the objective.
@@ -34,6 +34,9 @@ pub(crate) fn losses(config: &CheckedConfig) -> Vec<Loss> {
     let mlm = Loss::new("mlm", Counted::MaskedWords);
     match config.objective.kind {
         ObjectiveKind::MlmNsp => vec![mlm, Loss::new("nsp", Counted::Pairs)],
+        ObjectiveKind::Mlm if config.objective.span_boundary => {
+            vec![mlm, Loss::new("span_boundary", Counted::SpanWords)]
+        }
         ObjectiveKind::Mlm => vec![mlm],
         ObjectiveKind::MlmSop => vec![mlm, Loss::new("sop", Counted::Pairs)],
         ObjectiveKind::ReplacedTokens => {
@@ -120,11 +123,13 @@ fn sums(
     }
     let hidden = model.encode(&input, train);
     match &batch.labels {
-        Labels::Masked { positions, ids, next_sentence } => {
+        Labels::Masked { positions, ids, next_sentence, spans } => {
+            let boundary = spans.as_ref().map(|spans| span_boundary(model, &hidden, (positions, spans), ids));
             let positions = sent(positions, device);
             let ids = sent(ids, device);
             let (loss, correct) = model.mlm_loss_sum(&hidden, &positions, &ids);
             let mut losses = vec![LossSum { loss, correct: Some(correct) }];
+            losses.extend(boundary);
             if let Some(labels) = next_sentence {
                 let labels = sent(labels, device);
                 let (loss, correct, _) = cross_entropy(&model.nsp_logits(&hidden), &labels);
@@ -160,6 +165,20 @@ fn sums(
     }
 }
 
+/// SpanBERT's second loss.
+fn span_boundary(model: &Model, hidden: &Tensor, (positions, spans): (&[i64], &[[i64; 2]]), ids: &[i64]) -> LossSum {
+    let words: Vec<(usize, i64)> = span_words(positions, spans).collect();
+    let column =
+        |value: &dyn Fn(&(usize, i64)) -> i64| sent(&words.iter().map(value).collect::<Vec<_>>(), hidden.device());
+    let at = Boundaries {
+        left: column(&|(word, _)| spans[*word][0]),
+        right: column(&|(word, _)| spans[*word][1]),
+        place: column(&|(_, place)| *place),
+    };
+    let (loss, correct) = model.span_boundary_loss_sum(hidden, &at, &column(&|(word, _)| ids[*word]));
+    LossSum { loss, correct: Some(correct) }
+}
+
 /// ELECTRA's two losses.
 fn replaced(model: &Model, input: &Input, positions: &Tensor, ids: &Tensor, train: bool) -> Sums {
     let filled = model.fill(input, positions, ids, train);
@@ -187,6 +206,7 @@ fn cross_entropy(logits: &Tensor, labels: &Tensor) -> (Tensor, Tensor, Tensor) {
 pub(crate) fn head(config: &CheckedConfig, shape: &ModelShape, labels: &[String]) -> Head {
     match config.objective.kind {
         ObjectiveKind::MlmNsp | ObjectiveKind::MlmSop => Head::PreTraining,
+        ObjectiveKind::Mlm if config.objective.span_boundary => Head::SpanBoundary,
         ObjectiveKind::Mlm | ObjectiveKind::Distill | ObjectiveKind::Cloze => Head::MaskedLm,
         ObjectiveKind::ReplacedTokens => Head::ReplacedTokens { generator: Some(config.model.generator(shape)) },
         ObjectiveKind::Classify => {

@@ -11,6 +11,7 @@ use crate::connect::{COORDINATOR_VARIABLE, ConnectError, Coordinator, Token};
 use crate::device::Choice;
 use crate::doctor::{self, DoctorArguments};
 use crate::embed::{self, EmbedArguments};
+use crate::export_onnx::{self, ExportOnnxArguments};
 use crate::fill_mask::{self, FillMaskArguments};
 use crate::predict::{self, PredictArguments};
 use crate::prompt::{self, PromptArguments};
@@ -50,7 +51,7 @@ enum Command {
     Join(JoinArguments),
     /// Show what this machine has, and what is missing.
     Doctor(DoctorArguments),
-    /// Label text with a fine-tuned model.
+    /// Label text, give numbers or answer questions with a fine-tuned model.
     Predict(PredictArguments),
     /// Say which words a pretrained model puts in the place of [MASK].
     FillMask(FillMaskArguments),
@@ -58,6 +59,8 @@ enum Command {
     Prompt(PromptArguments),
     /// Make vectors of texts, or compare those of one word.
     Embed(EmbedArguments),
+    /// Write a model as a file of ONNX, in float32 or int8.
+    ExportOnnx(ExportOnnxArguments),
     /// Train and ask static word vectors, to compare with.
     Word2vec(Word2VecArguments),
     /// The process that an agent starts.
@@ -199,10 +202,11 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Join(arguments) => join::run(arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::Predict(arguments) => predict::run(arguments),
+        Command::Predict(arguments) => predict::run(&arguments),
         Command::FillMask(arguments) => fill_mask::run(&arguments),
         Command::Prompt(arguments) => prompt::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
+        Command::ExportOnnx(arguments) => export_onnx::run(&arguments),
         Command::Word2vec(arguments) => word2vec::run(&arguments),
         Command::Trainer(arguments) => training::run(arguments).map(|()| ExitCode::SUCCESS).map_err(Problem::from),
     };

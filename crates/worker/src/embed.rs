@@ -5,7 +5,7 @@ mod output;
 
 use crate::cli::Problem;
 use crate::loaded::{Loaded, Wanted};
-use crate::source::{self, Line, ModelArguments};
+use crate::source::{self, Line, ModelArguments, TextArguments};
 use clap::{Args, ValueEnum};
 use output::Sink;
 pub(crate) use output::write_whole;
@@ -33,21 +33,14 @@ word: one vector, in every text the same.")]
 pub struct EmbedArguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// A text; may be given again. Default: the lines of --file, else of standard input.
-    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
-    text: Vec<String>,
-    /// A file with one text a line.
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    texts: TextArguments,
     /// How a text's tokens become one vector.
     #[arg(long, value_enum, default_value = "mean")]
     pooling: Pool,
     /// Give each vector the length 1, so that a product of two is their cosine.
     #[arg(long)]
     normalize: bool,
-    /// Texts in one forward pass.
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    batch: u32,
     /// A file ending in .npy, .safetensors or .jsonl. It appears when it is whole.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -79,10 +72,10 @@ pub(crate) fn run(arguments: &EmbedArguments) -> Result<ExitCode, Problem> {
     // What does not depend on the model is found out before it is fetched.
     let mut sink = Sink::of(arguments.out.as_deref())?;
     let vectors = arguments.vectors.as_deref().map(crate::word2vec::read).transpose()?;
-    let lines = source::lines(&arguments.text, arguments.file.as_deref())?;
+    let lines = arguments.texts.lines()?;
     let source = arguments.model.find()?;
     let loaded = Loaded::open(source.folder(), Wanted::Encoder, source.length, source.device)?;
-    let batch = arguments.batch as usize;
+    let batch = arguments.texts.batch();
     if let Some(word) = &arguments.explain {
         let lines = lines.collect::<Result<Vec<_>, _>>()?;
         let found = explain::explain(&loaded, word, &lines, batch)?;

@@ -2,16 +2,12 @@
 
 use crate::cli::Problem;
 use crate::loaded::{Loaded, Wanted};
-use crate::source::{self, Line, ModelArguments};
+use crate::source::{self, Line, ModelArguments, TextArguments};
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use tch::{Kind, Tensor};
-
-/// Texts in one forward pass.
-const BATCH: usize = 32;
 
 /// `worker fill-mask`
 #[derive(Debug, Args)]
@@ -25,12 +21,8 @@ single [MASK] the text with the token in its place. As JSON: {text, masks: [[{to
 pub struct FillMaskArguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// A text with [MASK]; may be given again. Default: the lines of --file, else of standard input.
-    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
-    text: Vec<String>,
-    /// A file with one text a line.
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    texts: TextArguments,
     /// Tokens shown for each [MASK].
     #[arg(long, default_value_t = 5, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     top_k: u32,
@@ -41,11 +33,11 @@ pub struct FillMaskArguments {
 
 /// Runs it.
 pub(crate) fn run(arguments: &FillMaskArguments) -> Result<ExitCode, Problem> {
-    let lines = source::lines(&arguments.text, arguments.file.as_deref())?;
+    let lines = arguments.texts.lines()?;
     let source = arguments.model.find()?;
     let loaded = Loaded::open(source.folder(), Wanted::Vocabulary, source.length, source.device)?;
     let mut out = std::io::stdout().lock();
-    source::batches(lines, BATCH, |batch| {
+    source::batches(lines, arguments.texts.batch(), |batch| {
         for filled in fill(&loaded, batch, arguments.top_k as usize)? {
             let written = if arguments.json {
                 writeln!(out, "{}", filled.json())

@@ -2,7 +2,7 @@
 //!
 //! This room is an IO shell around `trainer`: it moves messages, files and signals, and takes no decisions about runs.
 //! The agent's side ([`agent`]) must not call libtorch; everything that does is in [`training`], [`doctor`] and what uses
-//! models ([`predict`], [`fill_mask`], [`prompt`], [`embed`]).
+//! models ([`predict`], [`fill_mask`], [`prompt`], [`embed`], [`export_onnx`]).
 
 pub mod agent;
 pub mod cli;
@@ -11,6 +11,7 @@ pub mod device;
 pub mod doctor;
 mod downloads;
 pub mod embed;
+pub mod export_onnx;
 pub mod fill_mask;
 mod link;
 mod loaded;

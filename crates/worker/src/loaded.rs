@@ -1,7 +1,7 @@
 //! A model with its tokenizer, from a folder.
 
 use crate::cli::Problem;
-use config::TokenizerConfig;
+use config::{Reading, TokenizerConfig};
 use corpus::Tokenizer;
 use model::{Head, Input, Missing, Model, hugging_face};
 use std::ops::Range;
@@ -28,6 +28,8 @@ pub(crate) struct Loaded {
     device: Device,
     /// Tokens of a text that are read at most.
     length: usize,
+    /// How it was trained to read, where its folder says so.
+    pub(crate) reading: Option<Reading>,
 }
 
 /// Tokens of one text, with those around it.
@@ -58,7 +60,9 @@ impl Loaded {
         let mut model = Model::new(&read.shape, head, 0, device).map_err(|error| at(&error))?;
         model.load_parameters(&read.tensors, missing).map_err(|error| at(&error))?;
         let positions = usize::try_from(model.shape().max_positions).unwrap_or(usize::MAX);
-        Ok(Self { model, tokenizer, device, length: length.unwrap_or(positions).min(positions) })
+        let trained = read.reading.as_ref().and_then(|reading| reading.sequence_length);
+        let length = length.or(trained).unwrap_or(positions).min(positions);
+        Ok(Self { model, tokenizer, device, length, reading: read.reading })
     }
 
     /// A text as the model reads it: `[CLS] text [SEP]`, cut at the end.
@@ -115,8 +119,10 @@ pub(crate) fn open_folder(folder: &Path) -> Result<(hugging_face::Folder, Tokeni
         let problem = Problem::failure(error.to_string());
         if folder.join("config.json").exists() { problem } else { problem.with_help(NO_MODEL_HELP) }
     })?;
-    let path = ["tokenizer.json", "vocab.txt"].map(|name| folder.join(name)).into_iter().find(|path| path.exists());
-    let path = path.ok_or_else(|| at(&"there is neither tokenizer.json nor vocab.txt"))?;
+    let names = ["tokenizer.json", "vocab.txt", "vocab.json"];
+    let path = names.map(|name| folder.join(name)).into_iter().find(|path| path.exists());
+    let path =
+        path.ok_or_else(|| at(&"there is neither tokenizer.json nor vocab.txt, nor vocab.json with merges.txt"))?;
     let config = TokenizerConfig { path: path.display().to_string(), lowercase: lowercase(folder)? };
     let of_corpus = |error: corpus::CorpusError| Problem::failure(error.to_string());
     let tokenizer = Tokenizer::open(&config).map_err(of_corpus)?;

@@ -5,18 +5,14 @@ mod output;
 
 use crate::cli::Problem;
 use crate::loaded::{Loaded, Wanted};
-use crate::source::{self, Line, ModelArguments, Source};
+use crate::source::{self, Line, ModelArguments, TextArguments};
 use clap::Args;
-use config::{ObjectiveKind, Prompt};
+use config::{Prompt, Reading};
 use corpus::{Cloze, Labels};
 use output::Printer;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use tch::Kind;
-
-/// Texts in one forward pass.
-const BATCH: usize = 32;
 
 /// `worker prompt`
 #[derive(Debug, Args)]
@@ -28,7 +24,8 @@ const BATCH: usize = 32;
 
 One text a line; where the template has {pair}, a tab and the second text; with --labelled, a tab and the right label.
 For each `label <tab> probability <tab> text`; as JSON {text, pair, label, score, scores, cut, truth}. With --labelled a
-last line has accuracy, macro F1 and MCC of all. A run of objective.kind = \"cloze\" brings template and words along.")]
+last line has accuracy, macro F1 and MCC of all. A run of objective.kind = \"cloze\", and its export, bring template and
+words along.")]
 pub struct PromptArguments {
     #[command(flatten)]
     model: ModelArguments,
@@ -42,12 +39,8 @@ pub struct PromptArguments {
     /// (Zhao et al. 2021, contextual calibration).
     #[arg(long)]
     calibrate: bool,
-    /// A text to label; may be given again. Default: the lines of --file, else of standard input.
-    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
-    text: Vec<String>,
-    /// A file with one text a line.
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    texts: TextArguments,
     /// Each line ends with a tab and the right label.
     #[arg(long)]
     labelled: bool,
@@ -68,10 +61,10 @@ fn label(text: &str) -> Result<(String, Vec<String>), String> {
 
 /// Runs it.
 pub(crate) fn run(arguments: &PromptArguments) -> Result<ExitCode, Problem> {
-    let lines = source::lines(&arguments.text, arguments.file.as_deref())?;
+    let lines = arguments.texts.lines()?;
     let source = arguments.model.find()?;
-    let (prompt, verbalizers) = asked(arguments, &source)?;
     let loaded = Loaded::open(source.folder(), Wanted::Vocabulary, source.length, source.device)?;
+    let (prompt, verbalizers) = asked(arguments, source.reading().or(loaded.reading.as_ref()))?;
     let pairs = prompt.has_pair();
     let mut labeller = Labeller::new(loaded, prompt, &verbalizers)?;
     if arguments.calibrate {
@@ -79,7 +72,7 @@ pub(crate) fn run(arguments: &PromptArguments) -> Result<ExitCode, Problem> {
     }
     let mut printer = Printer::new(labeller.labels(), arguments.json, arguments.labelled);
     let items = lines.map(|line| line.and_then(|line| Item::parse(&line, pairs, arguments.labelled)));
-    source::batches(items, BATCH, |batch| printer.print(batch, &labeller.label(batch)?))?;
+    source::batches(items, arguments.texts.batch(), |batch| printer.print(batch, &labeller.label(batch)?))?;
     printer.finish()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -87,10 +80,10 @@ pub(crate) fn run(arguments: &PromptArguments) -> Result<ExitCode, Problem> {
 type Verbalizers = BTreeMap<String, Vec<String>>;
 
 /// The prompt and the words: as given, else as the run was trained with.
-fn asked(arguments: &PromptArguments, source: &Source) -> Result<(Prompt, Verbalizers), Problem> {
+fn asked(arguments: &PromptArguments, trained: Option<&Reading>) -> Result<(Prompt, Verbalizers), Problem> {
     const HELP: &str =
         "for example --template \"{text} It was [MASK].\" --label positive=great --label negative=terrible";
-    let trained = source.objective().filter(|objective| objective.kind == ObjectiveKind::Cloze);
+    let trained = trained.and_then(|reading| Some((reading.prompt.as_ref()?, &reading.verbalizers)));
     let (template, verbalizers) = match (&arguments.template, trained) {
         (Some(template), _) => {
             let mut verbalizers = Verbalizers::new();
@@ -99,7 +92,7 @@ fn asked(arguments: &PromptArguments, source: &Source) -> Result<(Prompt, Verbal
             }
             (template.clone(), verbalizers)
         }
-        (None, Some(objective)) => (objective.prompt.clone().unwrap_or_default(), objective.verbalizers.clone()),
+        (None, Some((prompt, verbalizers))) => (prompt.clone(), verbalizers.clone()),
         (None, None) => {
             return Err(
                 Problem::failure("the model brings no prompt along: give --template and --label").with_help(HELP)

@@ -1,22 +1,38 @@
 //! Which model a command uses, and the text that it is given.
 
+mod fetched;
+
 use crate::cli::Problem;
 use crate::connect::COORDINATOR_VARIABLE;
 use crate::device::Choice;
-use crate::predict;
 use clap::Args;
+use config::Reading;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use tch::Device;
 
-/// Which model, and where it computes.
+/// Which model.
 #[derive(Debug, Args)]
-pub struct ModelArguments {
+pub struct SourceArguments {
     /// A run: id, name or `latest`; with @STEP one of its checkpoints, else the newest.
     #[arg(long, value_name = "RUN[@STEP]", conflicts_with = "model", required_unless_present = "model")]
     checkpoint: Option<String>,
     /// A folder with config.json, the weights and tokenizer.json (or vocab.txt).
     #[arg(long, value_name = "FOLDER")]
     model: Option<PathBuf>,
+    /// The coordinator that has the run. Default: the one that was started on this machine.
+    #[arg(long, value_name = "HOST:PORT", env = COORDINATOR_VARIABLE)]
+    coordinator: Option<String>,
+    /// A file that holds the coordinator's token. Default: TRIREME_TOKEN, else `token` in the default data folder.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// Which model, and where it computes.
+#[derive(Debug, Args)]
+pub struct ModelArguments {
+    #[command(flatten)]
+    source: SourceArguments,
     /// Tokens of a text that are read at most. Default: what the model was trained with.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(8..))]
     max_length: Option<u32>,
@@ -26,32 +42,105 @@ pub struct ModelArguments {
     /// Compute threads. Default: one for each core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
-    /// The coordinator that has the run. Default: the one that was started on this machine.
-    #[arg(long, value_name = "HOST:PORT", env = COORDINATOR_VARIABLE)]
-    coordinator: Option<String>,
-    /// A file that holds the coordinator's token. Default: TRIREME_TOKEN, else `token` in the default data folder.
+}
+
+/// Where texts come from, and how many are computed together.
+#[derive(Debug, Args)]
+pub struct TextArguments {
+    /// A text; may be given again. Default: the lines of --file, else of standard input.
+    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
+    text: Vec<String>,
+    /// A file with one text a line.
     #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
+    /// Texts in one forward pass.
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: u32,
+}
+
+impl TextArguments {
+    /// Texts in one forward pass.
+    pub(crate) fn batch(&self) -> usize {
+        self.batch as usize
+    }
+
+    /// Whether a text is among the arguments.
+    pub(crate) fn has_text(&self) -> bool {
+        !self.text.is_empty()
+    }
+
+    /// The texts of the arguments, else of the file's lines, else of standard input's; empty lines are left out. They are
+    /// read as they are needed.
+    pub(crate) fn lines(&self) -> Result<Lines, Problem> {
+        if self.has_text() {
+            let lines = (1..).zip(self.text.clone()).map(|(number, text)| Ok(Line { text, number }));
+            return Ok(Box::new(lines));
+        }
+        let (name, reader): (String, Box<dyn BufRead>) = match &self.file {
+            Some(path) => {
+                let name = path.display().to_string();
+                let file = std::fs::File::open(path)
+                    .map_err(|error| Problem::failure(format!("{name} cannot be read: {error}")))?;
+                (name, Box::new(BufReader::new(file)))
+            }
+            None => ("standard input".to_owned(), Box::new(BufReader::new(std::io::stdin()))),
+        };
+        let lines = (1..).zip(reader.lines()).filter_map(move |(number, line)| match line {
+            Ok(text) if text.trim().is_empty() => None,
+            Ok(text) => Some(Ok(Line { text, number })),
+            Err(error) => Some(Err(Problem::failure(format!("{name}, line {number}: {error}")))),
+        });
+        Ok(Box::new(lines))
+    }
 }
 
 /// A model's folder on this machine; a downloaded one is gone when this is.
-pub(crate) struct Source {
+pub(crate) struct Fetched {
     folder: PathBuf,
-    /// Tokens of a text that are read at most, where something says so.
-    pub(crate) length: Option<usize>,
-    pub(crate) device: Device,
-    downloaded: Option<predict::Downloaded>,
+    /// How the model was trained to read, where its run says so.
+    pub(crate) reading: Option<Reading>,
+    _downloaded: Option<fetched::Downloaded>,
 }
 
-impl Source {
-    /// What the run learned that the model is from, if it is from one.
-    pub(crate) fn objective(&self) -> Option<&config::ObjectiveConfig> {
-        self.downloaded.as_ref().and_then(|found| found.objective.as_ref())
-    }
-
+impl Fetched {
     /// The folder.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+}
+
+impl SourceArguments {
+    /// Finds the model.
+    pub(crate) fn fetch(&self) -> Result<Fetched, Problem> {
+        match (&self.model, &self.checkpoint) {
+            (Some(folder), _) => Ok(Fetched { folder: folder.clone(), reading: None, _downloaded: None }),
+            (None, Some(name)) => {
+                let found = fetched::download(name, self.coordinator.as_deref(), self.token_file.as_ref())?;
+                let (folder, reading) = (found.folder.path().to_owned(), found.reading.clone());
+                Ok(Fetched { folder, reading, _downloaded: Some(found) })
+            }
+            (None, None) => Err(Problem::failure("name a model with --checkpoint RUN or --model FOLDER")),
+        }
+    }
+}
+
+/// A model, and where it computes.
+pub(crate) struct Source {
+    fetched: Fetched,
+    /// Tokens of a text that are read at most, where something says so.
+    pub(crate) length: Option<usize>,
+    pub(crate) device: Device,
+}
+
+impl Source {
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.fetched.folder()
+    }
+
+    /// How the model was trained to read, where its run says so.
+    pub(crate) fn reading(&self) -> Option<&Reading> {
+        self.fetched.reading.as_ref()
     }
 }
 
@@ -61,35 +150,22 @@ impl ModelArguments {
         let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
         trainer::set_threads(self.threads.unwrap_or(cores));
         let device = self.device.decide().open()?;
-        let asked = self.max_length.map(|length| length as usize);
-        match (&self.model, &self.checkpoint) {
-            (Some(folder), _) => Ok(Source { folder: folder.clone(), length: asked, device, downloaded: None }),
-            (None, Some(name)) => {
-                let found = predict::download(name, self.coordinator.as_deref(), self.token_file.as_ref())?;
-                let length = asked.or(found.sequence_length);
-                let folder = found.folder.path().to_owned();
-                Ok(Source { folder, length, device, downloaded: Some(found) })
-            }
-            (None, None) => Err(Problem::failure("name a model with --checkpoint RUN or --model FOLDER")),
-        }
+        let fetched = self.source.fetch()?;
+        let trained = fetched.reading.as_ref().and_then(|reading| reading.sequence_length);
+        Ok(Source { fetched, length: self.max_length.map(|length| length as usize).or(trained), device })
     }
 }
 
 /// A text and where it came from.
+#[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) text: String,
     /// Of the file, or which --text; from 1.
     pub(crate) number: usize,
 }
 
-/// The texts: of the arguments, else of the file, else of standard input. They are read as they are needed.
-pub(crate) fn lines(
-    given: &[String],
-    file: Option<&Path>,
-) -> Result<impl Iterator<Item = Result<Line, Problem>>, Problem> {
-    let texts = predict::numbered_texts(given, file)?;
-    Ok(texts.map(|text| text.map(|(number, text)| Line { text, number })))
-}
+/// Texts, or why there is no further one.
+pub(crate) type Lines = Box<dyn Iterator<Item = Result<Line, Problem>>>;
 
 /// Groups of `size` at most, the error of the first line that cannot be read after the lines before it.
 pub(crate) fn batches<T>(

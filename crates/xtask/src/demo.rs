@@ -18,7 +18,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use task::{Examples, Language, Task};
+use task::Language;
+pub use task::{Examples, Task};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -145,7 +146,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// MiniLM's own tokenizer and shape.
-fn of_checkpoint(folder: &Path) -> Vec<[String; 2]> {
+pub fn of_checkpoint(folder: &Path) -> Vec<[String; 2]> {
     let mut settings = vec![set("tokenizer.path", folder.join("tokenizer.json").display().to_string())];
     settings.push(set("model.architecture", "bert"));
     for (key, value) in [("layers", 6), ("hidden", 384), ("heads", 12), ("intermediate", 1536), ("vocabulary", 30_522)]

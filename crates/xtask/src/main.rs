@@ -10,6 +10,7 @@ mod corpora;
 mod demo;
 mod libtorch;
 mod python;
+mod quantize;
 mod quickstart;
 mod sim;
 mod test;
@@ -40,6 +41,8 @@ enum Command {
     Tidy(tidy::Arguments),
     /// Measure side by side with Hugging Face, as ratios inside one run.
     Bench(bench::Arguments),
+    /// What int8 costs and gains: size, speed and accuracy beside float32 on a real task.
+    Quantize(quantize::Arguments),
     /// Run the seeded simulator of the coordinator's decisions; one seed prints its trace.
     Sim(sim::Arguments),
     /// Disturb a run of real processes by a seeded schedule of faults, and tell what it cost and whether it lost anything.
@@ -65,6 +68,7 @@ fn run() -> Result<ExitCode> {
         Command::Test(arguments) => return test::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments)?,
         Command::Bench(arguments) => bench::run(&arguments)?,
+        Command::Quantize(arguments) => quantize::run(&arguments)?,
         Command::Sim(arguments) => sim::run(&arguments)?,
         Command::Chaos(arguments) => chaos::run(&arguments)?,
     }

@@ -16,6 +16,8 @@ const PACKAGES: [&str; 6] = [
 ];
 /// What the Trainer and a user's data need beside those; only our speed is compared to them.
 const TRAINER_PACKAGES: [&str; 2] = ["accelerate==1.15.0", "datasets==5.2.0"];
+/// What runs our ONNX files; only exports are checked with it.
+const ONNX_PACKAGES: [&str; 1] = ["onnxruntime==1.32.0"];
 /// An S3 server for the tests of object stores (350 MB).
 const S3_SERVER: [&str; 1] = ["moto[server]==5.1.22"];
 
@@ -27,13 +29,22 @@ pub fn interpreter() -> Result<PathBuf> {
 
 /// The same with the Trainer's packages.
 pub fn trainer_interpreter() -> Result<PathBuf> {
+    with(&TRAINER_PACKAGES, "complete-trainer-1")
+}
+
+/// The same with onnxruntime.
+pub fn onnx_interpreter() -> Result<PathBuf> {
+    with(&ONNX_PACKAGES, "complete-onnx-1")
+}
+
+fn with(packages: &[&str], marker: &str) -> Result<PathBuf> {
     let python = interpreter()?;
     // Beside the others, which stay as they are: nobody wants a second PyTorch.
-    let marker = python.ancestors().nth(2).context("an environment has a folder")?.join("complete-trainer-1");
+    let marker = python.ancestors().nth(2).context("an environment has a folder")?.join(marker);
     if !marker.exists() {
-        eprintln!("installing {} …", TRAINER_PACKAGES.join(", "));
-        install(&python, &[&PACKAGES[..], &TRAINER_PACKAGES].concat())?;
-        std::fs::write(marker, TRAINER_PACKAGES.join("\n"))?;
+        eprintln!("installing {} …", packages.join(", "));
+        install(&python, &[&PACKAGES[..], packages].concat())?;
+        std::fs::write(marker, packages.join("\n"))?;
     }
     Ok(python)
 }

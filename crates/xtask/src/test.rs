@@ -79,7 +79,7 @@ fn tests(arguments: &Arguments, exports: &Path) -> Result<()> {
 
 /// The golden tests left what they export in this folder, for transformers to load.
 fn check_exports(exports: &Path) -> Result<()> {
-    let mut check = Command::new(python::interpreter()?);
+    let mut check = Command::new(python::onnx_interpreter()?);
     check.arg(cache::root().join("tests/golden/check_export.py")).arg(exports);
     cache::run(&mut check).context("transformers does not load our export as it should")
 }

@@ -16,9 +16,10 @@ pub struct Arguments {
 }
 
 /// The layers of docs/ARCHITECTURE.md: a crate may depend only on crates of a lower layer.
-const LAYERS: [(&str, u32); 18] = [
+const LAYERS: [(&str, u32); 19] = [
     ("types", 0),
     ("word2vec", 0),
+    ("onnx", 0),
     ("config", 1),
     ("proto", 2),
     ("control", 2),
@@ -54,7 +55,7 @@ impl Ban {
 }
 
 /// The last column of the table in docs/ARCHITECTURE.md, as far as dependencies show it.
-const BANS: [Ban; 12] = [
+const BANS: [Ban; 13] = [
     Ban::of("types", &["tokio", "tonic", "tch", "arrow", "parquet"], "it holds words, nothing heavy"),
     Ban::of("config", &["tch", "torch-sys", "tonic", "arrow", "parquet", "object_store"], "it opens no corpus"),
     Ban::of("control", &["tokio", "tonic", "tch", "rusqlite", "rand"], "it is a pure state machine"),
@@ -62,6 +63,7 @@ const BANS: [Ban; 12] = [
     Ban::of("corpus", &["tch", "torch-sys", "tonic"], "the coordinator reads corpora without libtorch"),
     Ban::of("store", &["tch", "torch-sys", "tonic"], "it keeps bytes and rows"),
     Ban::of("word2vec", &["tch", "tonic", "tokio", "arrow"], "it knows words, no files and no tensors"),
+    Ban::of("onnx", &["tch", "torch-sys", "tonic", "tokio", "config"], "it knows a format, no models and no tensors"),
     Ban::of("kernels", &["config", "corpus", "proto", "tonic", "tokio"], "it knows tensors, no models and no workers"),
     Ban::of("c10d", &["config", "corpus", "proto", "tonic", "tokio"], "it knows tensors, no models and no gRPC"),
     Ban::of("coordinator", &["tch", "torch-sys", "kernels", "c10d", "model", "trainer"], "its host needs no libtorch"),

@@ -180,8 +180,104 @@ fn a_classifier_starts_from_an_exported_folder() {
     );
     let exported_path = exported.to_str().unwrap();
     assert_eq!(predict(&["--model", exported_path, "--pairs"], pair).expect_code(0).json(), line);
-    predict(&["--checkpoint", "pairs"], "every dog").expect_code(1).says(&["the model labels pairs", "a tab"]);
+    predict(&["--checkpoint", "pairs"], "every dog").expect_code(1).says(&["the model reads pairs", "a tab"]);
     write_predictions(&exported, &[line]);
+}
+
+#[test]
+fn questions_and_numbers_are_predicted_as_transformers_does() {
+    let mut cluster = Cluster::start();
+    cluster.add_workers(1);
+    let pretrained = cluster.submit(&["run.steps=10"]);
+    cluster.until_completed(&pretrained);
+    let texts = std::fs::read_to_string(&cluster.corpus.classified).unwrap();
+    let texts = texts.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].clone());
+    let texts: Vec<String> = texts.map(|text| text.as_str().unwrap().to_owned()).collect();
+    let predict = |arguments: &[&str]| {
+        let mut command = cluster.command("worker");
+        Output::of(command.arg("predict").args(arguments).args(["--threads", "1"]))
+    };
+
+    // The answer is the first word but one; every fifth question has none.
+    let lines = texts.iter().enumerate().map(|(row, text)| {
+        let second = text.split(' ').nth(1).unwrap();
+        let start = text.find(second).unwrap();
+        let answers = if row % 5 == 0 { json!([]) } else { json!([{"text": second, "answer_start": start}]) };
+        json!({"context": text, "question": "the old dog", "answers": answers}).to_string() + "\n"
+    });
+    let file = cluster.path("questions.jsonl");
+    std::fs::write(&file, lines.collect::<String>()).unwrap();
+    let run = cluster.submit(&[
+        &format!("data.paths=[\"{}\"]", file.display()),
+        "data.column=context",
+        "init.from=run:tiny",
+        "run.kind=finetune",
+        "run.name=answers",
+        "run.steps=20",
+        "objective.kind=answer",
+        "objective.no_answer_threshold=1.5",
+        "optimizer.learning_rate=3e-3",
+    ]);
+    cluster.until_completed(&run);
+    let (folder, _) = export(&cluster, "answers", "answers");
+    let passage = texts[1].as_str();
+    let asked = ["--question", "the old dog", "--passage", passage, "--top", "4", "--json"];
+    let mut line = predict(&[&["--checkpoint", "answers"], &asked[..]].concat()).expect_code(0).json();
+    let at = folder.to_str().unwrap();
+    // The folder says how the run read questions, and when there is no answer.
+    assert_eq!(predict(&[&["--model", at], &asked[..]].concat()).expect_code(0).json(), line);
+    let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["trireme_reading"]["no_answer_threshold"], 1.5);
+    assert_eq!(line["answers"].as_array().map(Vec::len), Some(4), "{line:#}");
+    line["context"] = json!(passage);
+    write_predictions(&folder, &[line]);
+
+    let none = predict(&["--model", at, "--file", file.to_str().unwrap(), "--no-answer-threshold=-1000", "--json"]);
+    let lines = none.expect_code(0).json_lines();
+    assert_eq!(lines.len(), texts.len());
+    assert!(lines.iter().all(|line| line["answer"] == "" && line["start"] == Value::Null), "{:#}", lines[0]);
+    let squad = cluster.path("squad.json");
+    let paragraph = json!({"context": passage, "qas": [{"id": "q1", "question": "the dog"}]});
+    std::fs::write(&squad, json!({"data": [{"title": "t", "paragraphs": [paragraph]}]}).to_string()).unwrap();
+    let told = predict(&["--model", at, "--file", squad.to_str().unwrap(), "--no-answer-threshold", "inf", "--json"]);
+    let told = told.expect_code(0).json();
+    let (start, end) = (told["start"].as_u64().unwrap() as usize, told["end"].as_u64().unwrap() as usize);
+    assert_eq!((&told["id"], told["answer"].as_str().unwrap()), (&json!("q1"), &passage[start..end]));
+    predict(&["--model", at, "--text", "the dog"]).expect_code(1).says(&["text 1", "no tab", "context"]);
+
+    let lines = texts.iter().map(|text| json!({"text": text, "score": text.matches("the").count()}).to_string() + "\n");
+    let file = cluster.path("numbers.jsonl");
+    std::fs::write(&file, lines.collect::<String>()).unwrap();
+    let run = cluster.submit(&[
+        &format!("data.paths=[\"{}\"]", file.display()),
+        "data.label_column=score",
+        "init.from=run:tiny",
+        "run.kind=finetune",
+        "run.name=numbers",
+        "run.steps=20",
+        "objective.kind=classify",
+        "objective.regression=true",
+        "optimizer.learning_rate=3e-3",
+    ]);
+    cluster.until_completed(&run);
+    let (folder, _) = export(&cluster, "numbers", "numbers");
+    let line = predict(&["--checkpoint", "numbers", "--text", passage, "--json"]).expect_code(0).json();
+    assert!(line["number"].is_f64(), "{line:#}");
+    write_predictions(&folder, &[line]);
+    let plain = predict(&["--checkpoint", "numbers", "--text", passage, "--top", "2"]);
+    plain.expect_code(1).says(&["--top is for models that answer questions"]);
+
+    // The same for onnxruntime, with the rows that pad the vocabulary left out.
+    let mut command = cluster.command("worker");
+    command.args(["export-onnx", "--checkpoint", "numbers", "--json", "--out"]).arg(&folder);
+    let told = Output::of(&mut command).expect_code(0).json();
+    assert_eq!(told["dense_bytes"], told["dense_bytes_float32"]);
+    let mut command = cluster.command("worker");
+    command.args(["export-onnx", "--checkpoint", "numbers", "--int8", "--weight-bits", "7", "--json", "--out"]);
+    let told = Output::of(command.arg(&folder)).expect_code(0).json();
+    let share = told["dense_bytes"].as_f64().unwrap() / told["dense_bytes_float32"].as_f64().unwrap();
+    assert!((0.25..0.32).contains(&share), "{told:#}");
+    assert_eq!(rows(&folder), 30);
 }
 
 #[test]

@@ -6,8 +6,9 @@
 // clippy.toml lets tests unwrap, but not the functions that they share.
 #![allow(clippy::unwrap_used)]
 
-use config::{Architecture, LocalAttention, ModelConfig, ModelShape, Pooling};
+use config::{Architecture, LocalAttention, ModelConfig, ModelShape, Pooling, TokenizerConfig};
 use golden::{assert_close, path, write_folder};
+use model::onnx_graph::{self, Numbers};
 use model::{Head, Input, Missing, Model, hugging_face, safetensors_io};
 use std::path::PathBuf;
 use tch::{Device, Kind, Tensor};
@@ -19,7 +20,8 @@ fn shape(architecture: Architecture) -> ModelShape {
         hidden: Some(32),
         heads: Some(4),
         intermediate: Some(48),
-        vocabulary: Some(112),
+        // RoBERTa's bytes alone are 256 tokens.
+        vocabulary: Some(if architecture == Architecture::Roberta { 344 } else { 112 }),
         max_positions: Some(24),
         embedding: (architecture == Architecture::Electra).then_some(16),
         // Far from the initial 0.02, so that the comparison of outputs can tell two networks apart.
@@ -49,18 +51,24 @@ fn heads(architecture: Architecture) -> Vec<(&'static str, Head)> {
     heads
 }
 
-fn input() -> Input {
-    let ids = Tensor::from_slice(&[2i64, 17, 33, 4, 60, 3, 2, 90, 4, 3, 0, 0]).view([2, 6]);
-    let mask = ids.ne(0);
+fn input(architecture: Architecture) -> Input {
+    let ids = match architecture {
+        Architecture::Roberta => [0i64, 17, 33, 339, 60, 2, 0, 90, 339, 2, 1, 1],
+        _ => [2i64, 17, 33, 4, 60, 3, 2, 90, 4, 3, 0, 0],
+    };
+    let ids = Tensor::from_slice(&ids).view([2, 6]);
+    let mask = ids.ne(if architecture == Architecture::Roberta { 1 } else { 0 });
     Input { ids, segments: None, mask: Some(mask) }
 }
 
 /// What the head makes of the input; the tensors that the script compares.
 fn outputs(model: &Model) -> Tensor {
-    let input = input();
+    let input = input(model.shape().architecture);
     let hidden = model.encode(&input, false);
     match model.head() {
-        Head::MaskedLm | Head::PreTraining => model.mlm_logits(&hidden, &Tensor::from_slice(&[3i64, 8])),
+        Head::MaskedLm | Head::PreTraining | Head::SpanBoundary => {
+            model.mlm_logits(&hidden, &Tensor::from_slice(&[3i64, 8]))
+        }
         Head::SequenceClassifier { .. } => model.class_logits(&hidden, input.mask.as_ref(), false),
         Head::TokenClassifier { .. } => model.token_logits(&hidden, false).narrow(1, 0, 4),
         Head::QuestionAnswering => model.answer_logits(&hidden, false).narrow(1, 0, 4),
@@ -75,6 +83,9 @@ fn folders() {
     let scratch = tempfile::tempdir().unwrap();
     let root = std::env::var_os("TRIREME_EXPORT_DIR").map_or(scratch.path().to_owned(), PathBuf::from);
     let tokenizer = std::fs::read(path("tokenizer.json")).unwrap();
+    let robertas = path("tokenizer/roberta/vocab.json").display().to_string();
+    let robertas = corpus::Tokenizer::open(&TokenizerConfig { path: robertas, lowercase: false }).unwrap();
+    let byte_level = robertas.bytes().to_vec();
     let local = LocalAttention { global_every: 2, window: 4, rope_theta: 500.0 };
     for (name, architecture, local_attention) in [
         ("bert", Architecture::Bert, None),
@@ -83,21 +94,29 @@ fn folders() {
         ("albert", Architecture::Albert, None),
         ("electra", Architecture::Electra, None),
         ("distilbert", Architecture::Distilbert, None),
+        ("roberta", Architecture::Roberta, None),
     ] {
+        let tokenizer = if architecture == Architecture::Roberta { &byte_level } else { &tokenizer };
         let shape = ModelShape { local_attention, ..shape(architecture) };
         for (head_name, head) in heads(architecture) {
             let folder = root.join(format!("{name}-{head_name}"));
             let model = Model::new(&shape, head.clone(), 7, Device::Cpu).unwrap();
-            write_folder(&model, &tokenizer, &folder);
+            write_folder(&model, tokenizer, &folder);
 
             let expected = outputs(&model);
             let case = [
-                ("ids".to_owned(), input().ids),
-                ("mask".to_owned(), input().mask.unwrap().to_kind(Kind::Int64)),
+                ("ids".to_owned(), input(architecture).ids),
+                ("mask".to_owned(), input(architecture).mask.unwrap().to_kind(Kind::Int64)),
                 ("positions".to_owned(), Tensor::from_slice(&[3i64, 8])),
                 ("outputs".to_owned(), expected.shallow_clone()),
             ];
             std::fs::write(folder.join("expected.safetensors"), safetensors_io::write(&case).unwrap()).unwrap();
+
+            let int8 = Numbers::Int8 { bits: 7, tables: name == "bert" };
+            for (file, numbers) in [("model.onnx", Numbers::Float), ("model_int8.onnx", int8)] {
+                let exported = onnx_graph::export(&model, shape.vocabulary, numbers, &[]).unwrap();
+                std::fs::write(folder.join(file), exported.bytes).unwrap();
+            }
 
             let read = hugging_face::read_folder(&folder).unwrap();
             assert_eq!((&read.shape, &read.head), (&shape, &head), "{name}-{head_name}");

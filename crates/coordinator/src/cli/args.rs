@@ -404,10 +404,19 @@ pub struct TokenizerArguments {
 
 #[derive(Debug, Subcommand)]
 pub enum TokenizerCommand {
-    /// Train a WordPiece vocabulary on a corpus.
-    #[command(after_help = "Example:
-  coordinator tokenizer train --data 'corpus/*.parquet' --column text --vocabulary 8192 --lowercase --out tokenizer/")]
+    /// Train a vocabulary on a corpus: WordPiece, or RoBERTa's byte-level BPE.
+    #[command(after_help = "Examples:
+  coordinator tokenizer train --data 'corpus/*.parquet' --column text --vocabulary 8192 --lowercase --out tokenizer/
+  coordinator tokenizer train --model byte-level-bpe --data corpus.parquet --vocabulary 8192 --out tokenizer/")]
     Train(TrainTokenizerArguments),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TokenizerModel {
+    /// BERT's.
+    WordPiece,
+    /// RoBERTa's, with its special tokens.
+    ByteLevelBpe,
 }
 
 #[derive(Debug, Args)]
@@ -418,13 +427,16 @@ pub struct TrainTokenizerArguments {
     /// The text column.
     #[arg(long, default_value = "text", value_name = "COLUMN")]
     pub column: String,
+    /// How words are cut into pieces.
+    #[arg(long, value_enum, default_value_t = TokenizerModel::WordPiece)]
+    pub model: TokenizerModel,
     /// Entries of the vocabulary, special tokens included.
     #[arg(long, value_name = "N")]
     pub vocabulary: usize,
-    /// Lower-case and strip accents.
+    /// Lower-case and strip accents (WordPiece only).
     #[arg(long)]
     pub lowercase: bool,
-    /// The folder for tokenizer.json and vocab.txt; made if it does not exist.
+    /// The folder for tokenizer.json and vocab.txt, or vocab.json and merges.txt; made if it does not exist.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Print JSON.

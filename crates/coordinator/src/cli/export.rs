@@ -27,6 +27,8 @@ const WEIGHTS: &str = "model.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "config.json";
 const CARD: &str = "README.md";
+/// What a checkpoint holds of heads that serve pretraining alone, and that `transformers` has no names for.
+const LEFT_OUT: [&str; 2] = ["generator.safetensors", "span_boundary.safetensors"];
 /// The key of config.json under which it says which tokenizer belongs to the model (`model::hugging_face` reads it).
 const TOKENIZER_KEY: &str = "trireme_tokenizer";
 
@@ -48,16 +50,21 @@ pub async fn run(connection: &Connection, arguments: ExportArguments) -> Result<
         })?;
         files.push(download(&client, &exact, file, &out).await?);
     }
+    let held = |name: &&str| manifest.files.iter().any(|file| file.name == **name);
+    let left_out: Vec<&str> = LEFT_OUT.into_iter().filter(held).collect();
     let of = (run, exact.clone());
     let finishing = tokio::task::spawn_blocking(move || finish(files, &of.0, &of.1));
     let warning = finishing.await.map_err(|error| Problem::failure(format!("writing the folder: {error}")))??;
     if json {
         output::json(&json!({
             "run": exact.run, "generation": exact.generation, "step": exact.step, "path": out.display().to_string(),
-            "warnings": warning.as_slice(),
+            "warnings": warning.as_slice(), "left_out": left_out,
         }))?;
     } else {
         output::line(&out.display().to_string())?;
+    }
+    if !json && !left_out.is_empty() {
+        output::message(&format!("left out, since only pretraining uses it: {}", left_out.join(", ")));
     }
     match warning {
         Some(warning) => output::message(&format!("WARNING: {warning}")),
@@ -133,6 +140,7 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
         |name: &str, error: &dyn std::fmt::Display| Problem::failure(format!("the checkpoint's {name}: {error}"));
     let read = |name: &str| std::fs::read(path(name)).map_err(|error| broken(name, &error));
     let mut config: Value = serde_json::from_slice(&read(CONFIG)?).map_err(|error| broken(CONFIG, &error))?;
+    let mut more = Vec::new();
     if let Some(rows) = config["vocab_size"].as_u64() {
         let tokenizer = corpus::Tokenizer::from_bytes(TOKENIZER, &read(TOKENIZER)?, true).map_err(corpus_problem)?;
         let tokens = tokenizer.size() as u64;
@@ -140,7 +148,11 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
             vocabulary::cut(&path(WEIGHTS), rows, tokens).map_err(|error| broken(WEIGHTS, &error))?;
             config["vocab_size"] = json!(tokens);
         }
+        more.extend(tokenizer.byte_level_files().into_iter().flatten());
         config[TOKENIZER_KEY] = json!(tokenizer.identity().to_string());
+        if let Ok(run) = config::parse("the run's config", &run.config) {
+            config[config::Reading::KEY] = json!(config::Reading::of(&run));
+        }
         write(&path(CONFIG), &format!("{config:#}\n")).map_err(|error| broken(CONFIG, &error))?;
     }
     let mut hasher = blake3::Hasher::new();
@@ -149,6 +161,11 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
     let weights = hasher.finalize().to_hex();
     let text = card::card(&card::Facts { run, checkpoint, config: &config, weights: &weights });
     if let Some(folder) = files.first().map(|file| file.folder.clone()) {
+        for (name, contents) in more {
+            let file = Partial { name, folder: folder.clone() };
+            write(&file.path(), &String::from_utf8_lossy(&contents)).map_err(|error| file.failed(&error))?;
+            files.insert(0, file);
+        }
         let card = Partial { name: CARD, folder };
         write(&card.path(), &text).map_err(|error| card.failed(&error))?;
         files.insert(0, card);
@@ -174,7 +191,7 @@ fn warning(config: &Value) -> Option<String> {
     pools_by_mean.then(|| {
         let base = config["model_type"].as_str().unwrap_or("bert");
         let (instead, head) = match base {
-            "electra" => ("looks at the first token instead", "as a sequence of one token to `model.classifier`"),
+            "electra" | "roberta" => ("looks at the first token instead", "as a sequence of one token to `model.classifier`"),
             "distilbert" => {
                 ("looks at the first token instead", "to `model.pre_classifier`, ReLU and `model.classifier`")
             }

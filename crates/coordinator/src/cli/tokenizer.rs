@@ -1,10 +1,10 @@
 //! `coordinator tokenizer`: needs no running coordinator.
 
-use super::args::{TokenizerArguments, TokenizerCommand, TrainTokenizerArguments};
+use super::args::{TokenizerArguments, TokenizerCommand, TokenizerModel, TrainTokenizerArguments};
 use super::data::corpus_problem;
 use super::output;
 use super::problem::Problem;
-use corpus::{Columns, FileSource, WordPieceOptions, train_word_piece};
+use corpus::{ByteLevelOptions, Columns, FileSource, WordPieceOptions, train_byte_level, train_word_piece};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::process::ExitCode;
@@ -20,19 +20,37 @@ pub async fn run(arguments: TokenizerArguments) -> Result<ExitCode, Problem> {
 }
 
 fn train(arguments: TrainTokenizerArguments) -> Result<ExitCode, Problem> {
-    let TrainTokenizerArguments { data, column, vocabulary, lowercase, out, json } = arguments;
+    let TrainTokenizerArguments { data, column, model, vocabulary, lowercase, out, json } = arguments;
+    if lowercase && model == TokenizerModel::ByteLevelBpe {
+        return Err(Problem::failure("--lowercase is for --model word-piece: a byte-level BPE keeps every byte")
+            .help("leave it out"));
+    }
     let files = FileSource::open(&data, &[], None, &Columns::text(&column)).map_err(corpus_problem)?;
     // Hidden where stderr is no terminal.
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len} rows").expect("a fixed template"));
-    let options = WordPieceOptions { size: vocabulary, lowercase, min_frequency: MIN_FREQUENCY };
     let mut progress = |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     };
-    let tokenizer = train_word_piece(&files, options, &mut progress).map_err(corpus_problem)?;
+    let (size, min_frequency) = (vocabulary, MIN_FREQUENCY);
+    let tokenizer = match model {
+        TokenizerModel::WordPiece => {
+            train_word_piece(&files, WordPieceOptions { size, lowercase, min_frequency }, &mut progress)
+        }
+        TokenizerModel::ByteLevelBpe => {
+            train_byte_level(&files, ByteLevelOptions { size, min_frequency }, &mut progress)
+        }
+    };
+    let tokenizer = tokenizer.map_err(corpus_problem)?;
     bar.finish_and_clear();
     tokenizer.write_folder(&out).map_err(corpus_problem)?;
+    if model == TokenizerModel::ByteLevelBpe {
+        // What vocab.json and merges.txt do not say.
+        let config = out.join("tokenizer_config.json");
+        std::fs::write(&config, "{\"add_prefix_space\": true}\n")
+            .map_err(|error| Problem::failure(format!("{}: {error}", config.display())))?;
+    }
     let path = out.join("tokenizer.json").display().to_string();
     if json {
         let digest = tokenizer.digest().to_string();

@@ -129,7 +129,7 @@ fn inherited(config: &CheckedConfig, text: &[u8]) -> Result<ModelShape, Failure>
             shape.max_positions, shape.max_positions
         )));
     }
-    if config.objective.kind.has_pairs() && shape.segment_types < 2 {
+    if config.objective.kind.has_pairs() && !shape.has_segments() {
         let message = "`objective.kind`: sentence pairs need segments, which the model of `init.from` does not have\n  \
                        help: use `mlm`";
         return Err(invalid(message.to_owned()));
@@ -146,10 +146,12 @@ fn source(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
         Some("albert") => (Architecture::Albert, [30_000, 4_096, 12, 64, 16_384, 512]),
         Some("electra") => (Architecture::Electra, [30_522, 256, 12, 4, 1_024, 512]),
         Some("distilbert") => (Architecture::Distilbert, [30_522, 768, 6, 12, 3_072, 512]),
+        Some("roberta") => (Architecture::Roberta, [50_265, 768, 12, 12, 3_072, 512]),
         other => {
             let found = other.unwrap_or("nothing");
             return Err(format!(
-                "`model_type` is {found}; `bert`, `modernbert`, `albert`, `electra` and `distilbert` are supported"
+                "`model_type` is {found}; `bert`, `modernbert`, `albert`, `electra`, `distilbert` and `roberta` are \
+                 supported"
             ));
         }
     };
@@ -179,7 +181,7 @@ fn source(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
     };
     // What has nothing to do with sizes is the trainer's to check.
     let rest = config.shape(vocabulary, max_positions);
-    Ok(ModelShape {
+    let shape = ModelShape {
         architecture,
         vocabulary,
         hidden,
@@ -190,7 +192,9 @@ fn source(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
         segment_types,
         embedding,
         ..rest
-    })
+    };
+    // Behind the rows that are of no position.
+    Ok(ModelShape { max_positions: shape.max_positions - shape.first_position(), ..shape })
 }
 
 #[cfg(test)]

@@ -71,7 +71,8 @@ impl LabelledBuilder<'_, '_> {
         Ok(())
     }
 
-    /// `[CLS] question [SEP] passage [SEP]` for each window of the passage.
+    /// `[CLS] question [SEP] passage [SEP]` for each window of the passage, with as many separators in the middle as the
+    /// tokenizer puts there.
     pub(crate) fn add_question(&mut self, question: &Question, rule: AnswerWindows) {
         let SpecialIds { classify, separator, .. } = self.special();
         for (window, span) in question.windows(rule) {
@@ -80,7 +81,7 @@ impl LabelledBuilder<'_, '_> {
             };
             tokens.push(classify);
             tokens.extend_from_slice(&question.question);
-            tokens.push(separator);
+            tokens.resize(tokens.len() + question.separators, separator);
             first_segment.push(window.first);
             tokens.extend_from_slice(&question.passage[window.tokens.clone()]);
             tokens.push(separator);
@@ -104,13 +105,15 @@ impl LabelledBuilder<'_, '_> {
         Ok(tokens.len() - start)
     }
 
-    /// `[CLS] first [SEP] second [SEP]`; what is too much is cut from the end of the longer one.
+    /// `[CLS] first [SEP] second [SEP]`, with as many separators in the middle as the tokenizer puts there; what is too much
+    /// is cut from the end of the longer one.
     pub(crate) fn add_pair(&mut self, first: &str, second: &str, target: Target) -> Result<(), CorpusError> {
         let SpecialIds { classify, separator, .. } = self.special();
         let (mut a, mut b) = (Vec::new(), Vec::new());
         self.encoder.encode(first, &mut a)?;
         self.encoder.encode(second, &mut b)?;
-        let room = self.sequence_length - 3;
+        let separators = self.encoder.tokenizer().separators_between();
+        let room = self.sequence_length - 2 - separators;
         if a.len() + b.len() > room {
             self.truncated += 1;
             // Longest first: the shorter one keeps all it has, up to half of the room.
@@ -121,8 +124,8 @@ impl LabelledBuilder<'_, '_> {
         let tokens = &mut self.samples.tokens;
         tokens.push(classify);
         tokens.extend_from_slice(&a);
-        tokens.push(separator);
-        self.samples.first_segment.push(a.len() + 2);
+        tokens.resize(tokens.len() + separators, separator);
+        self.samples.first_segment.push(a.len() + 1 + separators);
         tokens.extend_from_slice(&b);
         tokens.push(separator);
         self.add_target(target);
@@ -154,7 +157,7 @@ impl LabelledBuilder<'_, '_> {
                 self.truncated += 1;
                 break;
             }
-            self.encoder.encode(word, tokens)?;
+            self.encoder.encode_word(word, tokens)?;
             if tokens.len() == start {
                 // A word of nothing that the tokenizer keeps still has its tag.
                 tokens.push(unknown);

@@ -26,6 +26,8 @@ pub(crate) struct Masker {
     ngram_max: usize,
     /// Spans of words are masked together.
     spans: bool,
+    /// What lies beside a span is wanted, too.
+    pub(crate) span_boundary: bool,
 }
 
 /// How much of a row is predicted.
@@ -55,6 +57,15 @@ impl Scratch {
     pub(crate) fn masked(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
         self.masked.iter().map(|(at, id)| (*at as usize, *id))
     }
+
+    /// Of spans, alongside [`Scratch::masked`]: the tokens just before and just behind the span. There always are two, since
+    /// a row begins and ends with special tokens.
+    pub(crate) fn beside_spans(&self) -> impl Iterator<Item = [usize; 2]> + '_ {
+        let beside = |(start, end): &(u32, u32)| {
+            std::iter::repeat_n([*start as usize - 1, *end as usize], (end - start) as usize)
+        };
+        self.spans.iter().flat_map(beside)
+    }
 }
 
 impl Masker {
@@ -73,6 +84,7 @@ impl Masker {
             continuation,
             ngram_max: objective.ngram_max,
             spans,
+            span_boundary: objective.span_boundary,
         }
     }
 
@@ -168,7 +180,16 @@ mod tests {
         let continuation = if whole_word { (0..VOCABULARY).map(|id| id >= 50).collect() } else { Arc::default() };
         let (mask_share, random_share) = (0.8, 0.1);
         let (spans, ngram_max) = (false, 1);
-        Masker { special: SPECIAL, vocabulary: VOCABULARY, mask_share, random_share, continuation, ngram_max, spans }
+        Masker {
+            special: SPECIAL,
+            vocabulary: VOCABULARY,
+            mask_share,
+            random_share,
+            continuation,
+            ngram_max,
+            spans,
+            span_boundary: false,
+        }
     }
 
     pub(super) fn span_masker() -> Masker {

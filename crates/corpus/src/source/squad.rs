@@ -31,6 +31,8 @@ struct Paragraph {
 
 #[derive(Deserialize)]
 struct Asked {
+    #[serde(default)]
+    id: Option<String>,
     question: String,
     #[serde(default)]
     answers: Vec<Answer>,
@@ -69,10 +71,40 @@ impl Answers {
     }
 }
 
-/// SQuAD v1.1 and v2.0.
-pub(super) fn squad(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+/// A question of SQuAD's file, to be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SquadQuestion {
+    /// Unique in the file, where it has ids.
+    pub id: Option<String>,
+    /// What is asked.
+    pub question: String,
+    /// Shared by the questions about it.
+    pub passage: Arc<str>,
+}
+
+/// All questions of a file of SQuAD's, whatever it says of their answers.
+pub fn squad_questions(name: &str, bytes: &[u8]) -> Result<Vec<SquadQuestion>, CorpusError> {
+    let mut questions = Vec::new();
+    for paragraph in parse(name, bytes)?.data.into_iter().flat_map(|article| article.paragraphs) {
+        let passage: Arc<str> = paragraph.context.into();
+        questions.extend(paragraph.qas.into_iter().map(|asked| SquadQuestion {
+            id: asked.id,
+            question: asked.question,
+            passage: passage.clone(),
+        }));
+    }
+    Ok(questions)
+}
+
+fn parse(name: &str, bytes: &[u8]) -> Result<File, CorpusError> {
     const HELP: &str = "give SQuAD's JSON: {\"data\": [{\"title\", \"paragraphs\": [{\"context\", \"qas\": [{\"question\", \
                         \"answers\": [{\"text\", \"answer_start\"}]}]}]}]}";
+    serde_json::from_str(utf8(name, bytes)?)
+        .map_err(|error| broken(name, error.line() as u64, format!("not SQuAD: {error}"), HELP))
+}
+
+/// SQuAD v1.1 and v2.0.
+pub(super) fn squad(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
     if !columns.answers {
         return Err(CorpusError::new(
             ErrorKind::Type,
@@ -81,8 +113,7 @@ pub(super) fn squad(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
             "set objective.kind = \"answer\", or give other files",
         ));
     }
-    let file: File = serde_json::from_str(utf8(name, bytes)?)
-        .map_err(|error| broken(name, error.line() as u64, format!("not SQuAD: {error}"), HELP))?;
+    let file = parse(name, bytes)?;
     let (mut contexts, mut questions, mut groups) = (Vec::new(), Vec::new(), Vec::new());
     let mut answers = Answers::default();
     for article in &file.data {
@@ -174,5 +205,22 @@ fn read(value: &Value) -> Option<Vec<(&str, i64)>> {
             texts.iter().zip(starts).map(|(text, start)| Some((text.as_str()?, start.as_i64()?))).collect()
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_come_with_their_passage_and_without_answers() {
+        let text = r#"{"version": "v2.0", "data": [{"paragraphs": [
+            {"context": "The ship sailed.", "qas": [{"id": "a", "question": "What?", "answers": []}, {"question": "Who?"}]}
+        ]}]}"#;
+        let read = squad_questions("dev.json", text.as_bytes()).unwrap();
+        let told: Vec<_> = read.iter().map(|it| (it.id.as_deref(), it.question.as_str(), &*it.passage)).collect();
+        assert_eq!(told, [(Some("a"), "What?", "The ship sailed."), (None, "Who?", "The ship sailed.")]);
+        let error = squad_questions("dev.json", b"{\n\"data\": 1}").unwrap_err().to_string();
+        assert!(error.contains("dev.json") && error.contains("not SQuAD"), "{error}");
     }
 }

@@ -30,6 +30,14 @@ impl<'a> Encoder<'a> {
         self.tokenizer
     }
 
+    /// Appends the ids of a word that stands by itself: as in the middle of a text, where a space is before it.
+    pub fn encode_word(&mut self, word: &str, out: &mut Vec<u32>) -> Result<(), CorpusError> {
+        if self.tokenizer.spaces_words && !word.is_empty() {
+            return self.encode(&format!(" {word}"), out);
+        }
+        self.encode(word, out)
+    }
+
     /// Appends the ids of `text` to `out`.
     pub fn encode(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), CorpusError> {
         if !self.tokenizer.splits_at_space {

@@ -1,6 +1,10 @@
-//! Training a WordPiece vocabulary, as Hugging Face's trainer does it: the most frequent pair of neighbouring pieces
+//! Training a vocabulary of WordPiece or byte-level BPE, as Hugging Face's trainer does it: the most frequent pair of neighbouring pieces
 //! becomes a piece, until the vocabulary is full. Our own, because theirs numbers pieces and breaks ties in the order
 //! of a randomly seeded hash map; here the same text gives the same bytes on every machine.
+
+mod byte_level;
+
+pub use byte_level::{ByteLevelOptions, train_byte_level};
 
 use super::{SPECIAL, Tokenizer, word_piece};
 use crate::rows::TextRows;
@@ -41,12 +45,30 @@ pub fn train_word_piece(
     options: WordPieceOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Tokenizer, CorpusError> {
+    let mut counter = WordCounter::new(options.lowercase);
+    each_text(files, progress, |text| counter.add(text))?;
+    let words = counter.finish();
+    if words.is_empty() {
+        return Err(no_word(files));
+    }
+    let vocabulary = merge(words, options)?;
+    let text: String = vocabulary.into_iter().flat_map(|token| [token, "\n".to_owned()]).collect();
+    let inner = word_piece("the trained vocabulary", &text, options.lowercase)?;
+    let json = inner.to_string(false).expect("a tokenizer made here can be written").into_bytes();
+    Tokenizer::new("the trained vocabulary", inner, json)
+}
+
+/// Reads the text column from end to end.
+fn each_text(
+    files: &FileSource,
+    progress: &mut dyn FnMut(u64, u64),
+    mut found: impl FnMut(&str),
+) -> Result<(), CorpusError> {
     let row_groups = files.files().iter().enumerate().flat_map(|(file, it)| {
         it.row_group_rows.iter().enumerate().map(move |(group, rows)| (file as u32, group as u32, *rows))
     });
     let units = plan::cut(row_groups, READ_ROWS);
     let total = units.iter().map(|unit| unit.rows).sum();
-    let mut counter = WordCounter::new(options.lowercase);
     let mut done = 0;
     for unit in units {
         let rows = TextRows::of(files.read(&unit)?.column(0)).map_err(|message| {
@@ -66,25 +88,21 @@ pub fn train_word_piece(
             ));
         };
         for text in texts.iter().flatten() {
-            counter.add(text);
+            found(text);
         }
         done += unit.rows;
         progress(done, total);
     }
-    let words = counter.finish();
-    if words.is_empty() {
-        return Err(CorpusError::new(
-            ErrorKind::Empty,
-            files.files()[0].path.as_str(),
-            "there is not one word in the column",
-            "name the column that holds the text",
-        ));
-    }
-    let vocabulary = merge(words, options)?;
-    let text: String = vocabulary.into_iter().flat_map(|token| [token, "\n".to_owned()]).collect();
-    let inner = word_piece("the trained vocabulary", &text, options.lowercase)?;
-    let json = inner.to_string(false).expect("a tokenizer made here can be written").into_bytes();
-    Tokenizer::new("the trained vocabulary", inner, json)
+    Ok(())
+}
+
+fn no_word(files: &FileSource) -> CorpusError {
+    CorpusError::new(
+        ErrorKind::Empty,
+        files.files()[0].path.as_str(),
+        "there is not one word in the column",
+        "name the column that holds the text",
+    )
 }
 
 /// Counts words as BERT's normaliser and pre-tokenizer see them.
@@ -189,6 +207,22 @@ fn merge(words: Vec<(String, u64)>, options: WordPieceOptions) -> Result<Vec<Str
             pieces.push((ids.collect(), *count as i64));
         }
     }
+    merge_pairs(&mut vocabulary, &mut pieces, size, min_frequency, |left, right| {
+        format!("{left}{}", right.strip_prefix("##").unwrap_or(right))
+    });
+    Ok(vocabulary.tokens)
+}
+
+/// Makes the most frequent pair of neighbours a piece, again and again, until there are `size` tokens or all pairs are
+/// rarer than `min_frequency`; the pairs in that order. `join` writes the piece that two others make.
+fn merge_pairs(
+    vocabulary: &mut Vocabulary,
+    pieces: &mut [(Vec<u32>, i64)],
+    size: usize,
+    min_frequency: u64,
+    join: impl Fn(&str, &str) -> String,
+) -> Vec<Pair> {
+    let mut merges = Vec::new();
     let mut counts: HashMap<Pair, i64> = HashMap::new();
     let mut places: HashMap<Pair, Vec<u32>> = HashMap::new();
     for (index, (ids, count)) in pieces.iter().enumerate() {
@@ -214,8 +248,8 @@ fn merge(words: Vec<(String, u64)>, options: WordPieceOptions) -> Result<Vec<Str
             break;
         }
         let (left, right) = (&vocabulary.tokens[pair.0 as usize], &vocabulary.tokens[pair.1 as usize]);
-        let merged = format!("{left}{}", right.strip_prefix("##").unwrap_or(right));
-        let id = vocabulary.id(merged);
+        let id = vocabulary.id(join(left, right));
+        merges.push(pair);
         counts.remove(&pair);
         let mut at = places.remove(&pair).unwrap_or_default();
         at.sort_unstable();
@@ -238,7 +272,7 @@ fn merge(words: Vec<(String, u64)>, options: WordPieceOptions) -> Result<Vec<Str
         }
         heap.extend(risen.into_keys().filter_map(|pair| counts.get(&pair).map(|count| (*count, Reverse(pair)))));
     }
-    Ok(vocabulary.tokens)
+    merges
 }
 
 /// Replaces each `pair` in `ids` by `id`, left to right; `changed` hears the neighbouring pairs that went and came.

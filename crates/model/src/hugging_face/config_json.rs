@@ -1,4 +1,5 @@
-//! `config.json` of `BertFor…`, `ModernBertFor…`, `AlbertFor…`, `ElectraFor…` and `DistilBertFor…`.
+//! `config.json` of `BertFor…`, `ModernBertFor…`, `AlbertFor…`, `ElectraFor…`, `DistilBertFor…` and
+//! `RobertaFor…`.
 //!
 //! Anything that would make the network compute something else is refused; what only matters to other users of the file
 //! (names of authors, versions, task settings) is not looked at.
@@ -6,7 +7,7 @@
 use super::tokenizer_files::{SpecialTokens, pretty};
 use crate::error::ModelError;
 use crate::heads::Head;
-use config::{Activation, Architecture, Initializer, LocalAttention, ModelShape, Pooling};
+use config::{Activation, Architecture, Initializer, LocalAttention, ModelShape, PADDING_ID, Pooling};
 use serde_json::{Map, Value, json};
 
 /// The text of `config.json`.
@@ -109,6 +110,13 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
             config["embedding_size"] = json!(shape.embedding_width());
             config
         }
+        Architecture::Roberta => {
+            let mut config = like_bert("roberta", "Roberta");
+            config["max_position_embeddings"] = json!(shape.first_position() + shape.max_positions);
+            config["bos_token_id"] = special.id("cls_token");
+            config["eos_token_id"] = special.id("sep_token");
+            config
+        }
         Architecture::Distilbert => json!({
             "model_type": "distilbert",
             "architectures": [format!("DistilBert{}", class(head))],
@@ -165,7 +173,7 @@ fn layer_types(shape: &ModelShape) -> Vec<&'static str> {
 /// The end of the class's name in `transformers`.
 fn class(head: &Head) -> &'static str {
     match head {
-        Head::MaskedLm => "ForMaskedLM",
+        Head::MaskedLm | Head::SpanBoundary => "ForMaskedLM",
         Head::PreTraining | Head::ReplacedTokens { .. } => "ForPreTraining",
         Head::SequenceClassifier { .. } => "ForSequenceClassification",
         Head::TokenClassifier { .. } => "ForTokenClassification",
@@ -185,8 +193,9 @@ pub fn from_config_json(text: &str) -> Result<(ModelShape, Head), ModelError> {
         "albert" => albert(&keys)?,
         "electra" => electra(&keys)?,
         "distilbert" => distilbert(&keys)?,
+        "roberta" => roberta(&keys)?,
         other => {
-            let known = "`bert`, `modernbert`, `albert`, `electra` and `distilbert` are";
+            let known = "`bert`, `modernbert`, `albert`, `electra`, `distilbert` and `roberta` are";
             return Err(refuse("model_type", &json!(other), known));
         }
     };
@@ -308,6 +317,21 @@ fn distilbert(keys: &Keys) -> Result<ModelShape, ModelError> {
     })
 }
 
+fn roberta(keys: &Keys) -> Result<ModelShape, ModelError> {
+    keys.only("pad_token_id", &json!(PADDING_ID), "positions are counted from `<pad>`, whose id is 1")?;
+    let shape = ModelShape {
+        architecture: Architecture::Roberta,
+        vocabulary: keys.integer("vocab_size", 50_265)?,
+        ..bert(keys)?
+    };
+    let max_positions = shape.max_positions - shape.first_position();
+    if max_positions <= 0 {
+        let value = json!(shape.max_positions);
+        return Err(refuse("max_position_embeddings", &value, "the first two rows are of no position: 3 or more are"));
+    }
+    Ok(ModelShape { max_positions, ..shape })
+}
+
 /// None if every layer attends globally. The list of transformers 5 goes before the number of transformers 4.
 fn local_attention(keys: &Keys, layers: i64) -> Result<Option<LocalAttention>, ModelError> {
     let said = keys.integer("global_attn_every_n_layers", 3)?;
@@ -361,7 +385,7 @@ fn head(keys: &Keys) -> Result<Head, ModelError> {
         "mean" => Pooling::Mean,
         other => return Err(refuse("classifier_pooling", &json!(other), "`cls` and `mean` are")),
     };
-    let families = ["ModernBert", "DistilBert", "Albert", "Electra", "Bert"];
+    let families = ["ModernBert", "DistilBert", "Albert", "Electra", "Roberta", "Bert"];
     let task = families.iter().find_map(|family| class.strip_prefix(family)).unwrap_or(class);
     Ok(match task {
         "ForPreTraining" if class.starts_with("Electra") => Head::ReplacedTokens { generator: None },

@@ -15,7 +15,11 @@ const ROLES: [(&str, &[&str]); 5] = [
 
 /// Special tokens by role: text and id.
 #[derive(Debug, Default)]
-pub(crate) struct SpecialTokens(Vec<(&'static str, String, i64)>);
+pub(crate) struct SpecialTokens {
+    found: Vec<(&'static str, String, i64)>,
+    /// Of a byte-level tokenizer: whether it puts a space before each text.
+    spaces_before_text: Option<bool>,
+}
 
 impl SpecialTokens {
     /// Finds them in a tokenizer.json.
@@ -33,16 +37,18 @@ impl SpecialTokens {
                 found.push((role, text.to_owned(), id));
             }
         }
-        Ok(Self(found))
+        let step = &parsed["pre_tokenizer"];
+        let spaces_before_text = step["add_prefix_space"].as_bool().filter(|_| step["type"] == "ByteLevel");
+        Ok(Self { found, spaces_before_text })
     }
 
     /// The id of the token with this role; null where there is none.
     pub fn id(&self, role: &str) -> Value {
-        self.0.iter().find(|(name, ..)| *name == role).map_or(Value::Null, |(_, _, id)| json!(id))
+        self.found.iter().find(|(name, ..)| *name == role).map_or(Value::Null, |(_, _, id)| json!(id))
     }
 
     fn texts(&self) -> Map<String, Value> {
-        self.0.iter().map(|(role, text, _)| ((*role).to_owned(), json!(text))).collect()
+        self.found.iter().map(|(role, text, _)| ((*role).to_owned(), json!(text))).collect()
     }
 
     /// `special_tokens_map.json`.
@@ -55,9 +61,15 @@ impl SpecialTokens {
         let mut config = self.texts();
         config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
         config.insert("model_max_length".into(), json!(shape.max_positions));
+        if let Some(spaces) = self.spaces_before_text {
+            // What `vocab.json` and `merges.txt` do not say.
+            config.insert("add_prefix_space".into(), json!(spaces));
+        }
         // So that `model(**tokenizer(text))` works: encoders without segments do not take them.
         let inputs = match shape.architecture {
-            Architecture::Modern | Architecture::Distilbert => &["input_ids", "attention_mask"][..],
+            Architecture::Modern | Architecture::Distilbert | Architecture::Roberta => {
+                &["input_ids", "attention_mask"][..]
+            }
             _ => &["input_ids", "token_type_ids", "attention_mask"],
         };
         config.insert("model_input_names".into(), json!(inputs));

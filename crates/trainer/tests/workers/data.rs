@@ -25,6 +25,7 @@ pub fn write(folder: &Path) {
         })
         .collect();
     parquet(&folder.join("corpus.parquet"), vec![("text", documents)]);
+    write_byte_level(folder);
     let mut texts = Vec::new();
     let mut labels = Vec::new();
     for _ in 0..160 {
@@ -105,6 +106,15 @@ fn tasks(folder: &Path, random: &mut ChaCha8Rng) {
         serde_json::json!({ "text": text(), "other": text() })
     });
     fs::write(folder.join("pairs.jsonl"), lines(pairs.collect())).unwrap();
+}
+
+/// A vocabulary of RoBERTa's kind.
+fn write_byte_level(folder: &Path) {
+    let path = folder.join("corpus.parquet").display().to_string();
+    let source = corpus::FileSource::open(&[path], &[], None, &corpus::Columns::text("text")).unwrap();
+    let options = corpus::ByteLevelOptions { size: 300, min_frequency: 2 };
+    let tokenizer = corpus::train_byte_level(&source, options, &mut |_, _| ()).unwrap();
+    tokenizer.write_folder(&folder.join("byte-level")).unwrap();
 }
 
 fn parquet(path: &Path, columns: Vec<(&str, Vec<String>)>) {

@@ -1,7 +1,7 @@
-//! ALBERT, ELECTRA and DistilBERT: bit-identical for every number of workers, and resumable, like BERT.
+//! ALBERT, ELECTRA, DistilBERT and RoBERTa: bit-identical for every number of workers, and resumable, like BERT.
 
 use crate::cluster::{Cluster, Plan, undisturbed};
-use crate::data::pretraining;
+use crate::data::{finetuning, pretraining};
 use crate::process::{self, Verdict};
 use model::safetensors_io;
 use std::path::Path;
@@ -118,4 +118,59 @@ fn a_student_learns_from_a_checkpoint() {
     wider.assign(&[0], &Plan { parent: Some(teacher), ..Plan::default() });
     let Verdict::Fatal(reason) = wider.verdict(0) else { panic!("it was accepted") };
     assert!(reason.contains("model.hidden: 64, but the model of distill.teacher has 32"), "{reason}");
+}
+
+/// As `config`, with byte-level pieces.
+fn byte_level(config: &str) -> String {
+    let (words, bytes) = ("path = \"vocab.txt\"", "path = \"byte-level/vocab.json\"");
+    assert!(config.contains(words), "{config}");
+    config.replace(words, bytes)
+}
+
+#[test]
+fn roberta_learns_words_and_then_classes() {
+    let objective = "kind = \"mlm\"\npacking = \"full-sentences\"\nwhole_word = true";
+    let config = byte_level(&short("roberta", objective, ""));
+    let cluster = same_for_any_number(&config, None);
+    metrics(&cluster, &["train/mlm_loss", "eval/mlm_loss", "eval/mlm_accuracy"]);
+    assert!(cluster.metric(0, "train/nsp_loss").is_none());
+    let checkpoint = cluster.checkpoint(8);
+    let found = names(&checkpoint, "model.safetensors");
+    assert!(found.iter().all(|name| name.starts_with("roberta.") || name.starts_with("lm_head.")), "{found:?}");
+    let written: serde_json::Value = serde_json::from_slice(&process::read(&checkpoint).files["config.json"]).unwrap();
+    assert_eq!((&written["max_position_embeddings"], &written["pad_token_id"]), (&66.into(), &1.into()));
+
+    let data = "paths = [\"labelled.parquet\"]\nlabel_column = \"label\"";
+    let tuning = byte_level(&finetuning(data, "kind = \"classify\"", "run:test")).replace("steps = 40", "steps = 6");
+    let mut digests = Vec::new();
+    for workers in [vec![0], vec![0, 1]] {
+        let mut cluster = Cluster::new(&tuning, workers.len());
+        cluster.assign(&workers, &Plan { parent: Some(checkpoint.clone()), ..Plan::default() });
+        digests.push(cluster.digest(&workers));
+        let found = names(&cluster.checkpoint(6), "model.safetensors");
+        assert!(found.contains(&"classifier.out_proj.weight".to_owned()), "{found:?}");
+        assert!(!found.iter().any(|name| name.contains("pooler")), "{found:?}");
+    }
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn spans_are_learned_from_what_stands_beside_them() {
+    let objective = "kind = \"mlm\"\nmasking = \"span\"\nspan_boundary = true\npacking = \"doc-sentences\"";
+    let config = short("bert", objective, "");
+    let cluster = same_for_any_number(&config, None);
+    metrics(&cluster, &["train/mlm_loss", "train/span_boundary_loss", "eval/span_boundary_accuracy"]);
+    let loss = |name: &str| cluster.metric(0, &format!("eval/{name}")).unwrap();
+    assert!((loss("loss") - loss("mlm_loss") - loss("span_boundary_loss")).abs() < 1e-9);
+    let checkpoint = cluster.checkpoint(8);
+    let model = names(&checkpoint, "model.safetensors");
+    assert!(model.iter().all(|name| name.starts_with("bert.") || name.starts_with("cls.predictions.")), "{model:?}");
+    let head = names(&checkpoint, "span_boundary.safetensors");
+    assert!(head.len() == 10 && head.iter().all(|name| name.starts_with("span_boundary.")), "{head:?}");
+
+    // The other loss reaches the encoder.
+    let mut without = Cluster::new(&config.replace("span_boundary = true\n", ""), 1);
+    without.assign(&[0], &Plan::default());
+    without.digest(&[0]);
+    assert!(without.metric(0, "eval/mlm_loss") != cluster.metric(0, "eval/mlm_loss"));
 }

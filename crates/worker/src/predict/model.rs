@@ -3,10 +3,26 @@
 use super::Text;
 use crate::cli::Problem;
 use crate::loaded::open_folder;
+use config::Reading;
 use corpus::{Batch, CorpusError, Labels, Tokenizer};
 use model::{Head, Input, Missing, Model};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
+
+/// What a model says of texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// A class for each text.
+    Classes,
+    /// A tag for each word.
+    Tags,
+    /// A number for each text.
+    Numbers,
+    /// How near the two texts of a pair are.
+    Similarities,
+    /// An answer to each question.
+    Answers,
+}
 
 /// What was made of one text.
 pub enum Prediction {
@@ -14,59 +30,93 @@ pub enum Prediction {
     Class(Vec<f64>),
     /// For each word: the word, the index of its tag and the tag's probability. Words past the model's length have none.
     Tags(Vec<(String, Option<(usize, f64)>)>),
+    /// What a regression gives.
+    Number(f64),
+    /// The cosine of a pair's vectors.
+    Similarity(f64),
 }
 
 /// A fine-tuned model.
 pub struct Predictor {
     model: Model,
     tokenizer: Tokenizer,
-    labels: Vec<String>,
+    task: Task,
+    reading: Reading,
     device: Device,
     length: usize,
 }
 
 impl Predictor {
-    /// From a folder with config.json, model.safetensors and tokenizer.json or vocab.txt.
-    pub fn open(folder: &Path, length: Option<usize>, device: Device) -> Result<Self, Problem> {
+    /// From a folder with config.json, model.safetensors and tokenizer.json or vocab.txt. `reading` is that of the run;
+    /// without one, what the folder says.
+    pub fn open(
+        folder: &Path,
+        length: Option<usize>,
+        reading: Option<&Reading>,
+        device: Device,
+    ) -> Result<Self, Problem> {
         let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
         let (read, tokenizer) = open_folder(folder)?;
-        let no_labels = |what: &str| at(&format!("the model {what}, and only classes and tags are predicted here"));
-        let labels = match read.head.labels() {
-            // One output is a number, whose probability among all outputs would always be 1.
-            Some([_]) => return Err(no_labels("gives a number (objective.regression)")),
-            Some(labels) => labels.to_vec(),
-            None if read.head == Head::QuestionAnswering => return Err(no_labels("finds answers in passages")),
-            None if read.head == Head::Embedder => {
-                return Err(no_labels("makes vectors of texts").with_help("`worker embed` writes these"));
-            }
-            None => {
-                return Err(at(&"the model predicts no labels; fine-tune it first (run.kind = \"finetune\")"));
-            }
-        };
+        let task = task(&read.head).map_err(|(what, help)| at(&what).with_help(help))?;
+        let reading = reading.cloned().or(read.reading).unwrap_or_default();
         let mut model = Model::new(&read.shape, read.head, 0, device).map_err(|error| at(&error))?;
         model.load_parameters(&read.tensors, Missing::Refuse).map_err(|error| at(&error))?;
         let positions = usize::try_from(model.shape().max_positions).unwrap_or(usize::MAX);
-        let length = length.unwrap_or(positions).min(positions);
-        Ok(Self { model, tokenizer, labels, device, length })
+        let length = length.or(reading.sequence_length).unwrap_or(positions).min(positions);
+        Ok(Self { model, tokenizer, task, reading, device, length })
+    }
+
+    /// What it says of texts.
+    pub fn task(&self) -> Task {
+        self.task
     }
 
     /// The labels in the order of the model's outputs.
     pub fn labels(&self) -> &[String] {
-        &self.labels
+        self.model.head().labels().unwrap_or_default()
     }
 
-    /// Whether a text as a whole gets a label, not each of its words.
-    pub fn classifies(&self) -> bool {
-        matches!(self.model.head(), Head::SequenceClassifier { .. })
+    /// How it was trained to read.
+    pub fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
+    /// Tokens in a row at most.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// What belongs to it.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Whether each text is a pair, whatever is asked for.
+    pub fn reads_pairs(&self) -> bool {
+        self.reading.pairs || self.task == Task::Similarities
     }
 
     /// One prediction for each text; all are pairs, or none is.
+    ///
+    /// # Panics
+    /// If the model answers questions.
     pub fn predict(&self, texts: &[Text]) -> Result<Vec<Prediction>, Problem> {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        let predictions = if self.classifies() { self.classify(texts) } else { self.tag(texts) };
+        let predictions = match self.task {
+            Task::Classes | Task::Numbers => self.classify(texts),
+            Task::Tags => self.tag(texts),
+            Task::Similarities => self.compare(texts),
+            Task::Answers => unreachable!("questions go another way"),
+        };
         predictions.map_err(|error| Problem::failure(error.to_string()))
+    }
+
+    /// `[rows, length, 2]`: the scores of an answer's first and last token.
+    pub fn answer_scores(&self, batch: &Batch) -> Tensor {
+        let input = self.input(batch);
+        tch::no_grad(|| self.model.answer_logits(&self.model.encode(&input, false), false))
     }
 
     fn classify(&self, texts: &[Text]) -> Result<Vec<Prediction>, CorpusError> {
@@ -74,12 +124,29 @@ impl Predictor {
         let second: Option<Vec<&str>> = texts.iter().map(|text| text.second.as_deref()).collect();
         let batch = corpus::text_batch(&self.tokenizer, &first, second.as_deref(), self.length)?;
         let input = self.input(&batch);
-        let probabilities = tch::no_grad(|| {
+        let outputs = tch::no_grad(|| {
             let hidden = self.model.encode(&input, false);
             let logits = self.model.class_logits(&hidden, input.mask.as_ref(), false);
-            logits.softmax(-1, Kind::Double)
+            if self.task == Task::Numbers { logits.to_kind(Kind::Double) } else { logits.softmax(-1, Kind::Double) }
         });
-        Ok(matrix(&probabilities).into_iter().map(Prediction::Class).collect())
+        if self.task == Task::Numbers {
+            return Ok(matrix(&outputs).into_iter().map(|row| Prediction::Number(row[0])).collect());
+        }
+        Ok(matrix(&outputs).into_iter().map(Prediction::Class).collect())
+    }
+
+    /// Each text by itself, as in training.
+    fn compare(&self, texts: &[Text]) -> Result<Vec<Prediction>, CorpusError> {
+        let pairs: Vec<(&str, &str)> =
+            texts.iter().map(|text| (text.first.as_str(), text.second.as_deref().unwrap_or_default())).collect();
+        let batch = corpus::separate_batch(&self.tokenizer, &pairs, self.length)?;
+        let input = self.input(&batch);
+        let cosines = tch::no_grad(|| {
+            let vectors = self.model.embeddings(&self.model.encode(&input, false), input.mask.as_ref());
+            let pairs = vectors.view([texts.len() as i64, 2, -1]).to_kind(Kind::Double);
+            (pairs.select(1, 0) * pairs.select(1, 1)).sum_dim_intlist(1, true, Kind::Double)
+        });
+        Ok(matrix(&cosines).into_iter().map(|row| Prediction::Similarity(row[0])).collect())
     }
 
     fn tag(&self, texts: &[Text]) -> Result<Vec<Prediction>, CorpusError> {
@@ -90,7 +157,7 @@ impl Predictor {
             let hidden = self.model.encode(&input, false);
             self.model.token_logits(&hidden, false).softmax(-1, Kind::Double)
         });
-        let probabilities = matrix(&probabilities.reshape([-1, self.labels.len() as i64]));
+        let probabilities = matrix(&probabilities.reshape([-1, self.labels().len() as i64]));
         let Labels::Tags(numbers) = &batch.labels else { unreachable!("a batch of words has tags") };
         let width = batch.sequence_length;
         let answers = sentences.iter().zip(numbers.chunks(width).zip(probabilities.chunks(width)));
@@ -115,6 +182,22 @@ impl Predictor {
             segments: batch.segment_ids.as_deref().map(tensor),
             mask: batch.mask.as_ref().map(|mask| Tensor::from_slice(mask).reshape(size).to_device(self.device)),
         }
+    }
+}
+
+/// What a model with this head is for here; else what is wrong, and what to do.
+fn task(head: &Head) -> Result<Task, (&'static str, &'static str)> {
+    match head {
+        Head::SequenceClassifier { labels, .. } if labels.len() == 1 => Ok(Task::Numbers),
+        Head::SequenceClassifier { .. } => Ok(Task::Classes),
+        Head::TokenClassifier { .. } => Ok(Task::Tags),
+        Head::QuestionAnswering => Ok(Task::Answers),
+        Head::Embedder => Ok(Task::Similarities),
+        _ => Err((
+            "the model predicts no labels",
+            "fine-tune it first (run.kind = \"finetune\"). As it is, `worker fill-mask` says which words are hidden, and \
+             `worker embed` makes vectors of texts",
+        )),
     }
 }
 
@@ -145,26 +228,71 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_comes_with_what_to_do() {
         let (message, help) =
-            Predictor::open(Path::new("/nope"), None, Device::Cpu).err().unwrap().into_text_and_help();
+            Predictor::open(Path::new("/nope"), None, None, Device::Cpu).err().unwrap().into_text_and_help();
         assert!(message.contains("/nope/config.json"), "{message}");
         let help = help.unwrap();
         assert!(help.contains("checkpoints export") && help.contains("--checkpoint RUN"), "{help}");
     }
 
     #[test]
-    fn what_is_no_class_is_refused() {
-        let number = Head::SequenceClassifier { labels: vec!["score".into()], pooling: Pooling::Cls };
-        for (head, what) in [
-            (number, "gives a number"),
-            (Head::QuestionAnswering, "finds answers in passages"),
-            (Head::Embedder, "makes vectors of texts"),
-        ] {
+    fn a_model_of_no_task_is_refused_with_what_it_is_good_for() {
+        for head in [Head::MaskedLm, Head::None] {
             let folder = tempfile::tempdir().unwrap();
             write_model(folder.path(), head);
-            let refused = Predictor::open(folder.path(), None, Device::Cpu).err();
-            let (message, _) = refused.unwrap_or_else(|| panic!("{what}: accepted")).into_text_and_help();
-            assert!(message.contains(what), "{message}");
+            let refused = Predictor::open(folder.path(), None, None, Device::Cpu).err().unwrap();
+            let (message, help) = refused.into_text_and_help();
+            let help = help.unwrap();
+            assert!(message.contains("predicts no labels"), "{message}");
+            assert!(help.contains("worker embed") && help.contains("worker fill-mask"), "{help}");
         }
+    }
+
+    #[test]
+    fn a_number_is_the_output_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let head = Head::SequenceClassifier { labels: vec!["score".into()], pooling: Pooling::Cls };
+        let model = write_model(folder.path(), head);
+        let predictor = Predictor::open(folder.path(), None, None, Device::Cpu).ok().unwrap();
+        let texts = [text("the wind", None), text("the sea the ship", None)];
+        let predicted = predictor.predict(&texts).ok().unwrap();
+        let Prediction::Number(number) = predicted[0] else { panic!("no number") };
+        let input = Input { ids: Tensor::from_slice(&[2i64, 5, 7, 3]).unsqueeze(0), segments: None, mask: None };
+        let right = model.class_logits(&model.encode(&input, false), None, false).double_value(&[0, 0]);
+        assert!((number - right).abs() < 1e-5, "{number} and not {right}");
+    }
+
+    #[test]
+    fn a_pair_that_is_to_match_gets_its_cosine() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = write_model(folder.path(), Head::Embedder);
+        let predictor = Predictor::open(folder.path(), None, None, Device::Cpu).ok().unwrap();
+        assert!(predictor.reads_pairs());
+        let pairs = [text("the wind", Some("sea")), text("the sea", Some("the sea"))];
+        let predicted = predictor.predict(&pairs).ok().unwrap();
+        let vector = |ids: &[i64]| {
+            let input = Input { ids: Tensor::from_slice(ids).unsqueeze(0), segments: None, mask: None };
+            model.embeddings(&model.encode(&input, false), None)
+        };
+        let right = (vector(&[2, 5, 7, 3]) * vector(&[2, 6, 3])).sum(Kind::Double).double_value(&[]);
+        for (prediction, right) in predicted.iter().zip([right, 1.0]) {
+            let Prediction::Similarity(cosine) = prediction else { panic!("no cosine") };
+            assert!((cosine - right).abs() < 1e-5, "{cosine} and not {right}");
+        }
+    }
+
+    #[test]
+    fn the_length_is_what_was_trained_with() {
+        let folder = tempfile::tempdir().unwrap();
+        write_model(folder.path(), Head::TokenClassifier { labels: vec!["a".into(), "b".into()] });
+        let path = folder.path().join("config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config[Reading::KEY] = serde_json::json!({ "sequence_length": 12 });
+        std::fs::write(&path, config.to_string()).unwrap();
+        let length = |given, reading: Option<&Reading>| {
+            Predictor::open(folder.path(), given, reading, Device::Cpu).ok().unwrap().length()
+        };
+        let run = Reading { sequence_length: Some(10), ..Reading::default() };
+        assert_eq!((length(None, None), length(None, Some(&run)), length(Some(99), Some(&run))), (12, 10, 16));
     }
 
     #[test]
@@ -172,7 +300,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let head = Head::SequenceClassifier { labels: vec!["a".into(), "b".into()], pooling: Pooling::Cls };
         let model = write_model(folder.path(), head);
-        let predictor = Predictor::open(folder.path(), None, Device::Cpu).ok().unwrap();
+        let predictor = Predictor::open(folder.path(), None, None, Device::Cpu).ok().unwrap();
         let pairs = [text("the wind", Some("ships")), text("the sea", Some("the wind the ship"))];
         let Prediction::Class(predicted) = &predictor.predict(&pairs).ok().unwrap()[0] else { panic!("no class") };
         // [CLS] the wind [SEP] ship ##s [SEP], padded by one beside the longer pair.
@@ -194,7 +322,7 @@ mod tests {
     fn every_word_has_its_tag_and_those_that_do_not_fit_have_none() {
         let folder = tempfile::tempdir().unwrap();
         let model = write_model(folder.path(), Head::TokenClassifier { labels: vec!["a".into(), "b".into()] });
-        let predictor = Predictor::open(folder.path(), Some(8), Device::Cpu).ok().unwrap();
+        let predictor = Predictor::open(folder.path(), Some(8), None, Device::Cpu).ok().unwrap();
         let texts = [text("ships \u{7} wind", None), text("the ship the ship the ship the", None)];
         let predictions = predictor.predict(&texts).ok().unwrap();
         let Prediction::Tags(tags) = &predictions[0] else { panic!("no tags") };

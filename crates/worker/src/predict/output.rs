@@ -1,6 +1,7 @@
 //! Predictions on standard output.
 
 use super::Text;
+use super::answers::{Answerer, Asked};
 use super::model::{Prediction, Predictor, best};
 use crate::cli::Problem;
 use serde_json::{Map, Value, json};
@@ -20,30 +21,37 @@ impl Printer {
     /// One line for each text.
     pub fn print(&mut self, predictor: &Predictor, texts: &[Text]) -> Result<(), Problem> {
         let labels = predictor.labels();
-        let mut out = std::io::stdout().lock();
-        for (text, prediction) in texts.iter().zip(predictor.predict(texts)?) {
-            let line = if self.json {
-                json_line(text, labels, &prediction).to_string()
-            } else {
-                plain(text, labels, &prediction)
-            };
-            if let Err(error) = writeln!(out, "{line}") {
-                return Err(Problem::failure(format!("the output cannot be written: {error}")));
-            }
-        }
-        let _ = out.flush();
-        Ok(())
+        write(texts.iter().zip(predictor.predict(texts)?).map(|(text, prediction)| {
+            if self.json { json_line(text, labels, &prediction).to_string() } else { plain(text, labels, &prediction) }
+        }))
+    }
+
+    /// What was found for each question.
+    pub(super) fn answers(&mut self, answerer: &Answerer, asked: &[Asked]) -> Result<(), Problem> {
+        write(asked.iter().zip(answerer.answer(asked)?).map(|(asked, answered)| {
+            if self.json { answerer.json(asked, &answered).to_string() } else { answerer.plain(asked, &answered) }
+        }))
     }
 }
 
+fn write(lines: impl Iterator<Item = String>) -> Result<(), Problem> {
+    let mut out = std::io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}").map_err(|error| Problem::failure(format!("the output cannot be written: {error}")))?;
+    }
+    let _ = out.flush();
+    Ok(())
+}
+
 fn plain(text: &Text, labels: &[String], prediction: &Prediction) -> String {
+    let Text { first, second } = text;
+    let second = second.as_ref().map(|second| format!("\t{second}")).unwrap_or_default();
     match prediction {
         Prediction::Class(probabilities) => {
             let (label, probability) = best(probabilities).unwrap_or_default();
-            let Text { first, second } = text;
-            let second = second.as_ref().map(|second| format!("\t{second}")).unwrap_or_default();
             format!("{}\t{probability:.4}\t{first}{second}", labels[label])
         }
+        Prediction::Number(number) | Prediction::Similarity(number) => format!("{number:.4}\t{first}{second}"),
         Prediction::Tags(words) => {
             let tagged = words.iter().map(|(word, tag)| format!("{word}/{}", tag.map_or("?", |(tag, _)| &labels[tag])));
             tagged.collect::<Vec<_>>().join(" ")
@@ -73,6 +81,8 @@ fn json_line(text: &Text, labels: &[String], prediction: &Prediction) -> Value {
                 .collect();
             line["tags"] = json!(tags);
         }
+        Prediction::Number(number) => line["number"] = json!(number),
+        Prediction::Similarity(cosine) => line["similarity"] = json!(cosine),
     }
     line
 }
@@ -93,6 +103,10 @@ mod tests {
         let pair = text("why?", Some("so"));
         assert_eq!(plain(&pair, &labels, &class), "pos\t0.7500\twhy?\tso");
         assert_eq!(json_line(&pair, &labels, &class)["pair"], "so");
+        let number = Prediction::Number(-1.5);
+        assert_eq!(plain(&text("a film", None), &[], &number), "-1.5000\ta film");
+        assert_eq!(json_line(&pair, &[], &number), json!({"text": "why?", "pair": "so", "number": -1.5}));
+        assert_eq!(json_line(&pair, &[], &Prediction::Similarity(0.5))["similarity"], json!(0.5));
         let tags = Prediction::Tags(vec![("a".into(), Some((1, 0.9))), ("b".into(), None)]);
         assert_eq!(plain(&text("a b", None), &labels, &tags), "a/pos b/?");
         let line = json_line(&text("a b", None), &labels, &tags);

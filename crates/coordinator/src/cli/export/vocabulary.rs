@@ -10,7 +10,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// The parameters with a row for each token, in all architectures.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 12] = [
     "bert.embeddings.word_embeddings.weight",
     "cls.predictions.bias",
     "model.embeddings.tok_embeddings.weight",
@@ -21,6 +21,8 @@ const TABLES: [&str; 10] = [
     "generator_lm_head.bias",
     "distilbert.embeddings.word_embeddings.weight",
     "vocab_projector.bias",
+    "roberta.embeddings.word_embeddings.weight",
+    "lm_head.bias",
 ];
 
 /// No model has a longer one; safetensors' own limit.

@@ -63,7 +63,16 @@ mod tests {
         let continuation = if whole_word { (0..100).map(|id| id >= 50).collect() } else { Arc::default() };
         let special = SpecialIds { pad: 0, unknown: 1, classify: 2, separator: 3, mask: 4 };
         let (mask_share, random_share, spans) = (0.8, 0.1, false);
-        Masker { special, vocabulary: 100, mask_share, random_share, continuation, ngram_max, spans }
+        Masker {
+            special,
+            vocabulary: 100,
+            mask_share,
+            random_share,
+            continuation,
+            ngram_max,
+            spans,
+            span_boundary: false,
+        }
     }
 
     fn masked(masker: &Masker, tokens: &[u32], most: usize, sample: u64) -> Vec<usize> {

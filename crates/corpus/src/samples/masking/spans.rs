@@ -122,6 +122,12 @@ mod tests {
             masker.apply(&mut after, BERTS, &mut Stream::new("mask", &[sample]), &mut scratch);
             // ceil(127 × 0.15): special tokens do not count.
             assert_eq!(scratch.masked().count(), 20, "sample {sample}");
+            let beside: Vec<[usize; 2]> = scratch.beside_spans().collect();
+            assert_eq!(beside.len(), 20, "one for each");
+            for ((at, _), [left, right]) in scratch.masked().zip(beside) {
+                let span = scratch.spans.iter().find(|(start, end)| (*start as usize..*end as usize).contains(&at));
+                assert_eq!(span, Some(&(left as u32 + 1, right as u32)), "sample {sample}");
+            }
             let chosen: Vec<(usize, u32)> = scratch.masked().collect();
             assert!(chosen.windows(2).all(|two| two[0].0 < two[1].0));
             assert!(chosen.iter().all(|(at, id)| before[*at] == *id && ![0, 2, 3].contains(id)));
