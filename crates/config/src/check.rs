@@ -376,6 +376,21 @@ impl RunConfig {
             "leave it out, or set both",
         );
         rule(
+            objective.word_segmenter.is_none() || !supervised,
+            "objective.word_segmenter",
+            "is for objectives that mask words".into(),
+            "leave it out",
+        );
+        rule(
+            objective.word_segmenter.is_none()
+                || supervised
+                || objective.whole_word
+                || objective.masking == Masking::Span,
+            "objective.word_segmenter",
+            "says what a word is, but tokens are masked one by one".into(),
+            "set objective.whole_word = true, or objective.masking = \"span\"",
+        );
+        rule(
             objective.packing == Packing::Blocks || objective.kind == ObjectiveKind::Mlm,
             "objective.packing",
             "is for objective.kind = \"mlm\"".into(),

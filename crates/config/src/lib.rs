@@ -44,7 +44,9 @@ pub use model::{
     Activation, Architecture, GeneratorShape, Initializer, LocalAttention, ModelConfig, ModelShape, ModelSize,
     PADDING_ID, VOCABULARY_MULTIPLE,
 };
-pub use objective::{AnswerRule, AnswerWindows, Masking, ObjectiveConfig, ObjectiveKind, Packing, Pooling, TagScheme};
+pub use objective::{
+    AnswerRule, AnswerWindows, Masking, ObjectiveConfig, ObjectiveKind, Packing, Pooling, TagScheme, WordSegmenter,
+};
 pub use optimizer::{OptimizerConfig, OptimizerKind};
 pub use prompt::{PROMPT_MASK, Prompt, PromptPart};
 pub use reading::Reading;

@@ -97,6 +97,14 @@ pub enum Masking {
     Span,
 }
 
+/// How text without spaces is cut into words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WordSegmenter {
+    /// Chinese, by jieba with its own dictionary.
+    Jieba,
+}
+
 /// How `mlm` makes samples of documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -129,6 +137,10 @@ pub struct ObjectiveConfig {
     pub random_token_share: f64,
     /// Mask all pieces of a word together.
     pub whole_word: bool,
+    /// With `whole_word` or `masking = "span"`: `jieba` cuts Chinese text, whose characters are tokens of their own in a
+    /// WordPiece vocabulary, into words. Default: each character is a word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub word_segmenter: Option<WordSegmenter>,
     /// Mask runs of up to so many words (with `whole_word`) or tokens together: a run of n is chosen with a probability
     /// proportional to 1/n. 3 is ALBERT's.
     #[serde(skip_serializing_if = "is_one")]
@@ -218,6 +230,7 @@ impl Default for ObjectiveConfig {
             mask_token_share: 0.8,
             random_token_share: 0.1,
             whole_word: false,
+            word_segmenter: None,
             ngram_max: 1,
             discriminator_weight: DISCRIMINATOR_WEIGHT,
             masking: Masking::Word,

@@ -242,6 +242,16 @@ fn spans_and_sentences_go_with_masked_words_alone() {
         let text = message(&[&spans[..], &[other]].concat());
         assert!(text.contains(boundary), "{other}: {text}");
     }
+    let segmenter = "objective.word_segmenter=jieba";
+    assert_eq!(message(&[segmenter, "objective.kind=mlm", "objective.whole_word=true"]), "");
+    assert_eq!(message(&[segmenter, "objective.kind=mlm", "objective.masking=span"]), "");
+    let text = message(&[segmenter, "objective.kind=mlm"]);
+    assert!(
+        text.contains("`objective.word_segmenter`: says what a word is, but tokens are masked one by one"),
+        "{text}"
+    );
+    let text = message(&[&classify[..], &[segmenter]].concat());
+    assert!(text.contains("`objective.word_segmenter`: is for objectives that mask words"), "{text}");
     assert_eq!(message(&["model.architecture=roberta", "objective.kind=mlm"]), "");
     let text = message(&["model.architecture=roberta", "objective.kind=mlm_nsp", "data.unit_rows=32"]);
     assert!(text.contains("`objective.kind`: sentence pairs need segments and a pooler"), "{text}");

@@ -51,7 +51,7 @@ impl WordSplitter {
 }
 
 /// One character that BERT's normaliser puts spaces around.
-fn is_chinese(part: &str) -> bool {
+pub(crate) fn is_chinese(part: &str) -> bool {
     let mut characters = part.chars();
     let first = characters.next().map_or(0, u32::from);
     let is_one = matches!(first, 0x3400..=0x4DBF | 0x4E00..=0x9FFF | 0xF900..=0xFAFF | 0x20000..=0x2CEAF);

@@ -22,6 +22,8 @@ pub(crate) fn check(config: &CheckedConfig, tokenizer: &Tokenizer, labels: &[Str
         let shape = config.model.shape(tokenizer.size() as i64, config.batch.sequence_length as i64);
         check_shape(config, tokenizer, &shape)?;
     }
+    let segmenter = corpus::check_segmenter(&config.objective, tokenizer);
+    segmenter.map_err(|error| TrainError::fatal(error.to_string()))?;
     let contributions = contributions(config);
     if config.reduce.mode == ReduceMode::Exact && contributions > fixed_point::MAX_CONTRIBUTIONS {
         return Err(TrainError::fatal(format!(
@@ -317,6 +319,8 @@ mod tests {
         assert_eq!(refused("", ""), "");
         let padding = refused("architecture = \"roberta\"", "");
         assert!(padding.contains("must be 1 and is 0") && padding.contains("byte-level-bpe"), "{padding}");
+        let segmenter = refused("", "whole_word = true\nword_segmenter = \"jieba\"");
+        assert!(segmenter.contains("objective.word_segmenter: the tokenizer has no Chinese"), "{segmenter}");
     }
 
     #[test]

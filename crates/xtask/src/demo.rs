@@ -183,11 +183,15 @@ fn pretrain(
     cluster.join("alpha")?;
     cluster.join("beta")?;
     let name = format!("{}-encoder", language.name());
-    let settings = [
+    let mut settings = vec![
         set("run.steps", scale.pretraining_steps),
         set("data.paths", json!([parquet])),
         set("tokenizer.path", tokenizer.join("tokenizer.json").display().to_string()),
     ];
+    if language == Language::Chinese {
+        // No `##` says which characters belong together.
+        settings.extend([set("objective.whole_word", true), set("objective.word_segmenter", "jieba")]);
+    }
     let run = cluster.submit("quickstart", &name, &settings)?;
     let state = cluster.wait(&run, |state| state["status"] == "completed")?;
     println!(

@@ -94,6 +94,7 @@ fn open(config: &CheckedConfig, inherited: Option<ModelShape>) -> Result<(Arc<Op
     let length = i64::try_from(config.batch.sequence_length).unwrap_or(i64::MAX);
     let shape = inherited.unwrap_or_else(|| config.model.shape(size, length));
     corpus::check_vocabulary(&tokenizer, &shape).map_err(failure)?;
+    corpus::check_segmenter(&config.objective, &tokenizer).map_err(failure)?;
     let mut loader = Loader::new(Arc::clone(&corpus), Arc::clone(&tokenizer), config);
     loader.assign(&[(SlotId(0), Cursor::default())]);
     loader.next(SlotId(0), Step(1)).map_err(failure)?;

@@ -2,11 +2,15 @@
 //! their place.
 
 mod ngrams;
+mod segmenter;
 mod spans;
+
+pub use segmenter::check_segmenter;
 
 use crate::random::{Chance, Stream};
 use crate::{SpecialIds, Tokenizer};
 use config::{Masking, ObjectiveConfig};
+use segmenter::Segmenter;
 use std::sync::Arc;
 
 /// The rule. `[CLS]`, `[SEP]` and `[PAD]` are never predicted. The number to predict is
@@ -28,6 +32,8 @@ pub(crate) struct Masker {
     spans: bool,
     /// What lies beside a span is wanted, too.
     pub(crate) span_boundary: bool,
+    /// What puts characters together to words.
+    segmenter: Option<Segmenter>,
 }
 
 /// How much of a row is predicted.
@@ -85,6 +91,7 @@ impl Masker {
             ngram_max: objective.ngram_max,
             spans,
             span_boundary: objective.span_boundary,
+            segmenter: objective.word_segmenter.map(|_| Segmenter::new(tokenizer)),
         }
     }
 
@@ -103,6 +110,9 @@ impl Masker {
                 Some((_, end)) if goes_on && *end == at => *end = at + 1,
                 _ => scratch.words.push((at, at + 1)),
             }
+        }
+        if let Some(segmenter) = &self.segmenter {
+            segmenter.join(tokens, &mut scratch.words);
         }
         if self.spans {
             return spans::apply(self, tokens, amount, stream, scratch);
@@ -189,6 +199,7 @@ mod tests {
             ngram_max,
             spans,
             span_boundary: false,
+            segmenter: None,
         }
     }
 

@@ -4,8 +4,14 @@
 
 use config::{Architecture, ModelConfig, ModelShape};
 
-pub const ALL: [Architecture; 5] =
-    [Architecture::Bert, Architecture::Modern, Architecture::Albert, Architecture::Electra, Architecture::Distilbert];
+pub const ALL: [Architecture; 6] = [
+    Architecture::Bert,
+    Architecture::Modern,
+    Architecture::Albert,
+    Architecture::Electra,
+    Architecture::Distilbert,
+    Architecture::Roberta,
+];
 
 pub fn shape(architecture: Architecture, dropout: f64) -> ModelShape {
     ModelConfig {

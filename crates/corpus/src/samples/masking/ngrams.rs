@@ -72,6 +72,7 @@ mod tests {
             ngram_max,
             spans,
             span_boundary: false,
+            segmenter: None,
         }
     }
 
