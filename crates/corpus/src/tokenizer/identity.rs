@@ -2,16 +2,23 @@
 
 use super::Tokenizer;
 use crate::{CorpusError, ErrorKind};
+use tokenizers::ModelWrapper;
 use types::Digest;
 
 impl Tokenizer {
-    /// A hash of what decides which ids a text becomes: every token with its id, the normaliser and the pre-tokenizer.
+    /// A hash of what decides which ids a text becomes: every token with its id, the normaliser, the pre-tokenizer, and
+    /// merges or scores where the vocabulary alone does not tell how a word falls into pieces.
     /// Unlike [`Tokenizer::digest`] it is the same for a `vocab.txt` and the `tokenizer.json` made of it, and whatever a
     /// file says of padding, truncation and spaces between its keys.
     pub fn identity(&self) -> Digest {
         let normalizer = serde_json::to_string(&self.inner.get_normalizer()).unwrap_or_default();
         let pre_tokenizer = serde_json::to_string(&self.inner.get_pre_tokenizer()).unwrap_or_default();
-        Digest::blake3(format!("{}\0{normalizer}\0{pre_tokenizer}", self.vocabulary_text()).as_bytes())
+        let pieces = match self.inner.get_model() {
+            // The longest piece that there is, or the whole word.
+            ModelWrapper::WordPiece(_) | ModelWrapper::WordLevel(_) => String::new(),
+            model => format!("\0{}", serde_json::to_string(model).unwrap_or_default()),
+        };
+        Digest::blake3(format!("{}\0{normalizer}\0{pre_tokenizer}{pieces}", self.vocabulary_text()).as_bytes())
     }
 
     /// Refuses this tokenizer for a model that was trained with another one: `recorded` is the identity that the model
@@ -48,6 +55,34 @@ mod tests {
         assert_eq!(tokenizer.identity(), same.identity());
         assert_ne!(tokenizer.identity(), of(WORDS, false).identity(), "cased");
         assert_ne!(tokenizer.identity(), of(&WORDS.replace("sea\nwind", "wind\nsea"), true).identity(), "other ids");
+    }
+
+    #[test]
+    fn the_order_of_merges_decides_how_words_fall_into_pieces() {
+        let special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"];
+        let of = |merges: [&str; 2]| {
+            let words = special.into_iter().chain(["a", "b", "c", "ab", "bc"]).enumerate();
+            let vocabulary: serde_json::Map<String, serde_json::Value> =
+                words.map(|(id, word)| (word.to_owned(), id.into())).collect();
+            let added = special.iter().enumerate().map(|(id, word)| {
+                serde_json::json!({
+                    "id": id, "content": word, "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false, "special": true,
+                })
+            });
+            let file = serde_json::json!({
+                "version": "1.0",
+                "added_tokens": added.collect::<Vec<_>>(),
+                "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
+                "model": { "type": "BPE", "unk_token": "<unk>", "vocab": vocabulary, "merges": merges },
+            });
+            Tokenizer::from_bytes("tokenizer.json", file.to_string().as_bytes(), true).unwrap()
+        };
+        let [first, second] = [of(["a b", "b c"]), of(["b c", "a b"])];
+        let ids = |tokenizer: &Tokenizer| tokenizer.encode("abc").unwrap();
+        assert_ne!(ids(&first), ids(&second), "the same words, other pieces");
+        assert_ne!(first.identity(), second.identity());
+        assert_eq!(first.identity(), of(["a b", "b c"]).identity());
     }
 
     #[test]

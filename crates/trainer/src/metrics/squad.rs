@@ -100,7 +100,7 @@ impl AnswerCounts {
     /// Counts one question.
     pub fn add(&mut self, truths: &[String], predicted: &str, script: Script) {
         let (exact, f1) = best(truths, predicted, script);
-        let has_answer = script == Script::Answered || truths.iter().any(|truth| !normalised(truth).is_empty());
+        let has_answer = script == Script::Answered || !truths.is_empty();
         let counts = if has_answer { &mut self.answered } else { &mut self.unanswered };
         counts[0] += 1;
         counts[1] += exact as i64;
