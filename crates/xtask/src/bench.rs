@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// In the order of the report.
-const SUITES: [&str; 11] = [
+const SUITES: [&str; 12] = [
     "step",
     "pipeline",
     "scaling",
@@ -24,10 +24,11 @@ const SUITES: [&str; 11] = [
     "memory",
     "recovery",
     "balance",
+    "learning",
     "recipes",
 ];
-const WITH_PYTHON: [&str; 6] = ["all", "step", "pipeline", "scaling", "data", "finetune"];
-const WITH_CORPUS: [&str; 4] = ["all", "pipeline", "data", "recipes"];
+const WITH_PYTHON: [&str; 7] = ["all", "step", "pipeline", "scaling", "data", "finetune", "learning"];
+const WITH_CORPUS: [&str; 5] = ["all", "pipeline", "data", "learning", "recipes"];
 /// Changes when what is in it changes.
 const CORPUS: &str = "bench-corpus-1";
 
@@ -38,7 +39,7 @@ const CORPUS: &str = "bench-corpus-1";
   cargo xtask bench --report results.jsonl")]
 pub struct Arguments {
     /// Which measurements: all, step, pipeline, scaling, reduce, data, finetune, coordinator, memory, recovery, balance,
-    /// recipes (hours, and not among all).
+    /// learning, recipes (hours, and not among all).
     #[arg(long, default_value = "step", value_parser = suite)]
     suite: String,
     /// Fewer repetitions.
