@@ -4,6 +4,9 @@ use crate::{AnswerRule, AnswerWindows, ObjectiveConfig, ObjectiveKind, RunConfig
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Where an export's config.json has the identity of the tokenizer that its model was trained with.
+pub const TOKENIZER_KEY: &str = "trireme_tokenizer";
+
 /// How a model was trained to read its texts. An export's config.json holds it under [`Reading::KEY`], so that a folder is
 /// used as the run's own checkpoint is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

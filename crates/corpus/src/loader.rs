@@ -2,7 +2,7 @@
 
 mod background;
 
-use crate::batch::{Batch, SlotStep};
+use crate::batch::{Batch, Labels, SlotStep};
 use crate::prepare::{Counts, Part, Preparer};
 use crate::random::Stream;
 use crate::samples::masking::{Amount, Masker};
@@ -224,7 +224,14 @@ impl Loader {
                 rows.push((unit.clone(), row));
             }
         }
-        Ok(self.batches(&rows, self.form(self.objective.mask_rate_held_out(), self.batch.sequence_length, 1)))
+        let mut batches =
+            self.batches(&rows, self.form(self.objective.mask_rate_held_out(), self.batch.sequence_length, 1));
+        // A pair is told from the others of its batch: one without others would always be right.
+        let alone = |batch: &Batch| matches!(batch.labels, Labels::Match) && batch.samples < 4;
+        if batches.len() > 1 && batches.last().is_some_and(alone) {
+            batches.pop();
+        }
+        Ok(batches)
     }
 
     /// What was left out or cut so far.

@@ -388,3 +388,21 @@ fn answers_under_another_name_are_missed() {
     let error = refused(&format!("{settings} data.label_column=answer"), &path);
     assert!(error.contains("`answer`") && error.contains("answers"), "{error}");
 }
+
+#[test]
+fn a_pair_without_others_is_not_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: String = (0..5).map(|row| format!("cat {row},dog {row}\n")).collect();
+    let train = write(folder.path(), "train.csv", &format!("text,other\n{rows}"));
+    let settings = "objective.kind=match data.pair_column=other batch.micro_batch=2";
+    let samples = |held_out: usize| {
+        let rows: String = (0..held_out).map(|row| format!("sun {row},mat {row}\n")).collect();
+        let test = write(folder.path(), "test.csv", &format!("text,other\n{rows}"));
+        let config = config(&format!("{settings} data.eval_paths=[\"{test}\"]"), &[&train]);
+        let loader = Loader::new(Arc::new(Corpus::open(&config).unwrap()), Arc::new(tokenizer()), &config);
+        loader.eval_batches(100).unwrap().iter().map(|batch| batch.samples).collect::<Vec<_>>()
+    };
+    assert_eq!(samples(4), [4, 4]);
+    assert_eq!(samples(5), [4, 4], "the fifth has nobody to be told from");
+    assert_eq!(samples(1), [2], "all there is");
+}

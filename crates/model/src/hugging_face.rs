@@ -8,7 +8,7 @@ pub use config_json::from_config_json;
 
 use crate::error::ModelError;
 use crate::heads::Head;
-use config::{Architecture, ModelShape, PADDING_ID, Reading};
+use config::{Architecture, ModelShape, PADDING_ID, Reading, TOKENIZER_KEY};
 use std::path::Path;
 use tch::Tensor;
 use tokenizer_files::SpecialTokens;
@@ -27,9 +27,6 @@ pub struct Folder {
     /// How the model was trained to read, where `config.json` says it.
     pub reading: Option<Reading>,
 }
-
-/// The key of `config.json` under which an export says which tokenizer belongs to the model.
-pub const TOKENIZER_KEY: &str = "trireme_tokenizer";
 
 /// Reads `config.json` and the weights: `model.safetensors` or `pytorch_model.bin`, in one file or several.
 pub fn read_folder(path: &Path) -> Result<Folder, ModelError> {

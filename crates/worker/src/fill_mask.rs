@@ -4,6 +4,7 @@ use crate::cli::Problem;
 use crate::loaded::{Loaded, Wanted};
 use crate::source::{self, Line, ModelArguments, TextArguments};
 use clap::Args;
+use corpus::Tokenizer;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
@@ -67,6 +68,14 @@ struct Candidate {
     text: Option<String>,
 }
 
+/// A token as it reads: byte-level vocabularies write bytes as letters of their own, and the space before a word as one.
+fn word(tokenizer: &Tokenizer, id: u32) -> String {
+    let read = tokenizer.decode(&[id]).unwrap_or_default();
+    let read = read.trim();
+    // Special tokens are not read.
+    if read.is_empty() { tokenizer.token(id).unwrap_or_default() } else { read.to_owned() }
+}
+
 fn fill(loaded: &Loaded, lines: &[Line], top_k: usize) -> Result<Vec<Filled>, Problem> {
     let special = loaded.tokenizer.special();
     let mask = loaded.tokenizer.token(special.mask).unwrap_or_default();
@@ -109,7 +118,7 @@ fn fill(loaded: &Loaded, lines: &[Line], top_k: usize) -> Result<Vec<Filled>, Pr
         let masks = rows.by_ref().take(count).map(|row| {
             let candidates = row.map(|(score, id)| {
                 let id = u32::try_from(id).unwrap_or(special.unknown);
-                let token = loaded.tokenizer.token(id).unwrap_or_default();
+                let token = word(&loaded.tokenizer, id);
                 let text = (count == 1).then(|| put(&line.text, &mask, &token, loaded.tokenizer.is_continuation(id)));
                 Candidate { token, id, score, text }
             });
@@ -126,8 +135,7 @@ fn put(text: &str, mask: &str, token: &str, continues: bool) -> String {
     if continues {
         format!("{}{}{after}", before.trim_end(), token.trim_start_matches("##"))
     } else {
-        // Byte-level and SentencePiece vocabularies write the space before a word as a letter.
-        format!("{before}{}{after}", token.trim_start_matches(['Ġ', '▁']))
+        format!("{before}{token}{after}")
     }
 }
 
@@ -204,7 +212,20 @@ mod tests {
     fn a_piece_is_put_to_its_word() {
         assert_eq!(put("a ship [MASK] sails", "[MASK]", "##s", true), "a ships sails");
         assert_eq!(put("a [MASK].", "[MASK]", "sea", false), "a sea.");
-        assert_eq!(put("a <mask>.", "<mask>", "Ġsea", false), "a sea.");
+    }
+
+    #[test]
+    fn bytes_are_shown_as_the_letters_that_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text.csv");
+        std::fs::write(&path, "text\n\"das Öl, das Öl\"\n").unwrap();
+        let paths = [path.display().to_string()];
+        let source = corpus::FileSource::open(&paths, &[], None, &corpus::Columns::text("text")).unwrap();
+        let options = corpus::ByteLevelOptions { size: 280, min_frequency: 2 };
+        let tokenizer = corpus::train_byte_level(&source, options, &mut |_, _| ()).unwrap();
+        let id = tokenizer.id("ĠÃĸl").unwrap();
+        assert_eq!(word(&tokenizer, id), "Öl");
+        assert_eq!(word(&tokenizer, tokenizer.special().mask), "<mask>");
     }
 
     #[test]

@@ -114,11 +114,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let files = task.write(size, scale.test, &out)?;
         let mut row = report::Row::new(size);
         row.add(baselines::measure(&interpreter, &task, &files)?);
+        let steps = (3 * (size / BATCH) as u64).clamp(scale.steps, scale.steps_max);
         let mut measured = |what: &str, from: &str, more: &[[String; 2]]| -> Result<()> {
             let began = Instant::now();
-            let epoch = (size / BATCH) as u64;
             let mut settings = vec![
-                set("run.steps", (3 * epoch).clamp(scale.steps, scale.steps_max)),
+                set("run.steps", steps),
                 set("data.paths", json!([files.train])),
                 set("data.eval_paths", json!([files.test])),
                 set("init.from", from),
@@ -138,7 +138,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         measured("scratch", "", &own)?;
         measured("pretrained", &format!("run:{pretrained}"), &own)?;
         if let Some(checkpoint) = &checkpoint {
-            measured("MiniLM", &format!("hf:{}", checkpoint.display()), &of_checkpoint(checkpoint))?;
+            let mut more = of_checkpoint(checkpoint);
+            // A step of it costs many of the small network's.
+            more.push(set("run.steps", steps / 2));
+            measured("MiniLM", &format!("hf:{}", checkpoint.display()), &more)?;
         }
         rows.push(row);
     }

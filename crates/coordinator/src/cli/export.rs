@@ -29,8 +29,6 @@ const CONFIG: &str = "config.json";
 const CARD: &str = "README.md";
 /// What a checkpoint holds of heads that serve pretraining alone, and that `transformers` has no names for.
 const LEFT_OUT: [&str; 2] = ["generator.safetensors", "span_boundary.safetensors"];
-/// The key of config.json under which it says which tokenizer belongs to the model (`model::hugging_face` reads it).
-const TOKENIZER_KEY: &str = "trireme_tokenizer";
 
 pub async fn run(connection: &Connection, arguments: ExportArguments) -> Result<ExitCode, Problem> {
     let ExportArguments { checkpoint, format: ExportFormat::Hf, out, json } = arguments;
@@ -149,7 +147,7 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
             config["vocab_size"] = json!(tokens);
         }
         more.extend(tokenizer.byte_level_files().into_iter().flatten());
-        config[TOKENIZER_KEY] = json!(tokenizer.identity().to_string());
+        config[config::TOKENIZER_KEY] = json!(tokenizer.identity().to_string());
         if let Ok(run) = config::parse("the run's config", &run.config) {
             config[config::Reading::KEY] = json!(config::Reading::of(&run));
         }

@@ -14,6 +14,9 @@ use std::collections::HashMap;
 /// Rows that are named; of more only the number is told.
 const NAMED: usize = 10;
 
+/// Numbers are learned by their squared error: beyond this its gradient nears what a fixed-point sum holds.
+const NUMBER_MAX: f64 = 30.0;
+
 /// What is wrong with a row, and what to do.
 type Fault = (String, String);
 
@@ -56,6 +59,7 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<(), Corp
         return Ok(());
     }
     let mut faults = Faults::default();
+    let mut largest = 0.0_f64;
     // Where the config gives none they are those of the training files: other files must not have more.
     let mut seen: HashMap<String, u64> = corpus.labels.iter().map(|label| (label.clone(), 0)).collect();
     let all = corpus.files.iter().enumerate().flat_map(|(file, it)| {
@@ -76,7 +80,7 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<(), Corp
             _ => {
                 let mut look = |row: u64, label: &str| {
                     let fault = if config.objective.regression {
-                        number(label).err()
+                        number(label).map(|number| largest = largest.max(number.abs())).err()
                     } else {
                         match seen.get_mut(label) {
                             Some(times) => {
@@ -99,6 +103,12 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<(), Corp
         }
     }
     faults.into_result()?;
+    if largest > NUMBER_MAX {
+        tracing::warn!(
+            "labels go up to {largest}: scale them to a few units, or the squared error makes gradients that exact mode \
+             cannot hold, and steps are skipped"
+        );
+    }
     let unused: Vec<&str> = corpus.labels.iter().filter(|label| seen[*label] == 0).map(String::as_str).collect();
     if unused.is_empty() {
         return Ok(());

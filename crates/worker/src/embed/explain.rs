@@ -10,6 +10,9 @@ use std::ops::Range;
 use tch::{Kind, Tensor};
 use word2vec::Vectors;
 
+/// Texts that are compared with each other: a table of so many rows and columns has 32 MB.
+const TEXTS_MAX: usize = 2_000;
+
 /// A word's vectors by context.
 pub struct Explained {
     word: String,
@@ -38,6 +41,10 @@ pub fn explain(loaded: &Loaded, word: &str, lines: &[Line], batch: usize) -> Res
     if found.len() < 2 {
         let text = format!("`{word}` stands in {} of {} texts: there is nothing to compare", found.len(), lines.len());
         return Err(Problem::failure(text).with_help("give texts, one a line, with the word in different senses"));
+    }
+    if found.len() > TEXTS_MAX {
+        let text = format!("`{word}` stands in {} texts, and each is compared with each", found.len());
+        return Err(Problem::failure(text).with_help(format!("give {TEXTS_MAX} texts at most")));
     }
     let mut vectors = Vec::new();
     for chosen in found.chunks(batch) {
