@@ -76,7 +76,15 @@ impl<'a> Cluster<'a> {
         cache::output(&mut command)
     }
 
-    /// The same, its output read as one JSON value.
+    /// `worker ARGUMENTS…`, and what it printed.
+    pub fn worker(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.binaries.worker);
+        command.args(arguments).env("TRIREME_COORDINATOR", &self.address);
+        command.env("TRIREME_TOKEN", std::fs::read_to_string(self.data.join("token"))?.trim());
+        cache::output(&mut command)
+    }
+
+    /// `coordinator ARGUMENTS…`, its output read as one JSON value.
     pub fn json<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Result<Value> {
         let text = self.command(arguments)?;
         serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))

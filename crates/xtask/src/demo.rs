@@ -7,7 +7,9 @@
 //! Each result is kept in `out/demo/LANGUAGE` as soon as it is there, so that an interrupted demo goes on where it was.
 
 mod baselines;
+mod cloze;
 mod report;
+mod senses;
 mod task;
 
 use crate::cluster::{Cluster, set};
@@ -56,10 +58,14 @@ pub enum Name {
     ChineseNames,
     /// Whether the second part of a Chinese saying belongs to the first.
     Sayings,
+    /// One word in two senses: vectors by context beside Word2Vec's one.
+    Senses,
 }
 
 /// How much is done.
 struct Scale {
+    /// Under `out`.
+    folder: &'static str,
     /// Files or paragraphs to pretrain on.
     texts: usize,
     vocabulary: usize,
@@ -73,6 +79,7 @@ struct Scale {
 }
 
 const FULL: Scale = Scale {
+    folder: "demo",
     texts: usize::MAX,
     vocabulary: 8192,
     pretraining_steps: 2400,
@@ -81,24 +88,30 @@ const FULL: Scale = Scale {
     steps_max: 400,
     test: 1000,
 };
-const SMOKE: Scale =
-    Scale { texts: 400, vocabulary: 2048, pretraining_steps: 30, sizes: &[100], steps: 10, steps_max: 10, test: 100 };
+const SMOKE: Scale = Scale {
+    folder: "demo-smoke",
+    texts: 400,
+    vocabulary: 2048,
+    pretraining_steps: 30,
+    sizes: &[100],
+    steps: 10,
+    steps_max: 10,
+    test: 100,
+};
 
 /// Samples of one fine-tuning step: configs/demo-*.toml.
 const BATCH: usize = 32;
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let binaries = building::binaries()?;
-    let interpreter = python::interpreter()?;
     let scale = if arguments.smoke { &SMOKE } else { &FULL };
     let corpora = cache::folder()?.join("corpora-1");
-    let task = Task::load(arguments.name, &corpora)?;
-    let folder = if arguments.smoke { "demo-smoke" } else { "demo" };
-    let out = cache::root().join("out").join(folder).join(task.language.name());
-    if arguments.fresh && out.exists() {
-        fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;
+    if arguments.name == Name::Senses {
+        return senses::run(&binaries, &corpora, scale, arguments.fresh);
     }
-    fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let interpreter = python::interpreter()?;
+    let task = Task::load(arguments.name, &corpora)?;
+    let out = folder(scale, task.language, arguments.fresh)?;
     let mut cluster = Cluster::start(&binaries, &out)?;
     let pretrained = pretrain(&mut cluster, task.language, &corpora, scale, &out)?;
     let checkpoint = match (task.language, &task.examples) {
@@ -108,12 +121,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         _ => None,
     };
     println!("== {}", task.title);
+    let prompt = task.prompt();
+    let mut without_examples = BTreeMap::new();
+    if let Some(prompt) = &prompt {
+        without_examples = prompt.zero_shot(&cluster, &pretrained, &task, scale.test, &out)?;
+    }
+    let labels = (!task.labels.is_empty()).then(|| set("objective.labels", json!(task.labels)));
     let mut rows = Vec::new();
     for &size in scale.sizes {
         let size = size.min(task.examples.train());
         let files = task.write(size, scale.test, &out)?;
         let mut row = report::Row::new(size);
         row.add(baselines::measure(&interpreter, &task, &files)?);
+        row.add(without_examples.clone());
         let steps = (3 * (size / BATCH) as u64).clamp(scale.steps, scale.steps_max);
         let mut measured = |what: &str, from: &str, more: &[[String; 2]]| -> Result<()> {
             let began = Instant::now();
@@ -123,9 +143,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 set("data.eval_paths", json!([files.test])),
                 set("init.from", from),
             ];
-            if !task.labels.is_empty() {
-                settings.push(set("objective.labels", json!(task.labels)));
-            }
             settings.extend(task.settings());
             settings.extend_from_slice(more);
             let name = format!("{}-{size}-{what}", task.name).replace(' ', "-");
@@ -134,18 +151,34 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             row.add(BTreeMap::from([(what.to_owned(), value)]));
             Ok(())
         };
-        let own = [set("tokenizer.path", out.join("tokenizer/tokenizer.json").display().to_string())];
+        let tokenizer = set("tokenizer.path", out.join("tokenizer/tokenizer.json").display().to_string());
+        let from_here = format!("run:{pretrained}");
+        let own: Vec<_> = labels.iter().cloned().chain([tokenizer.clone()]).collect();
         measured("scratch", "", &own)?;
-        measured("pretrained", &format!("run:{pretrained}"), &own)?;
+        measured("pretrained", &from_here, &own)?;
+        if let Some(prompt) = &prompt {
+            let own: Vec<_> = prompt.settings().into_iter().chain([tokenizer]).collect();
+            measured("cloze", &from_here, &own)?;
+        }
         if let Some(checkpoint) = &checkpoint {
-            let mut more = of_checkpoint(checkpoint);
+            let own = labels.iter().cloned().chain(of_checkpoint(checkpoint));
             // A step of it costs many of the small network's.
-            more.push(set("run.steps", steps / 2));
-            measured("MiniLM", &format!("hf:{}", checkpoint.display()), &more)?;
+            let own: Vec<_> = own.chain([set("run.steps", steps / 3)]).collect();
+            measured("MiniLM", &format!("hf:{}", checkpoint.display()), &own)?;
         }
         rows.push(row);
     }
     report::write(&task, &rows, &out)
+}
+
+/// Where a language's runs are kept; emptied first if they are to be thrown away.
+fn folder(scale: &Scale, language: Language, fresh: bool) -> Result<PathBuf> {
+    let out = cache::root().join("out").join(scale.folder).join(language.name());
+    if fresh && out.exists() {
+        fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;
+    }
+    fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    Ok(out)
 }
 
 /// MiniLM's own tokenizer and shape.

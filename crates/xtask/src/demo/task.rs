@@ -1,10 +1,11 @@
 //! The tasks: their examples, and how they are written down for a run.
 
 use super::Name;
+use super::cloze::Prompt;
 use crate::cluster::set;
 use crate::corpora;
 use crate::corpora::labelled::{self, Question, Split, Text};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
@@ -106,6 +107,7 @@ impl Task {
                 let title = "Which second part belongs to a saying's first?";
                 ("sayings", title, Chinese, texts(labelled::sayings(corpora)?), ACCURACY)
             }
+            Name::Senses => bail!("senses has no labelled examples"),
         };
         let labels = labels(&examples);
         Ok(Self { name, title, language, examples, labels, metric })
@@ -118,6 +120,12 @@ impl Task {
             Examples::Tagged(_) => "demo-tag",
             Examples::Answers(_) => "demo-answers",
         }
+    }
+
+    /// The task as a question to a model of masked words.
+    pub fn prompt(&self) -> Option<Prompt> {
+        let words: [(_, &[_]); 2] = [("negative", &["bad", "poor"]), ("positive", &["good", "great"])];
+        (self.name == "english-sentiment").then_some(Prompt { template: "{text} It was [MASK].", words })
     }
 
     /// What distinguishes the task from its config.
