@@ -8,6 +8,7 @@
 
 mod baselines;
 mod cloze;
+mod distil;
 mod report;
 mod senses;
 mod task;
@@ -60,6 +61,8 @@ pub enum Name {
     Sayings,
     /// One word in two senses: vectors by context beside Word2Vec's one.
     Senses,
+    /// A student of half its teacher's layers (DistilBERT).
+    Distil,
 }
 
 /// How much is done.
@@ -70,6 +73,7 @@ struct Scale {
     texts: usize,
     vocabulary: usize,
     pretraining_steps: u64,
+    distillation_steps: u64,
     /// Labelled examples; the last may be more than there are.
     sizes: &'static [usize],
     /// Of a fine-tuning with few examples: their share of an epoch is what limits the others.
@@ -83,6 +87,7 @@ const FULL: Scale = Scale {
     texts: usize::MAX,
     vocabulary: 8192,
     pretraining_steps: 2400,
+    distillation_steps: 600,
     sizes: &[100, 1000, 12_000],
     steps: 150,
     steps_max: 400,
@@ -93,6 +98,7 @@ const SMOKE: Scale = Scale {
     texts: 400,
     vocabulary: 2048,
     pretraining_steps: 30,
+    distillation_steps: 20,
     sizes: &[100],
     steps: 10,
     steps_max: 10,
@@ -106,8 +112,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let binaries = building::binaries()?;
     let scale = if arguments.smoke { &SMOKE } else { &FULL };
     let corpora = cache::folder()?.join("corpora-1");
-    if arguments.name == Name::Senses {
-        return senses::run(&binaries, &corpora, scale, arguments.fresh);
+    match arguments.name {
+        Name::Senses => return senses::run(&binaries, &corpora, scale, arguments.fresh),
+        Name::Distil => return distil::run(&binaries, &corpora, scale, arguments.fresh),
+        _ => {}
     }
     let interpreter = python::interpreter()?;
     let task = Task::load(arguments.name, &corpora)?;
@@ -193,6 +201,32 @@ pub fn of_checkpoint(folder: &Path) -> Vec<[String; 2]> {
     settings
 }
 
+/// A language's text as Parquet, and a tokenizer trained on it.
+fn corpus(
+    cluster: &Cluster<'_>,
+    language: Language,
+    corpora: &Path,
+    scale: &Scale,
+    out: &Path,
+) -> Result<(PathBuf, PathBuf)> {
+    let parquet = out.join("corpus.parquet");
+    if !parquet.exists() {
+        let mut import = vec!["data".to_owned(), "import".to_owned()];
+        import.extend(texts(language, corpora, scale, out)?.iter().map(|path| path.display().to_string()));
+        import.extend(["--out".to_owned(), parquet.display().to_string()]);
+        print!("{}", cluster.command(&import)?);
+    }
+    let folder = out.join("tokenizer");
+    let tokenizer = folder.join("tokenizer.json");
+    if !tokenizer.exists() {
+        let (data, size) = (parquet.display().to_string(), scale.vocabulary.to_string());
+        let folder = folder.display().to_string();
+        let train = ["tokenizer", "train", "--data", &data, "--vocabulary", &size, "--lowercase", "--out", &folder];
+        print!("{}", cluster.command(&train)?);
+    }
+    Ok((parquet, tokenizer))
+}
+
 /// The run that all of a language's tasks start from, by two workers.
 fn pretrain(
     cluster: &mut Cluster<'_>,
@@ -202,27 +236,14 @@ fn pretrain(
     out: &Path,
 ) -> Result<String> {
     println!("== pretraining on {} text", language.name());
-    let parquet = out.join("corpus.parquet");
-    if !parquet.exists() {
-        let mut import = vec!["data".to_owned(), "import".to_owned()];
-        import.extend(texts(language, corpora, scale, out)?.iter().map(|path| path.display().to_string()));
-        import.extend(["--out".to_owned(), parquet.display().to_string()]);
-        print!("{}", cluster.command(&import)?);
-    }
-    let tokenizer = out.join("tokenizer");
-    if !tokenizer.join("tokenizer.json").exists() {
-        let (data, size) = (parquet.display().to_string(), scale.vocabulary.to_string());
-        let folder = tokenizer.display().to_string();
-        let train = ["tokenizer", "train", "--data", &data, "--vocabulary", &size, "--lowercase", "--out", &folder];
-        print!("{}", cluster.command(&train)?);
-    }
+    let (parquet, tokenizer) = corpus(cluster, language, corpora, scale, out)?;
     cluster.join("alpha")?;
     cluster.join("beta")?;
     let name = format!("{}-encoder", language.name());
     let mut settings = vec![
         set("run.steps", scale.pretraining_steps),
         set("data.paths", json!([parquet])),
-        set("tokenizer.path", tokenizer.join("tokenizer.json").display().to_string()),
+        set("tokenizer.path", tokenizer.display().to_string()),
     ];
     if language == Language::Chinese {
         // No `##` says which characters belong together.

@@ -107,7 +107,7 @@ impl Task {
                 let title = "Which second part belongs to a saying's first?";
                 ("sayings", title, Chinese, texts(labelled::sayings(corpora)?), ACCURACY)
             }
-            Name::Senses => bail!("senses has no labelled examples"),
+            Name::Senses | Name::Distil => bail!("{name:?} has no labelled examples"),
         };
         let labels = labels(&examples);
         Ok(Self { name, title, language, examples, labels, metric })
