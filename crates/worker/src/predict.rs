@@ -23,7 +23,7 @@ use std::process::ExitCode;
   worker predict --model exported/ --pairs --file questions-and-answers.tsv
   worker predict --checkpoint answers --question \"Who sailed?\" --passage-file story.txt --top 3
   worker predict --checkpoint answers --file dev-v2.0.json --json
-  worker predict --checkpoint chooser --text "The kettle boils." --choice "She makes tea." --choice "It snows."
+  worker predict --checkpoint chooser --text \"The kettle boils.\" --choice \"She makes tea.\" --choice \"It snows.\"
   worker predict --checkpoint chooser --file questions.jsonl --json
 
 One text a line. A classifier answers `label <tab> probability <tab> text`, a tagger `word/tag word/tag …`, a model that

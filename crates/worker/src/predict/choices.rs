@@ -117,9 +117,8 @@ impl Posed {
     pub(super) fn json(&self, chosen: &Chosen) -> Value {
         let (number, probability) = best(&chosen.probabilities).unwrap_or_default();
         let scored = self.choices.iter().zip(chosen.scores.iter().zip(&chosen.probabilities));
-        let scored = scored.map(|(text, (score, probability))| {
-            json!({ "text": text, "score": score, "probability": probability })
-        });
+        let scored = scored
+            .map(|(text, (score, probability))| json!({ "text": text, "score": score, "probability": probability }));
         let mut line = json!({
             "text": self.text, "choice": self.choices[number], "number": number, "probability": probability,
             "choices": scored.collect::<Vec<_>>(), "cut": chosen.cut,
@@ -234,7 +233,8 @@ mod tests {
         for rows in [1, 5, 32] {
             let chosen = choose(&predictor, &all, rows).ok().unwrap();
             for (chosen, expected) in chosen.iter().zip(&expected) {
-                let off = chosen.scores.iter().zip(expected).map(|(got, right)| (got - right).abs()).fold(0.0, f64::max);
+                let off =
+                    chosen.scores.iter().zip(expected).map(|(got, right)| (got - right).abs()).fold(0.0, f64::max);
                 assert!(off < 1e-5 && chosen.scores.len() == expected.len() && !chosen.cut, "{rows}: {off}");
                 let softmax = Tensor::from_slice(expected).softmax(-1, Kind::Double);
                 let off = (Tensor::from_slice(&chosen.probabilities) - softmax).abs().max().double_value(&[]);
@@ -248,7 +248,7 @@ mod tests {
             assert!(all[1].plain(&chosen[1]).ends_with("\tthe ship") && line.get("question").is_none());
             assert!(all[0].plain(&chosen[0]).ends_with("\tthe wind\tthe sea"));
         }
-        let long = [posed("the wind the sea the ship the wind the sea the ship", None, &["sea", "ship"])];
+        let long = [posed("the wind the sea the ship the wind the sea the ship the sea", None, &["sea", "ship"])];
         assert_eq!(long[0].json(&choose(&predictor, &long, 9).ok().unwrap()[0])["cut"], json!(true));
     }
 }

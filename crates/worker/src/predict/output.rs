@@ -37,9 +37,13 @@ impl Printer {
     /// What is chosen for each text; `rows` choices go into one forward pass, or those of one text.
     pub(super) fn choices(&mut self, predictor: &Predictor, posed: &[Posed], rows: usize) -> Result<(), Problem> {
         let chosen = choose(predictor, posed, rows)?;
-        write(posed.iter().zip(&chosen).map(|(posed, chosen)| {
-            if self.json { posed.json(chosen).to_string() } else { posed.plain(chosen) }
-        }))
+        write(
+            posed.iter().zip(&chosen).map(
+                |(posed, chosen)| {
+                    if self.json { posed.json(chosen).to_string() } else { posed.plain(chosen) }
+                },
+            ),
+        )
     }
 }
 

@@ -78,7 +78,8 @@ pub fn questions(folder: &Path) -> Result<Split<Choice>> {
 fn read(row: &Value) -> Option<Choice> {
     let part = |key: &str| row[key].as_str().map(str::trim).unwrap_or_default().to_owned();
     let choices = options(&part("options"))?;
-    let right = choices.iter().enumerate().position(|(at, text)| part("answer") == format!("{}. {text}", letter(at)))?;
+    let right =
+        choices.iter().enumerate().position(|(at, text)| part("answer") == format!("{}. {text}", letter(at)))?;
     let whole = choices.iter().all(|text| !text.is_empty() && text != "nan");
     let distinct = choices.iter().collect::<HashSet<_>>().len() == choices.len();
     let (passage, question) = (part("passage"), part("question"));
@@ -115,7 +116,8 @@ mod tests {
 
     #[test]
     fn rows_are_read_or_left_out() {
-        let row = |options: &str, answer: &str| read(&json!({"question": "Who? ", "options": options, "answer": answer}));
+        let row =
+            |options: &str, answer: &str| read(&json!({"question": "Who? ", "options": options, "answer": answer}));
         let read = row("\nA. a cat\nB. a dog\nor two\nC. no one ", "B. a dog\nor two").unwrap();
         let expected = ["a cat", "a dog\nor two", "no one"].map(str::to_owned).to_vec();
         assert_eq!((read.text.as_str(), read.question.as_str(), read.choices, read.right), ("Who?", "", expected, 1));
@@ -129,7 +131,8 @@ mod tests {
         ] {
             assert_eq!(row(options, answer), None, "{options}");
         }
-        let about = json!({"passage": "It rains.", "question": "What?", "options": "A. rain\nB. sun", "answer": "A. rain"});
+        let about =
+            json!({"passage": "It rains.", "question": "What?", "options": "A. rain\nB. sun", "answer": "A. rain"});
         let about = super::read(&about).unwrap();
         assert_eq!((about.text.as_str(), about.question.as_str(), about.right), ("It rains.", "What?", 0));
     }
