@@ -243,7 +243,7 @@ fn rows_that_cannot_be_right_are_named_with_what_to_do() {
     assert!(error.contains("number from 0 to 1, its letter from A to B, or its text"), "{error}");
     assert!(!error.contains("row 5") && !error.contains("row 7"), "{error}");
     // Held-out files are looked at too.
-    let good = write(folder.path(), "good.jsonl", &lines[7].repeat(1));
+    let good = write(folder.path(), "good.jsonl", lines[7]);
     let error = refused(&format!("{settings} data.eval_paths=[\"{path}\"]"), &good);
     assert!(error.starts_with(&format!("{path}, row group 0, row 0")), "{error}");
     // What holds no choices at all.
