@@ -89,13 +89,14 @@ fn choices_are_learned_and_exactly() {
     let (first, accuracy) = (metric(&before, "loss"), metric(&cluster, "accuracy"));
     assert!(accuracy > 0.8 && metric(&cluster, "loss") < first, "{accuracy}, {first}");
     exact(&config);
-    // Without padding, with dropout, and with a group of texts kept together.
+    // Without padding, with dropout, a layer that is frozen, and groups of texts kept together; and with adapters.
     let unpadded = config.replace("sequence_length = 32", "sequence_length = 32\npadding = \"unpadded\"");
     exact(
         &unpadded
-            .replace("heads = 2", "heads = 2\ndropout = 0.1")
+            .replace("heads = 2", "heads = 2\ndropout = 0.1\nfrozen_layers = 1")
             .replace("unit_rows", "group_column = \"kind\"\nunit_rows"),
     );
+    exact(&format!("{config}[lora]\nrank = 2\n"));
 }
 
 #[test]
