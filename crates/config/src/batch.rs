@@ -28,7 +28,7 @@ impl Padding {
 pub struct BatchConfig {
     /// V: fixed virtual shards of the batch. At most this many workers can take part.
     pub slots: u32,
-    /// Samples in one forward pass.
+    /// Samples in one forward pass. Of `match` a sample is two sequences, of `choose` one for each of its choices.
     pub micro_batch: usize,
     /// Forward passes of each slot in one step.
     #[serde(default = "one")]

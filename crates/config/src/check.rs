@@ -1,5 +1,6 @@
 //! From [`RunConfig`] to [`CheckedConfig`]: every rule that needs no file and no tensor.
 
+mod choose;
 mod cloze;
 mod relatives;
 mod sweep;
@@ -92,6 +93,7 @@ impl RunConfig {
         self.check_relatives(&mut rule);
         self.check_tasks(&mut rule);
         self.check_cloze(&mut rule);
+        self.check_choose(&mut rule);
         self.check_folds(&mut rule);
         self.check_sweep(&mut rule);
         self.check_learning(&mut rule);
@@ -337,7 +339,7 @@ impl RunConfig {
             supervised == (self.run.kind == RunKind::Finetune),
             "objective.kind",
             format!("does not go with run.kind = \"{}\"", self.run.kind.as_str()),
-            "finetune: `classify`, `tag`, `answer`, `match` or `cloze`; pretrain: the others",
+            "finetune: `classify`, `tag`, `answer`, `match`, `cloze` or `choose`; pretrain: the others",
         );
         for (key, value) in [
             ("objective.mask_rate", objective.mask_rate),

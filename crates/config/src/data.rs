@@ -30,15 +30,22 @@ pub struct DataConfig {
     /// and of each worker that is to read from it itself; the others read through the coordinator.
     pub paths: Vec<String>,
     /// Text (Utf8, LargeUtf8, dictionary) or token ids (list of integers). For labelled data: the text, or the first text;
-    /// for `answer` the passage. CoNLL: the number of the words' column, from 1. Default: the first.
+    /// for `answer` the passage; for `choose` what the choices are for. CoNLL: the number of the words' column, from 1.
+    /// Default: the first.
     #[serde(default = "default_column")]
     pub column: String,
-    /// Labelled pairs: the second text; for `answer` the question (default: `question`).
+    /// Labelled pairs: the second text; for `answer` the question (default: `question`); for `choose` a question that is
+    /// read before each choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair_column: Option<String>,
+    /// `choose`: the choices, 2 to 26 in a row. One name: a column that holds a list of texts, or two lists, `text` and
+    /// `label`. Several names: columns that hold a choice each, the last of them empty in rows that have fewer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choice_columns: Vec<String>,
     /// Labelled data: the column of the class. For `tag` on Parquet or JSONL: the list of tags beside a list of words. For
-    /// `answer`: `text` and `answer_start` (in characters, from 0) of each answer (default: `answers`). CoNLL: the number
-    /// of the tags' column, from 1. Default: the last.
+    /// `answer`: `text` and `answer_start` (in characters, from 0) of each answer (default: `answers`). For
+    /// `choose`: the right choice, by its number from 0, its letter from A, or its text; where the choices come with labels
+    /// of their own, by that. CoNLL: the number of the tags' column, from 1. Default: the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
     /// Labelled data: rows that have the same here are all trained on or all held out, chosen by the seed, so that nothing

@@ -65,7 +65,7 @@ impl ObjectiveConfig {
             }
             ObjectiveKind::Tag => &classes,
             ObjectiveKind::Answer => &["exact_match", "f1"],
-            ObjectiveKind::Match => &["accuracy"],
+            ObjectiveKind::Match | ObjectiveKind::Choose => &["accuracy"],
             _ => &masked,
         };
         [&[LOSS], more].concat()

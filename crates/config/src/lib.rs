@@ -45,7 +45,8 @@ pub use model::{
     PADDING_ID, VOCABULARY_MULTIPLE,
 };
 pub use objective::{
-    AnswerRule, AnswerWindows, Masking, ObjectiveConfig, ObjectiveKind, Packing, Pooling, TagScheme, WordSegmenter,
+    AnswerRule, AnswerWindows, CHOICES_MAX, Masking, ObjectiveConfig, ObjectiveKind, Packing, Pooling, TagScheme,
+    WordSegmenter,
 };
 pub use optimizer::{OptimizerConfig, OptimizerKind};
 pub use prompt::{PROMPT_MASK, Prompt, PromptPart};

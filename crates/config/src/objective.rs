@@ -29,7 +29,12 @@ pub enum ObjectiveKind {
     Match,
     /// A class for each text, by the word that a model of masked words puts into a sentence around it (PET).
     Cloze,
+    /// The right one of a few choices for each text (multiple choice: SWAG, RACE, CommonsenseQA).
+    Choose,
 }
+
+/// Choices of a row of `choose` at most: as many as there are letters to name them by.
+pub const CHOICES_MAX: usize = 26;
 
 impl ObjectiveKind {
     /// The name in the config.
@@ -45,12 +50,13 @@ impl ObjectiveKind {
             Self::Answer => "answer",
             Self::Match => "match",
             Self::Cloze => "cloze",
+            Self::Choose => "choose",
         }
     }
 
     /// Whether it is learned from labelled data, not from raw text.
     pub fn is_supervised(self) -> bool {
-        matches!(self, Self::Classify | Self::Tag | Self::Answer | Self::Match | Self::Cloze)
+        matches!(self, Self::Classify | Self::Tag | Self::Answer | Self::Match | Self::Cloze | Self::Choose)
     }
 
     /// Whether words are masked.
@@ -123,7 +129,8 @@ pub enum Packing {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectiveConfig {
-    /// `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`, `replaced_tokens`, `distill`, `answer`, `match`, `cloze`.
+    /// `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`, `replaced_tokens`, `distill`, `answer`, `match`, `cloze`,
+    /// `choose`.
     pub kind: ObjectiveKind,
     /// Share of tokens to predict.
     pub mask_rate: f64,
@@ -170,7 +177,7 @@ pub struct ObjectiveConfig {
     /// `classify`, `tag`: the labels in order. Empty: the sorted set of labels found in the training data.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
-    /// `classify`: how a sequence becomes one vector.
+    /// `classify`; `choose` with `modern`: how a sequence becomes one vector.
     pub pooling: Pooling,
     /// `tag`: what the tags mean.
     pub tag_scheme: TagScheme,

@@ -14,7 +14,7 @@ pub struct Reading {
     /// Tokens in a row at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence_length: Option<usize>,
-    /// Texts came in pairs.
+    /// Texts came in pairs; choices with a question.
     #[serde(default)]
     pub pairs: bool,
     /// As in `[objective]`.
@@ -44,7 +44,8 @@ impl Reading {
     /// What a run's config says.
     pub fn of(config: &RunConfig) -> Self {
         let objective = &config.objective;
-        let may_be_pairs = matches!(objective.kind, ObjectiveKind::Classify | ObjectiveKind::Match);
+        let may_be_pairs =
+            matches!(objective.kind, ObjectiveKind::Classify | ObjectiveKind::Match | ObjectiveKind::Choose);
         Self {
             sequence_length: Some(config.batch.sequence_length),
             pairs: may_be_pairs && config.data.pair_column.is_some(),

@@ -1,15 +1,24 @@
 //! Whether what a fine-tuning leaves as it is fits the model that it starts from. Asked when a run is submitted, and again
 //! by the trainer that reads the weights.
 
-use crate::{Architecture, LoraTarget, ModelShape, ObjectiveKind, RunConfig};
+use crate::{Architecture, LoraTarget, ModelShape, ObjectiveKind, Pooling, RunConfig};
 
 impl RunConfig {
-    /// Checks `model.frozen_layers` and `lora` against a model's shape.
+    /// Checks `model.frozen_layers`, `lora`, and how `choose` pools against a model's shape.
     ///
     /// # Errors
     /// What does not fit: "KEY: what: what to do".
     pub fn check_tuning_of(&self, shape: &ModelShape) -> Result<(), String> {
         self.check_lora_of(shape)?;
+        let (objective, architecture) = (&self.objective, shape.architecture);
+        let pools_by_mean = objective.kind == ObjectiveKind::Choose && objective.pooling == Pooling::Mean;
+        if pools_by_mean && architecture != Architecture::Modern {
+            return Err(
+                "objective.pooling: `mean`, which `choose` has with `modern` alone, as in transformers: leave it \
+                        out"
+                .to_owned(),
+            );
+        }
         let Some(frozen) = self.model.frozen_layers else { return Ok(()) };
         let layers = shape.layers;
         if !(0..=layers).contains(&frozen) {
@@ -97,6 +106,14 @@ mod tests {
         refused(from, Some(Architecture::Bert), &["model.frozen_layers: 5 of the 4 layers", "give 0"]);
         refused("model = { frozen_layers = 2 }", Some(Architecture::Albert), &["`albert`", "give 0", "or 4"]);
         assert_eq!(checked(&format!("{CLASSIFY}model = {{ frozen_layers = 4 }}"), Some(Architecture::Albert)), Ok(()));
+    }
+
+    #[test]
+    fn choices_are_pooled_as_transformers_does() {
+        let told = "objective = { kind = \"choose\", pooling = \"mean\" }";
+        assert_eq!(checked(told, Some(Architecture::Modern)), Ok(()));
+        let text = checked(told, Some(Architecture::Roberta)).unwrap_err();
+        assert!(text.starts_with("objective.pooling: `mean`") && text.contains("leave it out"), "{text}");
     }
 
     #[test]

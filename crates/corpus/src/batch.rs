@@ -9,7 +9,7 @@ use types::{Cursor, Segment};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// Rows: one for each sample, or the short rows that samples were cut into (`batch.short_length`), or two for each
-    /// pair that is to match.
+    /// pair that is to match, or one for each choice.
     pub samples: usize,
     /// Tokens in a row, padding included.
     pub sequence_length: usize,
@@ -64,6 +64,13 @@ pub enum Labels {
         labels: Vec<i64>,
         /// For each label the ids of the words that stand for it.
         words: Arc<Vec<Vec<i64>>>,
+    },
+    /// The rows of a sample follow each other, one for each of its choices.
+    Choice {
+        /// How many choices each sample has: together as many as there are rows.
+        counts: Vec<i64>,
+        /// For each sample the number of the right one, from 0.
+        right: Vec<i64>,
     },
 }
 

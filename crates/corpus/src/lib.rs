@@ -7,6 +7,7 @@
 
 mod answers;
 mod batch;
+mod choices;
 mod cloze;
 mod corpus;
 mod counter;
@@ -28,6 +29,7 @@ mod words;
 
 pub use answers::{Example, Window};
 pub use batch::{Batch, IGNORED, Labels, SlotStep};
+pub use choices::check_choices;
 pub use cloze::Cloze;
 pub use corpus::Corpus;
 pub use counter::UnitCounter;
@@ -35,7 +37,7 @@ pub use error::{CorpusError, ErrorKind, Place};
 pub use import::{ImportOptions, ImportReport, import_text};
 pub use loader::Loader;
 pub use plan::{Dealt, Plan, Unit};
-pub use predict::{cloze_batch, question_batches, separate_batch, text_batch, word_batch};
+pub use predict::{choice_batch, cloze_batch, question_batches, separate_batch, text_batch, word_batch};
 pub use prepare::Counts;
 pub use samples::masking::check_segmenter;
 pub use source::{Columns, CorpusFile, FileSource, SquadQuestion, UnitSource, squad_questions};

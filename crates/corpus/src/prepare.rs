@@ -1,6 +1,7 @@
 //! From a unit to its samples: read, permute, tokenise, build. A pure function of (corpus, seed, epoch, unit).
 
 use crate::answers::{Question, locate};
+use crate::choices::{ChoiceRows, lost_choice};
 use crate::cloze::Cloze;
 use crate::corpus::LABEL_HELP;
 use crate::corpus::faults::{no_answer, number, one_tag_each};
@@ -112,6 +113,7 @@ impl Preparer {
             ObjectiveKind::Tag => self.tags(work),
             ObjectiveKind::Answer => self.questions(work),
             ObjectiveKind::Match => self.pairs_that_match(work),
+            ObjectiveKind::Choose => self.choices(work),
             _ => self.masked(work),
         }
     }
@@ -357,6 +359,41 @@ impl Preparer {
                 return Ok(None);
             }
             builder.add_separate(first.value(row), second.value(row))?;
+        }
+        Ok(Some(self.finish(builder)))
+    }
+
+    fn choices(&self, mut work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {
+        let wrong = self.column_error(&work.unit, LABEL_HELP);
+        let columns = self.corpus.columns();
+        let texts = rows::text(work.batch.column(0)).map_err(&wrong)?;
+        let questions = columns.pair.as_ref().map(|_| rows::text(work.batch.column(1))).transpose().map_err(&wrong)?;
+        let all = ChoiceRows::of(columns.choices_of(&work.batch)).map_err(&wrong)?;
+        let labels = rows::text(work.batch.column(work.batch.num_columns() - 1)).map_err(&wrong)?;
+        drop(wrong);
+        let mut nulls = 0;
+        let mut chosen = Vec::new();
+        for row in std::mem::take(&mut work.order).into_iter().map(|row| row as usize) {
+            let unasked = questions.as_ref().is_some_and(|questions| questions.is_null(row));
+            match all.row(row).filter(|_| texts.is_valid(row) && labels.is_valid(row) && !unasked) {
+                Some(choices) => chosen.push((row, choices)),
+                None => nulls += 1,
+            }
+        }
+        self.skip_null(nulls, &work);
+        let mut builder = self.builder(Targets::Choice(Vec::new()), work.key, work.encoder);
+        for (row, choices) in &chosen {
+            if (work.cancelled)() {
+                return Ok(None);
+            }
+            let fault = |(message, help): (String, String)| {
+                self.corpus.error(ErrorKind::Value, &work.unit, Some(*row as u64), message, &help)
+            };
+            let (own, right) = choices.checked(labels.value(*row)).map_err(fault)?;
+            let question = questions.as_ref().map(|questions| questions.value(*row));
+            if let Some(lost) = builder.add_choices(texts.value(*row), question, &own, right as i64)? {
+                return Err(fault(lost_choice(own[lost])));
+            }
         }
         Ok(Some(self.finish(builder)))
     }

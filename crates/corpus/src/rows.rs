@@ -55,6 +55,19 @@ pub(crate) fn are_answers(data_type: &DataType) -> bool {
     ["text", "answer_start"].iter().all(|name| fields.iter().any(|field| field.name() == name))
 }
 
+/// Whether a column can hold choices that have labels of their own: two lists, `text` and `label` (`datasets`).
+pub(crate) fn are_choices(data_type: &DataType) -> bool {
+    let DataType::Struct(fields) = data_type else { return false };
+    ["text", "label"].iter().all(|name| fields.iter().any(|field| field.name() == name))
+}
+
+/// Such a column, of lists of text.
+pub(crate) fn choice_lists(texts: LargeListArray, labels: LargeListArray) -> ArrayRef {
+    let field = |name: &str, lists: &LargeListArray| Arc::new(Field::new(name, lists.data_type().clone(), true));
+    let (text, label) = (field("text", &texts), field("label", &labels));
+    Arc::new(StructArray::from(vec![(text, Arc::new(texts) as ArrayRef), (label, Arc::new(labels) as ArrayRef)]))
+}
+
 /// The answers of each row: text and first character.
 pub(crate) struct AnswerRows {
     texts: LargeListArray,

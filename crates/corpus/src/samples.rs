@@ -1,6 +1,7 @@
 //! The samples of one unit, flat, and how a micro-batch is made of some.
 
 pub(crate) mod blocks;
+pub(crate) mod choices;
 pub(crate) mod labelled;
 pub(crate) mod masking;
 pub(crate) mod pairs;
@@ -9,6 +10,7 @@ pub(crate) mod sentences;
 use crate::answers::Window;
 use crate::batch::{Batch, IGNORED, Labels};
 use crate::random::Stream;
+use choices::ChoiceSample;
 use masking::{Amount, Masker};
 use std::sync::Arc;
 
@@ -33,6 +35,8 @@ pub(crate) enum Targets {
         words: Arc<Vec<Vec<i64>>>,
         places: Vec<(usize, i64)>,
     },
+    /// For each sample the lengths of its choices, which become rows of their own, and the right one.
+    Choice(Vec<ChoiceSample>),
 }
 
 /// The samples of one unit: special tokens included, padding and masks not.
@@ -114,6 +118,7 @@ impl Samples {
             Targets::Cloze { words, .. } => {
                 Targets::Cloze { words: Arc::clone(words), places: Vec::with_capacity(order.len()) }
             }
+            Targets::Choice(_) => Targets::Choice(Vec::with_capacity(order.len())),
         };
         let mut tokens = Vec::with_capacity(self.tokens.len());
         let mut ends = Vec::with_capacity(order.len());
@@ -132,6 +137,7 @@ impl Samples {
                 (Targets::Answer(out), Targets::Answer(from)) => out.push(from[sample].clone()),
                 (Targets::Match(out), Targets::Match(from)) => out.push(from[sample]),
                 (Targets::Cloze { places: out, .. }, Targets::Cloze { places: from, .. }) => out.push(from[sample]),
+                (Targets::Choice(out), Targets::Choice(from)) => out.push(from[sample].clone()),
                 _ => {}
             }
         }
@@ -163,8 +169,10 @@ impl Assembler {
     /// A batch of `chosen`, at least one: samples of units, all of one objective. Only packed blocks may be longer than a
     /// row: they are cut.
     pub(crate) fn batch(&self, chosen: &[(&Samples, usize)], form: Form) -> Batch {
-        if let Targets::Match(_) = &chosen[0].0.targets {
-            return self.separate(chosen, form.row_length);
+        match &chosen[0].0.targets {
+            Targets::Match(_) => return self.separate(chosen, form.row_length),
+            Targets::Choice(_) => return self.choices(chosen, form.row_length),
+            _ => {}
         }
         let Form { row_length, amount } = form;
         let (mut count, mut longest) = (0, 0);
@@ -196,7 +204,7 @@ impl Assembler {
             Targets::Tags(_) => Labels::Tags(vec![IGNORED; total]),
             Targets::Score(_) => Labels::Score(Vec::with_capacity(count)),
             Targets::Answer(_) => Labels::Answer { starts: Vec::new(), ends: Vec::new(), windows: Vec::new() },
-            Targets::Match(_) => unreachable!("made above"),
+            Targets::Match(_) | Targets::Choice(_) => unreachable!("made above"),
             Targets::Cloze { words, .. } => {
                 Labels::Cloze { positions: Vec::new(), labels: Vec::new(), words: Arc::clone(words) }
             }
@@ -271,6 +279,11 @@ impl Assembler {
             let (first, second) = samples.tokens[samples.range(*sample)].split_at(lengths[*sample][0]);
             rows.extend([first, second]);
         }
+        self.padded(&rows, row_length, Labels::Match)
+    }
+
+    /// A batch of these rows, without segments.
+    fn padded(&self, rows: &[&[u32]], row_length: usize, labels: Labels) -> Batch {
         let longest = rows.iter().map(|row| row.len()).max().unwrap_or_default();
         assert!(longest <= row_length, "a text of {longest} tokens in a row of {row_length}");
         let length = longest.next_multiple_of(LENGTH_MULTIPLE).min(row_length);
@@ -283,14 +296,8 @@ impl Assembler {
             mask[..row.len()].fill(true);
         }
         let padded = mask.contains(&false);
-        Batch {
-            samples: rows.len(),
-            sequence_length: length,
-            ids,
-            segment_ids: None,
-            mask: padded.then_some(mask),
-            labels: Labels::Match,
-        }
+        let mask = padded.then_some(mask);
+        Batch { samples: rows.len(), sequence_length: length, ids, segment_ids: None, mask, labels }
     }
 }
 

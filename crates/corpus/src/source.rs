@@ -1,6 +1,7 @@
 //! Where a unit's rows come from. The implementation here reads files and object stores; the worker has another one
 //! that asks the coordinator.
 
+mod choices;
 mod conll;
 mod locate;
 mod parquet_file;
@@ -9,7 +10,7 @@ mod text_file;
 
 use crate::plan::Unit;
 use crate::{CorpusError, ErrorKind, Place, rows};
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use config::{DataConfig, DataFormat, ObjectiveKind, RunConfig};
 use locate::Located;
@@ -20,7 +21,7 @@ use std::collections::HashMap;
 
 /// Reads units. Blocking: an async caller goes through its blocking pool.
 pub trait UnitSource: Send + Sync {
-    /// The rows of `unit`: columns in the order text, pair, group, label, each if configured.
+    /// The rows of `unit`: columns in the order text, pair, group, choices, label, each if configured.
     fn read(&self, unit: &Unit) -> Result<RecordBatch, CorpusError>;
 }
 
@@ -61,16 +62,20 @@ pub struct Columns {
     pub numbers: bool,
     /// Rows with the same here stay together.
     pub group: Option<String>,
+    /// One column of lists, or one for each choice.
+    pub choices: Vec<String>,
 }
 
 impl Columns {
     /// What a run's config asks for.
     pub fn of(config: &RunConfig) -> Self {
-        let DataConfig { column, pair_column, label_column, group_column, .. } = &config.data;
+        let DataConfig { column, pair_column, label_column, group_column, choice_columns, .. } = &config.data;
         let kind = config.objective.kind;
         let answers = kind == ObjectiveKind::Answer;
         let (pair, label) = match kind {
-            ObjectiveKind::Classify | ObjectiveKind::Cloze => (pair_column.clone(), label_column.clone()),
+            ObjectiveKind::Classify | ObjectiveKind::Cloze | ObjectiveKind::Choose => {
+                (pair_column.clone(), label_column.clone())
+            }
             ObjectiveKind::Tag => (None, label_column.clone()),
             ObjectiveKind::Answer => {
                 let named =
@@ -88,6 +93,7 @@ impl Columns {
             answers,
             numbers: config.objective.regression,
             group: group_column.clone().filter(|_| kind.is_supervised()),
+            choices: if kind == ObjectiveKind::Choose { choice_columns.clone() } else { Vec::new() },
         }
     }
 
@@ -96,10 +102,17 @@ impl Columns {
         Self { text: column.to_owned(), ..Self::default() }
     }
 
+    /// Those of a source's answer that hold choices: they come just before the label.
+    pub(crate) fn choices_of<'a>(&self, batch: &'a RecordBatch) -> &'a [ArrayRef] {
+        let end = batch.num_columns() - usize::from(self.label.is_some());
+        &batch.columns()[end - self.choices.len()..end]
+    }
+
     /// In the order in which a source answers them.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        let Self { text, pair, group, label, .. } = self;
-        [Some(text), pair.as_ref(), group.as_ref(), label.as_ref()].into_iter().flatten().map(String::as_str)
+        let Self { text, pair, group, choices, label, .. } = self;
+        let first = [Some(text), pair.as_ref(), group.as_ref()].into_iter().flatten();
+        first.chain(choices).chain(label).map(String::as_str)
     }
 }
 
@@ -308,7 +321,13 @@ fn check_columns(name: &str, schema: &SchemaRef, columns: &Columns) -> Result<Ve
         let is_label = columns.label.as_deref() == Some(column) && column != columns.text;
         let data_type = schema.field(index).data_type();
         let is_group = columns.group.as_deref() == Some(column);
+        let is_choice = columns.choices.iter().any(|choice| choice == column);
         let (fits, wanted) = if is_group && column != columns.text {
+            (is_text(data_type) || data_type.is_integer(), "text or whole numbers")
+        } else if is_choice && columns.choices.len() == 1 {
+            let fits = is_list_of(data_type, is_text) || rows::are_choices(data_type);
+            (fits, "a list of text, or `text` and `label` as lists; of columns with a choice each, name all")
+        } else if is_choice {
             (is_text(data_type) || data_type.is_integer(), "text or whole numbers")
         } else if columns.answers && is_label {
             (rows::are_answers(data_type), "answers with `text` and `answer_start`")

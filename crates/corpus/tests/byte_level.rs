@@ -3,8 +3,8 @@
 
 use config::TokenizerConfig;
 use corpus::{
-    ByteLevelOptions, Columns, FileSource, Labels, Tokenizer, question_batches, text_batch, train_byte_level,
-    word_batch,
+    ByteLevelOptions, Columns, FileSource, Labels, Tokenizer, choice_batch, question_batches, text_batch,
+    train_byte_level, word_batch,
 };
 use std::path::{Path, PathBuf};
 
@@ -95,6 +95,26 @@ fn a_passage_stands_behind_two_separators() {
         assert_eq!(ids[window.first + window.tokens.len()], 2);
     }
     assert_eq!(next, tokenizer.encode(&passage).unwrap().len());
+}
+
+#[test]
+fn a_choice_stands_behind_its_question_as_in_one_text() {
+    let tokenizer = open(None);
+    let choices = ["the walker", "New York"];
+    let (batch, cut) = choice_batch(&tokenizer, &[("the end", Some("who ran? "), choices.to_vec())], 64).unwrap();
+    assert_eq!((batch.samples, cut), (2, vec![false]));
+    for (row, choice) in choices.iter().enumerate() {
+        let parts = [tokenizer.encode("the end").unwrap(), tokenizer.encode(&format!("who ran? {choice}")).unwrap()];
+        let expected = [&[0], &parts[0][..], &[2, 2], &parts[1], &[2]].concat();
+        let ids: Vec<u32> = batch.ids[row * batch.sequence_length..].iter().map(|id| *id as u32).collect();
+        assert_eq!(ids[..expected.len()], expected);
+    }
+    // A question too long is cut before its choice.
+    let long = "the walker and the runner ".repeat(9);
+    let (batch, cut) = choice_batch(&tokenizer, &[("the end", Some(&long), choices.to_vec())], 32).unwrap();
+    let choice = tokenizer.encode(" New York").unwrap();
+    let ids: Vec<u32> = batch.ids[32..].iter().map(|id| *id as u32).collect();
+    assert_eq!((&ids[31 - choice.len()..31], ids[31], cut), (&choice[..], 2, vec![true]));
 }
 
 #[test]

@@ -41,6 +41,11 @@ pub enum Head {
     Embedder,
     /// The masked words, and those of spans once more from what stands beside the span (SpanBERT).
     SpanBoundary,
+    /// A score for a choice: of those of one text the right one is to have the highest.
+    MultipleChoice {
+        /// How a sequence becomes one vector; only `modern` knows the mean.
+        pooling: Pooling,
+    },
 }
 
 impl Head {
@@ -191,6 +196,22 @@ impl Heads {
             }
         };
         self.linear(&dropout(&pooled, self.dropout, train), output)
+    }
+
+    /// `[batch]`: with dropout as in Hugging Face.
+    pub fn choice_logits(&self, hidden: &Tensor, pooling: Pooling, mask: Option<&Tensor>, train: bool) -> Tensor {
+        let first = || hidden.select(1, 0);
+        let pooled = match self.architecture {
+            // Unlike its classifier, RoBERTa's multiple choice has a pooler.
+            Architecture::Bert | Architecture::Albert | Architecture::Roberta => self.pooler(hidden),
+            Architecture::Modern => self.transform(&match pooling {
+                Pooling::Cls => first(),
+                Pooling::Mean => mean(hidden, mask),
+            }),
+            Architecture::Electra => self.linear(&first(), "sequence_summary.summary").gelu("none"),
+            Architecture::Distilbert => self.linear(&first(), "pre_classifier").relu(),
+        };
+        self.linear(&dropout(&pooled, self.dropout, train), "classifier").squeeze_dim(1)
     }
 
     /// `[batch, length, 2]`: beginnings and ends. With or without dropout as in Hugging Face.

@@ -96,6 +96,14 @@ fn post_norm(shape: &ModelShape, names: &EncoderNames, head: &Head, list: &mut L
     if *head == Head::QuestionAnswering {
         list.linear("qa_outputs", 2, hidden);
     }
+    if matches!(head, Head::MultipleChoice { .. }) {
+        match shape.architecture {
+            Architecture::Electra => list.linear("sequence_summary.summary", hidden, hidden),
+            Architecture::Distilbert => list.linear("pre_classifier", hidden, hidden),
+            _ => {}
+        }
+        list.linear("classifier", 1, hidden);
+    }
     let Some(labels) = head.labels() else { return };
     match (shape.architecture, head) {
         (Architecture::Electra | Architecture::Roberta, Head::SequenceClassifier { .. }) => {
@@ -182,6 +190,9 @@ fn modern(shape: &ModelShape, head: &Head, list: &mut List) {
     if *head == Head::QuestionAnswering {
         list.linear("classifier", 2, hidden);
     }
+    if matches!(head, Head::MultipleChoice { .. }) {
+        list.linear("classifier", 1, hidden);
+    }
     if let Some(labels) = head.labels() {
         list.linear("classifier", labels.len() as i64, hidden);
     }
@@ -189,10 +200,10 @@ fn modern(shape: &ModelShape, head: &Head, list: &mut List) {
 
 impl Head {
     /// BERT's dense and tanh on the first token. Models that do not use it do not have it, as in Hugging Face, whose
-    /// RoBERTa classifies with a head of its own.
+    /// RoBERTa classifies with a head of its own, but has it for multiple choice.
     fn has_pooler(&self, architecture: Architecture) -> bool {
         match self {
-            Self::PreTraining | Self::None => true,
+            Self::PreTraining | Self::None | Self::MultipleChoice { .. } => true,
             Self::SequenceClassifier { pooling, .. } => {
                 *pooling == Pooling::Cls && architecture != Architecture::Roberta
             }

@@ -328,6 +328,16 @@ impl Model {
         self.heads.answer_logits(hidden, train)
     }
 
+    /// A score for each sequence, which is a text with one of its choices. `[batch]`. `mask` as in [`Input`], for mean
+    /// pooling.
+    ///
+    /// # Panics
+    /// If the head is not [`Head::MultipleChoice`].
+    pub fn choice_logits(&self, hidden: &Tensor, mask: Option<&Tensor>, train: bool) -> Tensor {
+        let Head::MultipleChoice { pooling } = &self.head else { panic!("{:?} scores no choices", self.head) };
+        self.heads.choice_logits(hidden, *pooling, mask, train)
+    }
+
     /// Vectors of length 1 for texts: the mean over real tokens. `[batch, hidden]`. `mask` as in [`Input`].
     pub fn embeddings(&self, hidden: &Tensor, mask: Option<&Tensor>) -> Tensor {
         let pooled = mean(hidden, mask);
@@ -377,6 +387,12 @@ fn check(shape: &ModelShape, head: &Head) -> Result<(), ModelError> {
         (Architecture::Electra, Head::ReplacedTokens { .. }) => Ok(()),
         (_, Head::ReplacedTokens { .. }) => {
             refuse("only `electra` tells replaced tokens: set model.architecture = \"electra\"".to_owned())
+        }
+        (architecture, Head::MultipleChoice { pooling: Pooling::Mean }) if architecture != Architecture::Modern => {
+            refuse(
+                "multiple choice with the mean over tokens is for `modern` alone: leave out objective.pooling"
+                    .to_owned(),
+            )
         }
         _ if head.labels().is_some_and(<[String]>::is_empty) => refuse("a classifier needs labels".to_owned()),
         _ => Ok(()),

@@ -1,7 +1,7 @@
 //! A model as a graph in ONNX's format, in float32 or with its dense layers in int8.
 //!
 //! Inputs are named as in `transformers`: `input_ids`, `attention_mask` and, where there are segments, `token_type_ids`;
-//! outputs too. Batch and length are free. Every dense layer's weight is stored transposed, under its parameter's name.
+//! outputs too. Batch and length are free, and for multiple choice the number of choices between them. Every dense layer's weight is stored transposed, under its parameter's name.
 //!
 //! In int8 each output of a dense layer has a scale of its own: the greatest weight becomes 127 (63 with 7 bits). What
 //! comes in is quantised when it is there, with one scale for all of it (`DynamicQuantizeLinear`), and the product is one of
@@ -12,6 +12,7 @@ mod encoder;
 mod heads;
 
 use crate::error::ModelError;
+use crate::heads::Head;
 use crate::names::{self, HeadNames};
 use crate::network::Model;
 use config::ModelShape;
@@ -63,6 +64,7 @@ pub fn export(
 
 const BATCH: Dimension = Dimension::Named("batch_size");
 const LENGTH: Dimension = Dimension::Named("sequence_length");
+const CHOICES: Dimension = Dimension::Named("num_choices");
 
 /// A graph under construction, and the parameters that it is made of.
 struct Network<'a> {
@@ -78,6 +80,8 @@ struct Network<'a> {
     segments: Option<Value>,
     /// `[1]`
     length: Value,
+    /// Multiple choice: batch and number of choices. `[2]`
+    choices: Option<Value>,
     /// What was quantised already: whole numbers, scale, zero point.
     quantized: HashMap<Value, [Value; 3]>,
     /// Dense layers whose weights are in `dense_float` and `dense_stored`.
@@ -90,10 +94,25 @@ impl<'a> Network<'a> {
     fn new(model: &'a Model, vocabulary: i64, numbers: Numbers) -> Self {
         let shape = model.shape();
         let mut graph = Graph::new("trireme");
-        let ids = graph.input("input_ids", Element::Int64, &[BATCH, LENGTH]);
-        let mask = graph.input("attention_mask", Element::Int64, &[BATCH, LENGTH]);
-        let segments =
-            (shape.segment_types > 1).then(|| graph.input("token_type_ids", Element::Int64, &[BATCH, LENGTH]));
+        let has_choices = matches!(model.head(), Head::MultipleChoice { .. });
+        let size = if has_choices { &[BATCH, CHOICES, LENGTH][..] } else { &[BATCH, LENGTH] };
+        let mut choices = None;
+        // Each choice becomes a row of its own.
+        let mut input = |graph: &mut Graph, name: &str| {
+            let value = graph.input(name, Element::Int64, size);
+            if !has_choices {
+                return value;
+            }
+            let shape = graph.node("Shape", &[&value], &[]);
+            let [zero, two, three, all] = [0, 2, 3, -1].map(|number| graph.integers(&[number]));
+            let length = graph.node("Slice", &[&shape, &two, &three], &[]);
+            choices = Some(graph.node("Slice", &[&shape, &zero, &two], &[]));
+            let rows = graph.node("Concat", &[&all, &length], &[("axis", Attribute::Integer(0))]);
+            graph.node("Reshape", &[&value, &rows], &[])
+        };
+        let ids = input(&mut graph, "input_ids");
+        let mask = input(&mut graph, "attention_mask");
+        let segments = (shape.segment_types > 1).then(|| input(&mut graph, "token_type_ids"));
         let mask = graph.node("Cast", &[&mask], &[("to", Attribute::Integer(Element::Float as i64))]);
         let range = [("start", Attribute::Integer(1)), ("end", Attribute::Integer(2))];
         let length = graph.node("Shape", &[&ids], &range);
@@ -116,6 +135,7 @@ impl<'a> Network<'a> {
             mask,
             segments,
             length,
+            choices,
             quantized: HashMap::new(),
             counted: HashSet::new(),
             dense_float: 0,

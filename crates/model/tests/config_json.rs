@@ -49,6 +49,8 @@ fn every_number_survives() {
                 Head::TokenClassifier { labels: labels.clone() },
                 Head::SequenceClassifier { labels: labels.clone(), pooling: Pooling::Cls },
                 Head::SequenceClassifier { labels: labels.clone(), pooling: Pooling::Mean },
+                Head::MultipleChoice { pooling: Pooling::Cls },
+                Head::MultipleChoice { pooling: Pooling::Mean },
             ] {
                 assert_eq!(from_config_json(&config_json(&shape, &head)).unwrap(), (shape.clone(), head));
             }
@@ -61,6 +63,26 @@ fn many_labels_keep_their_order() {
     let head = Head::TokenClassifier { labels: (0..25).map(|i| format!("T{}", 99 - i)).collect() };
     let text = config_json(&shape(Architecture::Bert), &head);
     assert_eq!(from_config_json(&text).unwrap().1, head);
+}
+
+#[test]
+fn electra_makes_one_vector_as_it_is_written() {
+    let head = Head::MultipleChoice { pooling: Pooling::Cls };
+    let shape = ModelShape { dropout: 0.25, ..shape(Architecture::Electra) };
+    let written: Value = serde_json::from_str(&config_json(&shape, &head)).unwrap();
+    assert_eq!(
+        (&written["architectures"][0], &written["summary_last_dropout"]),
+        (&json!("ElectraForMultipleChoice"), &json!(0.25))
+    );
+    assert_eq!(from_config_json(&written.to_string()).unwrap(), (shape, head.clone()));
+    for (key, value) in [("summary_type", json!("mean")), ("summary_activation", Value::Null)] {
+        let mut other = written.clone();
+        other[key] = value;
+        let error = from_config_json(&other.to_string()).unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+        other.as_object_mut().unwrap().remove(key);
+        assert_eq!(from_config_json(&other.to_string()).unwrap().1, head, "the default");
+    }
 }
 
 #[test]

@@ -155,4 +155,6 @@ fn impossible_models_are_refused_in_words() {
     assert!(refused(ModelShape { heads: 64, ..modern.clone() }, Head::None).contains("even head width"));
     let nothing = Head::SequenceClassifier { labels: vec![], pooling: Pooling::Cls };
     assert!(refused(modern, nothing).contains("labels"));
+    let by_mean = Head::MultipleChoice { pooling: Pooling::Mean };
+    assert!(refused(shape(Architecture::Bert), by_mean).contains("leave out objective.pooling"));
 }

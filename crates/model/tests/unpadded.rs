@@ -47,6 +47,7 @@ fn heads(architecture: Architecture) -> Vec<Head> {
         Head::SequenceClassifier { labels: labels.clone(), pooling: Pooling::Cls },
         Head::SequenceClassifier { labels: labels.clone(), pooling: Pooling::Mean },
         Head::TokenClassifier { labels },
+        Head::MultipleChoice { pooling: Pooling::Cls },
     ];
     if architecture == Architecture::Bert {
         heads.push(Head::PreTraining);
@@ -79,6 +80,11 @@ fn run(model: &Model, input: &Input) -> (Tensor, Tensor, Tensor) {
         Head::SequenceClassifier { .. } => {
             let logits = model.class_logits(&hidden, Some(mask), true);
             let loss = cross_entropy(&logits, &classes(rows, 3));
+            (logits, loss)
+        }
+        Head::MultipleChoice { .. } => {
+            let logits = model.choice_logits(&hidden, Some(mask), true);
+            let loss = cross_entropy(&logits.unsqueeze(0), &classes(1, 3));
             (logits, loss)
         }
         Head::TokenClassifier { .. } => {

@@ -183,7 +183,7 @@ impl HeldOut {
             ObjectiveKind::Answer => {
                 tasks::report_answers(&counts.answers, tasks::script(&self.objective), &mut push);
             }
-            ObjectiveKind::Match => {
+            ObjectiveKind::Match | ObjectiveKind::Choose => {
                 push("accuracy", counts.tally.sums[0].correct as f64 / counts.targets.0[0].max(1) as f64);
             }
             ObjectiveKind::Classify | ObjectiveKind::Cloze => {

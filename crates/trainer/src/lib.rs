@@ -33,6 +33,6 @@ mod verify;
 pub use capture::{Capture, StateHeader};
 pub use error::{Divergence, TrainError};
 pub use host::{CheckpointFiles, Host, Membership, Outcome, Phase, Requests, StepReport};
-pub use objective::tasks::label_scores;
+pub use objective::tasks::{choice_scores, label_scores};
 pub use stopping::Evaluated;
 pub use trainer::{Trainer, set_threads, use_deterministic_algorithms};

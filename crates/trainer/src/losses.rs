@@ -28,7 +28,7 @@ pub(crate) enum Counted {
     MaskedWords,
     /// Pairs of texts.
     Pairs,
-    /// Labelled samples or words, or pairs that match.
+    /// Labelled samples or words, pairs that match, or samples with choices.
     Labels,
     /// Tokens that are no padding.
     Tokens,
@@ -70,6 +70,7 @@ impl Counted {
             (Self::Labels, Labels::Tags(labels)) => labels.iter().filter(|&&label| label != IGNORED).count(),
             (Self::Labels, Labels::Score(scores)) => scores.len(),
             (Self::Labels, Labels::Answer { starts, .. }) => starts.len(),
+            (Self::Labels, Labels::Choice { right, .. }) => right.len(),
             // First and second texts in turn.
             (Self::Labels, Labels::Match) => batch.samples / 2,
             (Self::MaskedWords | Self::Pairs | Self::SpanWords, _) | (Self::Labels, Labels::Masked { .. }) => 0,

@@ -62,7 +62,8 @@ pub(crate) fn losses(config: &CheckedConfig) -> Vec<Loss> {
         | ObjectiveKind::Tag
         | ObjectiveKind::Answer
         | ObjectiveKind::Match
-        | ObjectiveKind::Cloze => vec![Loss::new("", Counted::Labels)],
+        | ObjectiveKind::Cloze
+        | ObjectiveKind::Choose => vec![Loss::new("", Counted::Labels)],
     }
 }
 
@@ -161,6 +162,11 @@ fn sums(
             let scores = tasks::label_scores(model, &hidden, &sent(positions, device), words);
             answered(&scores, sent(labels, device))
         }
+        Labels::Choice { counts, right } => {
+            let scores = tasks::choice_scores(&model.choice_logits(&hidden, input.mask.as_ref(), train), counts);
+            let (loss, correct, _) = cross_entropy(&scores, &sent(right, device));
+            Sums { losses: vec![LossSum { loss, correct: Some(correct) }], answers: None, outputs: None }
+        }
         Labels::Match => tasks::contrast(&model.embeddings(&hidden, input.mask.as_ref()), batch, similarity_scale),
     }
 }
@@ -217,5 +223,6 @@ pub(crate) fn head(config: &CheckedConfig, shape: &ModelShape, labels: &[String]
         ObjectiveKind::Tag => Head::TokenClassifier { labels: labels.to_vec() },
         ObjectiveKind::Answer => Head::QuestionAnswering,
         ObjectiveKind::Match => Head::Embedder,
+        ObjectiveKind::Choose => Head::MultipleChoice { pooling: config.objective.pooling },
     }
 }

@@ -51,7 +51,7 @@ enum Command {
     Join(JoinArguments),
     /// Show what this machine has, and what is missing.
     Doctor(DoctorArguments),
-    /// Label text, give numbers or answer questions with a fine-tuned model.
+    /// Label text, give numbers, answer questions or choose with a fine-tuned model.
     Predict(PredictArguments),
     /// Say which words a pretrained model puts in the place of [MASK].
     FillMask(FillMaskArguments),

@@ -24,8 +24,9 @@ const TOKENIZER_FILES: [&str; 4] = ["tokenizer.json", "tokenizer_config.json", "
   worker export-onnx --model exported/ --out deployed/ --int8
 
 Writes model.onnx, or model_int8.onnx, and beside it config.json and the tokenizer's files. Inputs are input_ids,
-attention_mask and, where the model has segments, token_type_ids; batch and length are free. Outputs are named as in
-transformers: logits; start_logits and end_logits; last_hidden_state, and sentence_embedding of a model that makes vectors.
+attention_mask and, where the model has segments, token_type_ids; batch and length are free, and so is the number of choices
+between them for multiple choice. Outputs are named as in transformers: logits; start_logits and end_logits;
+last_hidden_state, and sentence_embedding of a model that makes vectors.
 
 --int8 stores the weights of dense layers as whole numbers with a scale for each output, and multiplies whole numbers.
 docs/guide/deployment.md says what that costs and gains.")]

@@ -1,12 +1,14 @@
 //! `worker predict`: what a fine-tuned model says of texts, from a run's checkpoint or a Hugging Face folder.
 
 mod answers;
+mod choices;
 mod model;
 mod output;
 
 use crate::cli::Problem;
 use crate::source::{self, Line, ModelArguments, TextArguments};
 use answers::AnswerArguments;
+use choices::ChoiceArguments;
 use clap::Args;
 use model::{Predictor, Task};
 use output::Printer;
@@ -21,6 +23,8 @@ use std::process::ExitCode;
   worker predict --model exported/ --pairs --file questions-and-answers.tsv
   worker predict --checkpoint answers --question \"Who sailed?\" --passage-file story.txt --top 3
   worker predict --checkpoint answers --file dev-v2.0.json --json
+  worker predict --checkpoint chooser --text \"The kettle boils.\" --choice \"She makes tea.\" --choice \"It snows.\"
+  worker predict --checkpoint chooser --file questions.jsonl --json
 
 One text a line. A classifier answers `label <tab> probability <tab> text`, a tagger `word/tag word/tag …`, a model that
 gives numbers `number <tab> text`. A model that was trained on pairs (data.pair_column) reads two texts a line, with a tab
@@ -29,7 +33,12 @@ between them; one that was trained to match them gives their cosine, `similarity
 A model that answers questions reads `question <tab> passage`, or JSON lines {\"question\", \"context\"}, or a file of SQuAD's
 JSON (--file NAME.json), and answers `answer <tab> probability <tab> question`. As JSON: {question, answer, start, end, score,
 probability}; start and end count characters of the passage, and are null where there is no answer. With an `id` in the
-input there is one in the output.")]
+input there is one in the output.
+
+A model of multiple choice reads `text <tab> choice <tab> choice …` (trained with questions: `text <tab> question <tab> choice
+…`), or JSON lines {\"text\", \"question\", \"choices\": [\"…\", \"…\"]}, or texts for which the --choice are the same. It answers
+`choice <tab> probability <tab> text`. As JSON: {text, question, choice, number, probability, choices: [{text, score,
+probability}], cut}; numbers count from 0.")]
 pub struct PredictArguments {
     #[command(flatten)]
     model: ModelArguments,
@@ -40,6 +49,8 @@ pub struct PredictArguments {
     pairs: bool,
     #[command(flatten)]
     answers: AnswerArguments,
+    #[command(flatten)]
+    choices: ChoiceArguments,
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -51,6 +62,10 @@ pub(crate) fn run(arguments: &PredictArguments) -> Result<ExitCode, Problem> {
     let predictor = Predictor::open(source.folder(), source.length, source.reading(), source.device)?;
     let batch = arguments.texts.batch();
     let mut printer = Printer::new(arguments.json);
+    if predictor.task() != Task::Choices && arguments.choices.are_given() {
+        return Err(Problem::failure("--choice is for models of multiple choice, and this one is none")
+            .with_help("leave it out, or name a run with objective.kind = \"choose\""));
+    }
     if predictor.task() == Task::Answers {
         if arguments.pairs {
             return Err(Problem::failure("the model answers questions about passages: leave out --pairs"));
@@ -65,6 +80,11 @@ pub(crate) fn run(arguments: &PredictArguments) -> Result<ExitCode, Problem> {
             .with_help("leave it out, or name a run with objective.kind = \"answer\""));
     }
     let pairs = predictor.reads_pairs() || arguments.pairs;
+    if predictor.task() == Task::Choices {
+        let posed = arguments.texts.lines()?.map(|line| arguments.choices.posed(&line?, pairs));
+        source::batches(posed, batch, |posed| printer.choices(&predictor, posed, batch))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if pairs && predictor.task() == Task::Tags {
         return Err(Problem::failure("the model labels the words of single texts, not pairs: leave out --pairs"));
     }

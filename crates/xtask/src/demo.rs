@@ -63,6 +63,9 @@ pub enum Name {
     Senses,
     /// A student of half its teacher's layers (DistilBERT).
     Distil,
+    /// Which of two to five choices answers a question.
+    #[value(alias = "choice")]
+    Choices,
 }
 
 /// How much is done.
@@ -123,7 +126,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut cluster = Cluster::start(&binaries, &out)?;
     let pretrained = pretrain(&mut cluster, task.language, &corpora, scale, &out)?;
     let checkpoint = match (task.language, &task.examples) {
-        (Language::English, Examples::Texts(_) | Examples::Answers(_)) => {
+        (Language::English, Examples::Texts(_) | Examples::Answers(_) | Examples::Choices(_)) => {
             Some(corpora::prepare(&corpora, usize::MAX)?.minilm)
         }
         _ => None,
@@ -171,7 +174,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         if let Some(checkpoint) = &checkpoint {
             let own = labels.iter().cloned().chain(of_checkpoint(checkpoint));
             // A step of it costs many of the small network's.
-            let own: Vec<_> = own.chain([set("run.steps", steps / 3)]).collect();
+            let mut own: Vec<_> = own.chain([set("run.steps", steps / 3)]).collect();
+            if matches!(task.examples, Examples::Choices(_)) {
+                // Its choices are told by the first token, as in transformers.
+                own.push(set("objective.pooling", "cls"));
+            }
             measured("MiniLM", &format!("hf:{}", checkpoint.display()), &own)?;
         }
         rows.push(row);

@@ -305,7 +305,7 @@ mod tests {
             "| `data.format` | `parquet`, `csv`, `jsonl`, `word-tag`, `squad`, `conll` |",
             "| `model.activation` | `gelu`, `gelu_new`, `relu` |",
             "| `objective.kind` | `mlm_nsp`, `mlm`, `classify`, `tag`, `mlm_sop`, `replaced_tokens`, `distill`, `answer`, \
-              `match`, `cloze` | `\"mlm_nsp\"` |",
+              `match`, `cloze`, `choose` | `\"mlm_nsp\"` |",
             "| `reduce.compression` | `none`, `bf16` |",
             "| `data.paths` | list of string | required |",
         ] {

@@ -185,7 +185,7 @@ fn a_classifier_starts_from_an_exported_folder() {
 }
 
 #[test]
-fn questions_and_numbers_are_predicted_as_transformers_does() {
+fn questions_choices_and_numbers_are_predicted_as_transformers_does() {
     let mut cluster = Cluster::start();
     cluster.add_workers(1);
     let pretrained = cluster.submit(&["run.steps=10"]);
@@ -244,6 +244,61 @@ fn questions_and_numbers_are_predicted_as_transformers_does() {
     let (start, end) = (told["start"].as_u64().unwrap() as usize, told["end"].as_u64().unwrap() as usize);
     assert_eq!((&told["id"], told["answer"].as_str().unwrap()), (&json!("q1"), &passage[start..end]));
     predict(&["--model", at, "--text", "the dog"]).expect_code(1).says(&["text 1", "no tab", "context"]);
+
+    // Which word comes first in the text; two or three choices, with or without labels of their own.
+    let lines = texts.iter().enumerate().map(|(row, text)| {
+        let mut words: Vec<&str> = text.split(' ').take(3).collect();
+        words.sort_unstable();
+        words.dedup();
+        if words.len() < 2 {
+            words = vec![text.as_str(), "old"];
+        }
+        let right = words.iter().position(|word| text.starts_with(word)).unwrap();
+        let named: Vec<String> = (1..=words.len()).map(|number| number.to_string()).collect();
+        let plain = json!({"text": text, "question": "the old dog", "choices": words, "right": right});
+        let labelled = json!({
+            "text": text, "question": "the old dog", "choices": {"text": words, "label": named}, "right": named[right],
+        });
+        (if row % 2 == 0 { plain } else { labelled }).to_string() + "\n"
+    });
+    let file = cluster.path("choices.jsonl");
+    std::fs::write(&file, lines.collect::<String>()).unwrap();
+    let run = cluster.submit(&[
+        &format!("data.paths=[\"{}\"]", file.display()),
+        "data.pair_column=question",
+        "data.choice_columns=[\"choices\"]",
+        "data.label_column=right",
+        "init.from=run:tiny",
+        "run.kind=finetune",
+        "run.name=chooser",
+        "run.steps=20",
+        "objective.kind=choose",
+        "optimizer.learning_rate=3e-3",
+    ]);
+    cluster.until_completed(&run);
+    let shown = cluster.show(&run);
+    assert!(shown["metrics"]["eval/accuracy"].is_f64(), "{shown:#}");
+    assert_documented(&shown);
+    let (folder, _) = export(&cluster, "chooser", "chooser");
+    let at = folder.to_str().unwrap();
+    let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["architectures"], json!(["BertForMultipleChoice"]));
+    assert_eq!(config["trireme_reading"]["pairs"], true);
+    let card = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    assert!(card.contains("pipeline_tag: multiple-choice"), "{card}");
+    let lines = predict(&["--model", at, "--file", file.to_str().unwrap(), "--json"]).expect_code(0).json_lines();
+    assert_eq!(lines.len(), texts.len());
+    let sums = lines.iter().map(|line| {
+        line["choices"].as_array().unwrap().iter().map(|choice| choice["probability"].as_f64().unwrap()).sum::<f64>()
+    });
+    assert!(sums.into_iter().all(|sum| (sum - 1.0).abs() < 1e-9));
+    assert_eq!(lines[1]["label"], json!((lines[1]["number"].as_u64().unwrap() + 1).to_string()));
+    write_predictions(&folder, &lines[..8]);
+    let text = format!("{}\tthe old dog", texts[0]);
+    let told = predict(&["--checkpoint", "chooser", "--text", &text, "--choice", "the dog", "--choice", "old"]);
+    let told = told.expect_code(0).stdout;
+    assert!(told.starts_with("the dog\t") || told.starts_with("old\t"), "{told}");
+    predict(&["--model", at, "--text", "the dog"]).expect_code(1).says(&["text 1", "no question", "choices"]);
 
     let lines = texts.iter().map(|text| json!({"text": text, "score": text.matches("the").count()}).to_string() + "\n");
     let file = cluster.path("numbers.jsonl");

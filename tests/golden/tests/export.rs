@@ -42,10 +42,12 @@ fn heads(architecture: Architecture) -> Vec<(&'static str, Head)> {
         ("encoder", Head::None),
         ("answers", Head::QuestionAnswering),
         ("embedder", Head::Embedder),
+        ("choices", Head::MultipleChoice { pooling: Pooling::Cls }),
     ];
     match architecture {
         Architecture::Bert | Architecture::Albert => heads.push(("pretraining", Head::PreTraining)),
         Architecture::Electra => heads.push(("pretraining", Head::ReplacedTokens { generator: None })),
+        Architecture::Modern => heads.push(("choices-mean", Head::MultipleChoice { pooling: Pooling::Mean })),
         _ => {}
     }
     heads
@@ -72,6 +74,8 @@ fn outputs(model: &Model) -> Tensor {
         Head::SequenceClassifier { .. } => model.class_logits(&hidden, input.mask.as_ref(), false),
         Head::TokenClassifier { .. } => model.token_logits(&hidden, false).narrow(1, 0, 4),
         Head::QuestionAnswering => model.answer_logits(&hidden, false).narrow(1, 0, 4),
+        // The two rows as the choices of one sample.
+        Head::MultipleChoice { .. } => model.choice_logits(&hidden, input.mask.as_ref(), false).view([1, 2]),
         Head::None | Head::Embedder => hidden.narrow(1, 0, 4),
         Head::ReplacedTokens { .. } => model.replaced_logits(&hidden).narrow(1, 0, 4),
     }

@@ -2,10 +2,11 @@
 
 use super::{LABEL_HELP, whole_row_groups};
 use crate::answers::locate;
+use crate::choices::ChoiceRows;
 use crate::documents::is_filled;
 use crate::plan::Unit;
 use crate::rows::{self, AnswerRows};
-use crate::source::place;
+use crate::source::{Columns, place};
 use crate::{Corpus, CorpusError, ErrorKind, Place};
 use arrow::array::{Array, AsArray, RecordBatch};
 use config::{CheckedConfig, ObjectiveKind};
@@ -54,8 +55,7 @@ impl Faults {
 /// Looks at every label of `corpus`, held-out ones included.
 pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<(), CorpusError> {
     let kind = config.objective.kind;
-    let looks = [ObjectiveKind::Classify, ObjectiveKind::Tag, ObjectiveKind::Cloze, ObjectiveKind::Answer];
-    if !looks.contains(&kind) {
+    if !kind.is_supervised() || kind == ObjectiveKind::Match {
         return Ok(());
     }
     let mut faults = Faults::default();
@@ -75,6 +75,10 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<(), Corp
             ObjectiveKind::Answer => {
                 let unanswered = config.objective.no_answer_threshold.is_some();
                 answers(&batch, unanswered, |row, fault| faults.push(|| corpus.place(&unit, Some(row)), fault))
+                    .map_err(wrong)?;
+            }
+            ObjectiveKind::Choose => {
+                choices(&batch, corpus.columns(), |row, fault| faults.push(|| corpus.place(&unit, Some(row)), fault))
                     .map_err(wrong)?;
             }
             _ => {
@@ -184,6 +188,18 @@ fn answers(batch: &RecordBatch, may_lack: bool, mut fault: impl FnMut(u64, Fault
         }
         let found: Vec<(&str, i64)> = found.iter().map(|(text, start)| (text.as_str(), *start)).collect();
         if let Err(wrong) = locate(passages.value(row), &found) {
+            fault(row as u64, wrong);
+        }
+    }
+    Ok(())
+}
+
+/// Rows whose choices, or which of them is right, cannot be.
+fn choices(batch: &RecordBatch, columns: &Columns, mut fault: impl FnMut(u64, Fault)) -> Result<(), String> {
+    let all = ChoiceRows::of(columns.choices_of(batch))?;
+    let labels = rows::text(batch.column(batch.num_columns() - 1))?;
+    for row in (0..batch.num_rows()).filter(|row| labels.is_valid(*row)) {
+        if let Some(Err(wrong)) = all.row(row).map(|choices| choices.checked(labels.value(row)).map(drop)) {
             fault(row as u64, wrong);
         }
     }

@@ -1,5 +1,6 @@
 //! CSV, JSON lines and word/tag files, parsed whole: labelled data is small.
 
+use super::choices;
 use super::conll::conll;
 use super::squad::{self, squad};
 use super::{Columns, no_column};
@@ -19,6 +20,7 @@ pub(super) fn parse(
     match format {
         DataFormat::Csv => csv(name, bytes, columns),
         DataFormat::Jsonl if columns.answers => squad::lines(name, bytes, columns),
+        DataFormat::Jsonl if columns.choices.len() == 1 => choices::lines(name, bytes, columns),
         DataFormat::Jsonl => jsonl(name, bytes, columns),
         DataFormat::WordTag => word_tag(name, bytes, columns),
         DataFormat::Squad => squad(name, bytes, columns),
@@ -46,9 +48,11 @@ pub(super) fn finish(columns: &Columns, arrays: Vec<ArrayRef>) -> RecordBatch {
 }
 
 fn csv(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
-    if columns.tagged || columns.answers {
+    if columns.tagged || columns.answers || columns.choices.len() == 1 {
         let (what, help) = if columns.tagged {
             ("words and tags", "write the sentences as word-tag, CoNLL, JSONL or Parquet")
+        } else if !columns.answers {
+            ("choices", "name the columns that hold a choice each in `data.choice_columns`, or write JSONL or Parquet")
         } else {
             ("answers", "write the questions as SQuAD's JSON, JSONL or Parquet")
         };
@@ -128,7 +132,7 @@ fn jsonl(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, Cor
 }
 
 /// A JSON scalar as text: labels are often numbers or booleans.
-fn scalar(value: &Value) -> Option<String> {
+pub(super) fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),

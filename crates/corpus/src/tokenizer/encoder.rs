@@ -38,6 +38,26 @@ impl<'a> Encoder<'a> {
         self.encode(word, out)
     }
 
+    /// Appends the ids of two texts with a space between them, as of one; how many of these are of the first.
+    pub(crate) fn encode_joined(
+        &mut self,
+        first: &str,
+        second: &str,
+        out: &mut Vec<u32>,
+    ) -> Result<usize, CorpusError> {
+        let start = out.len();
+        if self.tokenizer.splits_at_space {
+            self.encode(first, out)?;
+            let of_first = out.len() - start;
+            self.encode(second, out)?;
+            return Ok(of_first);
+        }
+        let tokens = self.tokenizer.encode_with_ranges(&format!("{first} {second}"))?;
+        out.extend(tokens.iter().map(|(id, _)| *id));
+        // A token of the second may begin with the space, so that its end says where it belongs.
+        Ok(tokens.iter().take_while(|(_, range)| range.end <= first.len()).count())
+    }
+
     /// Appends the ids of `text` to `out`.
     pub fn encode(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), CorpusError> {
         if !self.tokenizer.splits_at_space {

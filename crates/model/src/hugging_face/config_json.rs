@@ -141,8 +141,12 @@ pub(crate) fn config_json(shape: &ModelShape, head: &Head, special: &SpecialToke
     if let Some(local) = shape.local_attention {
         more.insert("local_attention".into(), json!(local.window));
     }
-    if let Head::SequenceClassifier { pooling, .. } = head {
+    if let Head::SequenceClassifier { pooling, .. } | Head::MultipleChoice { pooling } = head {
         more.insert("classifier_pooling".into(), json!(if *pooling == Pooling::Mean { "mean" } else { "cls" }));
+    }
+    if matches!(head, Head::MultipleChoice { .. }) && shape.architecture == Architecture::Electra {
+        more.extend(summary().map(|(key, value)| (key.to_owned(), value)));
+        more.insert("summary_last_dropout".into(), json!(shape.dropout));
     }
     if *head == Head::Embedder {
         more.insert(EMBEDDING_POOLING.into(), json!("mean"));
@@ -179,7 +183,13 @@ fn class(head: &Head) -> &'static str {
         Head::TokenClassifier { .. } => "ForTokenClassification",
         Head::None | Head::Embedder => "Model",
         Head::QuestionAnswering => "ForQuestionAnswering",
+        Head::MultipleChoice { .. } => "ForMultipleChoice",
     }
+}
+
+/// How ELECTRA's multiple choice makes one vector of a sequence. They are the defaults, too.
+fn summary() -> [(&'static str, Value); 3] {
+    [("summary_type", json!("first")), ("summary_use_proj", json!(true)), ("summary_activation", json!("gelu"))]
 }
 
 /// Reads `config.json`. Keys that `transformers` leaves out have its defaults.
@@ -394,6 +404,15 @@ fn head(keys: &Keys) -> Result<Head, ModelError> {
         "ForSequenceClassification" => Head::SequenceClassifier { labels: labels(keys)?, pooling },
         "ForTokenClassification" => Head::TokenClassifier { labels: labels(keys)? },
         "ForQuestionAnswering" => Head::QuestionAnswering,
+        "ForMultipleChoice" => {
+            for (key, value) in summary().into_iter().filter(|_| class.starts_with("Electra")) {
+                // Null is another value here, not the default.
+                if let Some(found) = keys.0.get(key).filter(|found| **found != value) {
+                    return Err(refuse(key, found, &format!("{value} is")));
+                }
+            }
+            Head::MultipleChoice { pooling }
+        }
         "Model" if keys.text(EMBEDDING_POOLING, "")? == "mean" => Head::Embedder,
         // The encoder is of use even where the head is none of ours.
         _ => Head::None,

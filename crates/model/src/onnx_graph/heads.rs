@@ -1,6 +1,6 @@
 //! From the last hidden states to what is asked for, as in heads.rs.
 
-use super::{BATCH, LENGTH, Network};
+use super::{BATCH, CHOICES, LENGTH, Network};
 use crate::heads::Head;
 use crate::names::HeadNames;
 use crate::network::Model;
@@ -59,6 +59,12 @@ impl Network<'_> {
                     let logits = self.select(&both, 2, place);
                     output(self, name, &logits, &[BATCH, LENGTH]);
                 }
+            }
+            Head::MultipleChoice { pooling } => {
+                let logits = self.choices(hidden, *pooling, &names);
+                let size = self.choices.clone().expect("made for choices");
+                let logits = self.graph.node("Reshape", &[&logits, &size], &[]);
+                output(self, "logits", &logits, &[BATCH, CHOICES]);
             }
             Head::None => output(self, "last_hidden_state", hidden, &[BATCH, LENGTH, width]),
             Head::Embedder => {
@@ -132,6 +138,27 @@ impl Network<'_> {
                 self.linear(&dense, "classifier")
             }
         }
+    }
+
+    /// `[rows, 1]`
+    fn choices(&mut self, hidden: &Value, pooling: Pooling, names: &HeadNames) -> Value {
+        let pooled = match self.shape.architecture {
+            Architecture::Bert | Architecture::Albert | Architecture::Roberta => self.pooled(hidden, names),
+            Architecture::Modern => {
+                let pooled = match pooling {
+                    Pooling::Cls => self.select(hidden, 1, 0),
+                    Pooling::Mean => self.mean(hidden),
+                };
+                self.transformed(&pooled, names)
+            }
+            Architecture::Electra | Architecture::Distilbert => {
+                let is_electra = self.shape.architecture == Architecture::Electra;
+                let first = self.select(hidden, 1, 0);
+                let dense = self.linear(&first, if is_electra { "sequence_summary.summary" } else { "pre_classifier" });
+                self.activate(&dense, if is_electra { Activation::Gelu } else { Activation::Relu })
+            }
+        };
+        self.linear(&pooled, "classifier")
     }
 
     /// The mean over real tokens. `[batch, hidden]`

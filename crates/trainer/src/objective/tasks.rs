@@ -1,4 +1,4 @@
-//! The losses of fine-tuning that are not a choice of labels: numbers, spans, and pairs among pairs.
+//! The losses of fine-tuning that are not a choice of labels: numbers, spans, pairs among pairs, and choices.
 
 use super::{LossSum, Sums};
 use crate::tensors::sent;
@@ -27,6 +27,18 @@ pub fn label_scores(model: &Model, hidden: &Tensor, positions: &Tensor, words: &
         })
         .collect();
     Tensor::stack(&of_labels, 1)
+}
+
+/// The scores of each sample's choices, side by side: `[samples, most choices]`, float32, -∞ where a sample has fewer.
+/// `logits`: `[rows]`, one for each choice; `counts`: how many each sample has.
+pub fn choice_scores(logits: &Tensor, counts: &[i64]) -> Tensor {
+    let most = counts.iter().copied().max().unwrap_or(0);
+    let places: Vec<i64> =
+        (0..).zip(counts).flat_map(|(sample, count)| (0..*count).map(move |at| sample * most + at)).collect();
+    let samples = counts.len() as i64;
+    let nothing = Tensor::full([samples * most], f64::NEG_INFINITY, (Kind::Float, logits.device()));
+    let places = sent(&places, logits.device());
+    nothing.index_copy(0, &places, &logits.to_kind(Kind::Float)).view([samples, most])
 }
 
 /// `outputs`: `[samples]`.
@@ -125,6 +137,28 @@ mod tests {
         let equal = contrast(&plane(&[x, x, y, y, x, x]), &pairs(&[5, 6, 7, 8, 9, 6]), 20.0);
         assert!(loss(&equal) < 1e-6);
         assert_eq!(correct(&equal), 3);
+    }
+
+    #[test]
+    fn choices_that_are_not_there_have_no_score() {
+        let logits = Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0, 5.0]).set_requires_grad(true);
+        let scores = choice_scores(&logits, &[2, 3]);
+        let right = Tensor::from_slice(&[1i64, 0]);
+        let loss = scores.cross_entropy_loss::<&Tensor>(&right, None, Reduction::Sum, IGNORED, 0.0);
+        let expected = (1.0 + f64::exp(-1.0)).ln() + (1.0 + f64::exp(1.0) + f64::exp(2.0)).ln();
+        assert!((loss.double_value(&[]) - expected).abs() < 1e-6);
+        loss.backward();
+        let gradient = Vec::<f32>::try_from(logits.grad()).unwrap();
+        let share = |of: f64, all: f64| (of / all) as f32;
+        let all = [1.0 + f64::exp(1.0), 1.0 + f64::exp(1.0) + f64::exp(2.0)];
+        let wanted = [
+            share(1.0, all[0]),
+            share(-1.0, all[0]),
+            share(1.0 - all[1], all[1]),
+            share(f64::exp(1.0), all[1]),
+            share(f64::exp(2.0), all[1]),
+        ];
+        assert!(gradient.iter().zip(wanted).all(|(got, wanted)| (got - wanted).abs() < 1e-6), "{gradient:?}");
     }
 
     #[test]

@@ -69,7 +69,8 @@ pub fn write(folder: &Path) {
 
 /// `questions.json` and `questions-v2.json` (SQuAD: the answer is the one word of its kind, which the second lacks in
 /// every third passage), `scored.jsonl` (text, score: the share of words of one kind), `pairs.jsonl` (text, other: words
-/// of one of twelve kinds).
+/// of one of twelve kinds), `choices.jsonl` (text, question, two to five choices, right, kind: the right choice is of words
+/// of its own).
 fn tasks(folder: &Path, random: &mut ChaCha8Rng) {
     for (name, lacking) in [("questions.json", false), ("questions-v2.json", true)] {
         let articles: Vec<serde_json::Value> = (0..150)
@@ -106,6 +107,18 @@ fn tasks(folder: &Path, random: &mut ChaCha8Rng) {
         serde_json::json!({ "text": text(), "other": text() })
     });
     fs::write(folder.join("pairs.jsonl"), lines(pairs.collect())).unwrap();
+    let choices = (0..160).map(|row| {
+        let mut some = |from: usize, words: usize| {
+            let words = (0..words).map(|_| word(from + random.random_range(0..8usize)));
+            words.collect::<Vec<_>>().join(" ")
+        };
+        let (text, question) = (some(row % 40, 5), some(3, 2));
+        let mut choices: Vec<String> = (0..2 + row % 4).map(|at| some(at * 8, 3)).collect();
+        let right = (row / 4) % choices.len();
+        choices[right] = some(50, 3);
+        serde_json::json!({ "text": text, "question": question, "choices": choices, "right": right, "kind": row % 9 })
+    });
+    fs::write(folder.join("choices.jsonl"), lines(choices.collect())).unwrap();
 }
 
 /// A vocabulary of RoBERTa's kind.

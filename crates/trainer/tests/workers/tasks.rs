@@ -1,10 +1,13 @@
-//! Questions and answers, numbers, and pairs that match: learned on a small set, and exactly so by any number of workers.
+//! Questions and answers, numbers, pairs that match and choices: learned on a small set, and exactly so by any number of
+//! workers.
 
 use crate::cluster::{Cluster, Plan, undisturbed};
 use crate::data::finetuning;
 
 const QUESTIONS: &str = "paths = [\"questions.json\"]\nunit_rows = 4\ngroup_column = \"title\"";
 const SCORED: &str = "paths = [\"scored.jsonl\"]\nlabel_column = \"score\"\nunit_rows = 4";
+const CHOICES: &str = "paths = [\"choices.jsonl\"]\npair_column = \"question\"\nchoice_columns = [\"choices\"]\n\
+                       label_column = \"right\"\nunit_rows = 4";
 const PAIRS: &str = "paths = [\"pairs.jsonl\"]\npair_column = \"other\"\nunit_rows = 8";
 
 fn long(config: &str, steps: u32) -> String {
@@ -76,6 +79,24 @@ fn pairs_are_told_from_other_pairs_and_exactly() {
     let (first, accuracy) = (metric(&before, "loss"), metric(&cluster, "accuracy"));
     assert!(accuracy > 0.8 && metric(&cluster, "loss") < first, "{accuracy}, {first}");
     exact(&config);
+}
+
+#[test]
+fn choices_are_learned_and_exactly() {
+    let config = finetuning(CHOICES, "kind = \"choose\"", "").replace("micro_batch = 4", "micro_batch = 3");
+    let (_, before) = undisturbed(&long(&config, 1), 1);
+    let (_, cluster) = undisturbed(&long(&config, 150), 2);
+    let (first, accuracy) = (metric(&before, "loss"), metric(&cluster, "accuracy"));
+    assert!(accuracy > 0.8 && metric(&cluster, "loss") < first, "{accuracy}, {first}");
+    exact(&config);
+    // Without padding, with dropout, a layer that is frozen, and groups of texts kept together; and with adapters.
+    let unpadded = config.replace("sequence_length = 32", "sequence_length = 32\npadding = \"unpadded\"");
+    exact(
+        &unpadded
+            .replace("heads = 2", "heads = 2\ndropout = 0.1\nfrozen_layers = 1")
+            .replace("unit_rows", "group_column = \"kind\"\nunit_rows"),
+    );
+    exact(&format!("{config}[lora]\nrank = 2\n"));
 }
 
 #[test]

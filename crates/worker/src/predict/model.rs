@@ -22,6 +22,8 @@ pub enum Task {
     Similarities,
     /// An answer to each question.
     Answers,
+    /// The right one of each text's choices.
+    Choices,
 }
 
 /// What was made of one text.
@@ -99,7 +101,7 @@ impl Predictor {
     /// One prediction for each text; all are pairs, or none is.
     ///
     /// # Panics
-    /// If the model answers questions.
+    /// If the model answers questions or chooses.
     pub fn predict(&self, texts: &[Text]) -> Result<Vec<Prediction>, Problem> {
         if texts.is_empty() {
             return Ok(Vec::new());
@@ -108,7 +110,7 @@ impl Predictor {
             Task::Classes | Task::Numbers => self.classify(texts),
             Task::Tags => self.tag(texts),
             Task::Similarities => self.compare(texts),
-            Task::Answers => unreachable!("questions go another way"),
+            Task::Answers | Task::Choices => unreachable!("questions go another way"),
         };
         predictions.map_err(|error| Problem::failure(error.to_string()))
     }
@@ -117,6 +119,27 @@ impl Predictor {
     pub fn answer_scores(&self, batch: &Batch) -> Tensor {
         let input = self.input(batch);
         tch::no_grad(|| self.model.answer_logits(&self.model.encode(&input, false), false))
+    }
+
+    /// For each text the scores of its choices, and whether anything of it was cut.
+    pub fn choice_scores(
+        &self,
+        texts: &[(&str, Option<&str>, Vec<&str>)],
+    ) -> Result<Vec<(Vec<f64>, bool)>, CorpusError> {
+        let (batch, cut) = corpus::choice_batch(&self.tokenizer, texts, self.length)?;
+        let input = self.input(&batch);
+        let logits = tch::no_grad(|| {
+            let hidden = self.model.encode(&input, false);
+            self.model.choice_logits(&hidden, input.mask.as_ref(), false).to_kind(Kind::Double)
+        });
+        let logits = matrix(&logits.unsqueeze(1)).concat();
+        let mut rest = logits.as_slice();
+        let scores = texts.iter().map(|(_, _, choices)| {
+            let (own, after) = rest.split_at(choices.len());
+            rest = after;
+            own.to_vec()
+        });
+        Ok(scores.collect::<Vec<_>>().into_iter().zip(cut).collect())
     }
 
     fn classify(&self, texts: &[Text]) -> Result<Vec<Prediction>, CorpusError> {
@@ -193,6 +216,7 @@ fn task(head: &Head) -> Result<Task, (&'static str, &'static str)> {
         Head::TokenClassifier { .. } => Ok(Task::Tags),
         Head::QuestionAnswering => Ok(Task::Answers),
         Head::Embedder => Ok(Task::Similarities),
+        Head::MultipleChoice { .. } => Ok(Task::Choices),
         _ => Err((
             "the model predicts no labels",
             "fine-tune it first (run.kind = \"finetune\"). As it is, `worker fill-mask` says which words are hidden, and \

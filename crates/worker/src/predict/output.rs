@@ -2,6 +2,7 @@
 
 use super::Text;
 use super::answers::{Answerer, Asked};
+use super::choices::{Posed, choose};
 use super::model::{Prediction, Predictor, best};
 use crate::cli::Problem;
 use serde_json::{Map, Value, json};
@@ -31,6 +32,18 @@ impl Printer {
         write(asked.iter().zip(answerer.answer(asked)?).map(|(asked, answered)| {
             if self.json { answerer.json(asked, &answered).to_string() } else { answerer.plain(asked, &answered) }
         }))
+    }
+
+    /// What is chosen for each text; `rows` choices go into one forward pass, or those of one text.
+    pub(super) fn choices(&mut self, predictor: &Predictor, posed: &[Posed], rows: usize) -> Result<(), Problem> {
+        let chosen = choose(predictor, posed, rows)?;
+        write(
+            posed.iter().zip(&chosen).map(
+                |(posed, chosen)| {
+                    if self.json { posed.json(chosen).to_string() } else { posed.plain(chosen) }
+                },
+            ),
+        )
     }
 }
 

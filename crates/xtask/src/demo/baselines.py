@@ -2,7 +2,9 @@
 
 Texts: TF-IDF of words and pairs of words (of characters in Chinese); of two texts, each has its own. Tags: the word, its
 neighbours, its ends. Both with scikit-learn's LinearSVC as it comes. Answers have neither: there are "no answer" to every
-question, and the sentence that is nearest to the question by TF-IDF, both by SQuAD's F1, of 100.
+question, and the sentence that is nearest to the question by TF-IDF, both by SQuAD's F1, of 100. Choices: what guessing gives,
+the choice that is nearest to text and question by TF-IDF, and the one that a linear SVM is surest of, which sees each choice
+with its text and learns whether it is right.
 """
 
 import json
@@ -116,5 +118,30 @@ def answers(spec):
     return {"no answer": mean(nothing), "nearest sentence": mean(nearest)}
 
 
+def choices(spec):
+    rows = {part: [json.loads(line) for line in open(spec[part], encoding="utf-8")] for part in ("train", "test")}
+    kind = dict(analyzer="char", ngram_range=(1, 3)) if spec["characters"] else dict(ngram_range=(1, 2))
+    asked = lambda row: f"{row['text']} {row['question']}"
+    flat = {part: [(asked(row), choice) for row in rows[part] for choice in row["choices"]] for part in rows}
+    right = [number == row["right"] for row in rows["train"] for number in range(len(row["choices"]))]
+    both = TfidfVectorizer(sublinear_tf=True, **kind).fit(text for pair in flat["train"] for text in pair)
+    of = lambda part, side: both.transform([pair[side] for pair in flat[part]])
+    likeness = lambda part: of(part, 0).multiply(of(part, 1))
+    near = likeness("test").sum(axis=1).A1.tolist()
+    features = {part: hstack([of(part, 0), of(part, 1), likeness(part)]) for part in rows}
+    sure = LinearSVC().fit(features["train"], right).decision_function(features["test"]).tolist()
+
+    def accuracy(scores):
+        hits, at = 0, 0
+        for row in rows["test"]:
+            own = scores[at : at + len(row["choices"])]
+            hits += own.index(max(own)) == row["right"]
+            at += len(own)
+        return hits / len(rows["test"])
+
+    guess = sum(1 / len(row["choices"]) for row in rows["test"]) / len(rows["test"])
+    return {"guessing": guess, "nearest choice": accuracy(near), "TF-IDF + SVM": accuracy(sure)}
+
+
 spec = json.loads(sys.argv[1])
-print(json.dumps({"texts": texts, "tagged": tagged, "answers": answers}[spec["kind"]](spec)))
+print(json.dumps({"texts": texts, "tagged": tagged, "answers": answers, "choices": choices}[spec["kind"]](spec)))

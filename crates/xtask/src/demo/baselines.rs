@@ -14,6 +14,7 @@ pub fn measure(python: &Path, task: &Task, files: &Files) -> Result<BTreeMap<Str
         Examples::Texts(_) => "texts",
         Examples::Tagged(_) => "tagged",
         Examples::Answers(_) => "answers",
+        Examples::Choices(_) => "choices",
     };
     let spec = json!({
         "kind": kind,

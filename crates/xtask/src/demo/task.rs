@@ -4,6 +4,7 @@ use super::Name;
 use super::cloze::Prompt;
 use crate::cluster::set;
 use crate::corpora;
+use crate::corpora::choices::{self, Choice};
 use crate::corpora::labelled::{self, Question, Split, Text};
 use anyhow::{Result, bail};
 use serde_json::json;
@@ -32,6 +33,8 @@ pub enum Examples {
     Tagged(Split<String>),
     /// SQuAD's JSON.
     Answers(Split<Question>),
+    /// JSON lines.
+    Choices(Split<Choice>),
 }
 
 impl Examples {
@@ -41,6 +44,7 @@ impl Examples {
             Self::Texts(split) => split.train.len(),
             Self::Tagged(split) => split.train.len(),
             Self::Answers(split) => split.train.len(),
+            Self::Choices(split) => split.train.len(),
         }
     }
 }
@@ -108,6 +112,10 @@ impl Task {
                 ("sayings", title, Chinese, texts(labelled::sayings(corpora)?), ACCURACY)
             }
             Name::Senses | Name::Distil => bail!("{name:?} has no labelled examples"),
+            Name::Choices => {
+                let examples = Examples::Choices(choices::questions(corpora)?);
+                ("choices", "Which of a few choices answers the question?", English, examples, ACCURACY)
+            }
         };
         let labels = labels(&examples);
         Ok(Self { name, title, language, examples, labels, metric })
@@ -119,6 +127,7 @@ impl Task {
             Examples::Texts(_) => "demo-classify",
             Examples::Tagged(_) => "demo-tag",
             Examples::Answers(_) => "demo-answers",
+            Examples::Choices(_) => "demo-choices",
         }
     }
 
@@ -142,7 +151,7 @@ impl Task {
     /// Writes so many examples, and so many of those that are held out.
     pub fn write(&self, size: usize, held_out: usize, out: &Path) -> Result<Files> {
         let ending = match self.examples {
-            Examples::Texts(_) => "jsonl",
+            Examples::Texts(_) | Examples::Choices(_) => "jsonl",
             Examples::Tagged(_) => "txt",
             Examples::Answers(_) => "json",
         };
@@ -161,6 +170,10 @@ impl Task {
                 fs::write(&train, squad(&split.train[..size]))?;
                 fs::write(&test, squad(&split.test[..held_out.min(split.test.len())]))?;
             }
+            Examples::Choices(split) => {
+                fs::write(&train, chosen(&split.train[..size]))?;
+                fs::write(&test, chosen(&split.test[..held_out.min(split.test.len())]))?;
+            }
         }
         Ok(Files { train, test })
     }
@@ -175,6 +188,14 @@ fn lines(texts: &[Text]) -> String {
         row.to_string() + "\n"
     };
     texts.iter().map(row).collect()
+}
+
+fn chosen(rows: &[Choice]) -> String {
+    let row = |row: &Choice| {
+        let Choice { text, question, choices, right } = row;
+        json!({ "text": text, "question": question, "choices": choices, "right": right }).to_string() + "\n"
+    };
+    rows.iter().map(row).collect()
 }
 
 /// SQuAD v2.0's JSON, a paragraph for each question.
@@ -202,7 +223,7 @@ fn labels(examples: &Examples) -> Vec<String> {
             let words = split.train.iter().chain(&split.test).flat_map(|line| line.split(' '));
             words.filter_map(|word| word.rsplit_once('/')).map(|(_, tag)| tag).collect()
         }
-        Examples::Answers(_) => BTreeSet::new(),
+        Examples::Answers(_) | Examples::Choices(_) => BTreeSet::new(),
     };
     labels.into_iter().map(str::to_owned).collect()
 }

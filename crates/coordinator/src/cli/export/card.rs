@@ -60,6 +60,7 @@ fn front_matter(run: &v1::Run, config: &Value, class: &str) -> String {
         _ if class.ends_with("ForSequenceClassification") => "text-classification",
         _ if class.ends_with("ForTokenClassification") => "token-classification",
         _ if class.ends_with("ForQuestionAnswering") => "question-answering",
+        _ if class.ends_with("ForMultipleChoice") => "multiple-choice",
         _ => "feature-extraction",
     };
     // A string in JSON's quotes is one in YAML, too.
