@@ -59,14 +59,19 @@ impl ObjectiveConfig {
         let classes = ["accuracy", "macro_f1", "mcc"];
         let more: &[&str] = match self.kind {
             ObjectiveKind::Classify if self.regression => &["pearson", "spearman"],
-            ObjectiveKind::Classify => &classes,
+            ObjectiveKind::Classify | ObjectiveKind::Cloze => &classes,
             ObjectiveKind::Tag if self.tag_scheme == TagScheme::Bio => {
                 &["accuracy", "macro_f1", "mcc", "entity_precision", "entity_recall", "entity_f1"]
             }
             ObjectiveKind::Tag => &classes,
             ObjectiveKind::Answer => &["exact_match", "f1"],
             ObjectiveKind::Match | ObjectiveKind::Choose => &["accuracy"],
-            _ => &masked,
+            ObjectiveKind::Mlm | ObjectiveKind::Distill => &masked,
+            ObjectiveKind::MlmNsp => &["mlm_loss", "perplexity", "mlm_accuracy", "nsp_loss", "nsp_accuracy"],
+            ObjectiveKind::MlmSop => &["mlm_loss", "perplexity", "mlm_accuracy", "sop_loss", "sop_accuracy"],
+            ObjectiveKind::ReplacedTokens => {
+                &["mlm_loss", "perplexity", "mlm_accuracy", "replaced_loss", "replaced_accuracy"]
+            }
         };
         [&[LOSS], more].concat()
     }

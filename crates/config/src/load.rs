@@ -138,8 +138,8 @@ fn from_table(origin: &Origin<'_>, table: Table) -> Result<RunConfig, ConfigErro
     }
     // Section by section, so that an error knows at least its section.
     RunConfig::deserialize(Value::Table(table.clone())).map_err(|error| {
-        let help = "`coordinator config schema` lists every key with its type";
-        let problem = Problem::at_key(&culprit(&table, error.message()), error.message().trim(), help);
+        let help = "docs/reference/config.md has every key with its type, as has `coordinator config schema`";
+        let problem = Problem::at_key(&culprit(&table, error.message()), plainly(error.message().trim()), help);
         origin.error(vec![problem])
     })
 }
@@ -164,25 +164,67 @@ fn unknown_keys(table: &Table) -> Vec<(String, String)> {
     let mut unknown = Vec::new();
     for (section, value) in table {
         if !sections.contains(section) {
-            unknown.push((section.clone(), nearest(section, &sections)));
+            let owner = sections.iter().find(|owner| names(&section_schema(owner)).contains(section));
+            let help = match owner {
+                Some(owner) => format!("did you mean `{owner}.{section}`?"),
+                None => nearest("", section, &sections),
+            };
+            unknown.push((section.clone(), help));
             continue;
         }
         let keys = names(&section_schema(section));
         for key in value.as_table().into_iter().flat_map(|inner| inner.keys()) {
             if !keys.contains(key) {
-                unknown.push((format!("{section}.{key}"), nearest(key, &keys)));
+                unknown.push((format!("{section}.{key}"), nearest(section, key, &keys)));
             }
         }
     }
     unknown
 }
 
-fn nearest(name: &str, known: &[String]) -> String {
+/// What other tools call keys of ours.
+const ELSEWHERE: [(&str, &str); 9] = [
+    ("lr", "learning_rate"),
+    ("batch_size", "micro_batch"),
+    ("epochs", "steps"),
+    ("max_steps", "steps"),
+    ("max_length", "sequence_length"),
+    ("vocab_size", "vocabulary"),
+    ("mlm_probability", "mask_rate"),
+    ("text_column", "column"),
+    ("num_layers", "layers"),
+];
+
+/// The key that may be meant, of those that a section has.
+fn nearest(section: &str, name: &str, known: &[String]) -> String {
+    let whole = |key: &str| if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+    let elsewhere = ELSEWHERE.iter().find(|(theirs, ours)| *theirs == name && known.iter().any(|key| key == ours));
+    if let Some((_, ours)) = elsewhere {
+        return format!("here it is `{}`", whole(ours));
+    }
     let best = known.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
     match best {
-        Some(best) if strsim::jaro_winkler(name, best) > 0.75 => format!("did you mean `{best}`?"),
+        Some(best) if strsim::jaro_winkler(name, best) > 0.8 => format!("did you mean `{}`?", whole(best)),
         _ => format!("known here: {}", known.join(", ")),
     }
+}
+
+/// What serde says of a wrong type, in a config's words.
+fn plainly(message: &str) -> String {
+    const WORDS: [(&str, &str); 8] = [
+        ("sequence", "list such as [\"a\", \"b\"]"),
+        ("string", "text in quotes"),
+        ("u32", "whole number"),
+        ("u64", "whole number"),
+        ("usize", "whole number"),
+        ("i64", "whole number"),
+        ("f64", "number"),
+        ("boolean", "true or false"),
+    ];
+    let Some((found, expected)) = message.rsplit_once("expected ") else { return message.to_owned() };
+    let bare = expected.trim_start_matches("a ").trim_end_matches(" type");
+    let wanted = WORDS.iter().find(|(theirs, _)| bare.split([' ', '\n']).next() == Some(theirs));
+    wanted.map_or_else(|| message.to_owned(), |(_, ours)| format!("{found}wanted is: {ours}"))
 }
 
 /// The key that a type error speaks of: the first one whose section fails alone.
@@ -231,6 +273,7 @@ fn section_error(section: &str, value: &Value) -> Option<String> {
         "schedule" => check::<crate::ScheduleConfig>(value),
         "checkpoint" => check::<crate::CheckpointConfig>(value),
         "eval" => check::<crate::EvalConfig>(value),
+        "lora" => check::<crate::LoraConfig>(value),
         "recovery" => check::<crate::RecoveryConfig>(value),
         "sweep" => check::<crate::SweepConfig>(value),
         _ => None,

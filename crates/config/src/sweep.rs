@@ -103,6 +103,7 @@ impl CheckedConfig {
     /// By which metric a sweep's combinations are compared.
     pub fn sweep_metric(&self) -> String {
         let told = self.sweep.as_ref().and_then(|sweep| sweep.metric.clone());
+        let told = told.map(|metric| if metric.starts_with("eval/") { metric } else { format!("eval/{metric}") });
         told.unwrap_or_else(|| {
             let objective = &self.objective;
             let metric = match objective.kind {

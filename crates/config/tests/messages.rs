@@ -41,7 +41,30 @@ fn a_misspelt_key_is_named_with_line_and_nearest_name() {
     let line = text.lines().position(|line| line.starts_with("micro_bacth")).unwrap() + 1;
     let message = error(&text);
     assert!(message.starts_with(&format!("run.toml:{line}:1: `batch.micro_bacth`: no such key")), "{message}");
-    assert!(message.contains("did you mean `micro_batch`?"), "{message}");
+    assert!(message.contains("did you mean `batch.micro_batch`?"), "{message}");
+}
+
+#[test]
+fn a_key_of_another_section_or_of_another_tool_is_recognised() {
+    assert!(loaded(&quickstart(), &["steps=3"]).contains("did you mean `run.steps`?"));
+    assert!(loaded(&quickstart(), &["optimizer.lr=3"]).contains("here it is `optimizer.learning_rate`"));
+    assert!(loaded(&quickstart(), &["run.max_steps=3"]).contains("here it is `run.steps`"));
+    let metric = loaded(&quickstart(), &["eval.best_metric=\"eval/mlm_loss\""]);
+    assert!(metric.contains("write it without `eval/`: `mlm_loss`"), "{metric}");
+}
+
+#[test]
+fn a_wrong_type_is_told_in_plain_words() {
+    for (set, key, wanted) in [
+        ("data.paths=\"a.parquet\"", "data.paths", "wanted is: list such as"),
+        ("run.steps=1e3", "run.steps", "wanted is: whole number"),
+        ("optimizer.learning_rate=\"low\"", "optimizer.learning_rate", "wanted is: number"),
+        ("objective.whole_word=1", "objective.whole_word", "wanted is: true or false"),
+        ("lora.targets=[\"q\"]", "lora.targets", "unknown variant `q`"),
+    ] {
+        let text = loaded(&quickstart(), &[set]);
+        assert!(text.contains(&format!("`{key}`")) && text.contains(wanted), "{set}: {text}");
+    }
 }
 
 #[test]
@@ -106,7 +129,7 @@ fn an_override_of_an_unknown_key_is_refused() {
     let overrides = ["optimizer.learning_rat=1".parse().unwrap()];
     let message = load(&configs().join("quickstart.toml"), &overrides).unwrap_err().to_string();
     assert!(
-        message.contains("`optimizer.learning_rat`") && message.contains("did you mean `learning_rate`?"),
+        message.contains("`optimizer.learning_rat`") && message.contains("did you mean `optimizer.learning_rate`?"),
         "{message}"
     );
 }

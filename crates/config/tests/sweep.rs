@@ -65,7 +65,10 @@ fn a_combination_that_is_wrong_is_named_with_its_values() {
         "{message}"
     );
     let message = wrong("sweep.vary.optimizer.learning_rat=[1e-4]");
-    assert!(message.contains("no such key") && message.contains("did you mean `learning_rate`?"), "{message}");
+    assert!(
+        message.contains("no such key") && message.contains("did you mean `optimizer.learning_rate`?"),
+        "{message}"
+    );
     let message = wrong("sweep.vary.run.steps=[\"many\"]");
     assert!(message.contains("`run.steps`") && message.contains("invalid type"), "{message}");
 }

@@ -170,7 +170,7 @@ async fn bad_runs_are_refused_when_they_are_submitted() {
         (good.replace("corpus.jsonl", "nulls.jsonl"), &["nulls.jsonl", "null"]),
         (good.replace("corpus.jsonl", "broken.jsonl"), &["broken.jsonl"]),
         (good.replace("unit_rows = 16", "column = \"txt\""), &["txt", "did you mean `text`"]),
-        (good.replace("unit_rows = 16", "unit_row = 16"), &["unit_row", "did you mean `unit_rows`"]),
+        (good.replace("unit_rows = 16", "unit_row = 16"), &["unit_row", "did you mean `data.unit_rows`"]),
         (good.replace("vocab.txt", "absent.txt"), &["absent.txt", "tokenizer"]),
         (good.replace("layers = 1", "layers = 1\n vocabulary = 8"), &["vocabulary", "15 tokens"]),
         (good.replace("layers = 1", "layers = 1\n max_positions = 8"), &["max_positions"]),

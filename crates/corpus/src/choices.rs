@@ -62,7 +62,8 @@ impl ChoiceRows {
             Self::Columns(columns) => {
                 let text = |column: &LargeStringArray| column.is_valid(row).then(|| column.value(row).to_owned());
                 let mut texts: Vec<Option<String>> = columns.iter().map(text).collect();
-                let used = texts.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+                let is_filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.trim().is_empty());
+                let used = texts.iter().rposition(is_filled).map_or(0, |last| last + 1);
                 texts.truncate(used);
                 Choices { texts, labels: None }
             }
@@ -107,12 +108,6 @@ pub fn check_choices(texts: &[&str]) -> Result<(), (String, String)> {
         }
     }
     Ok(())
-}
-
-/// A choice of which the tokenizer keeps nothing.
-pub(crate) fn lost_choice(text: &str) -> Fault {
-    let help = "correct its text, or leave the row out";
-    (format!("the tokenizer keeps nothing of the choice `{text}`"), help.to_owned())
 }
 
 fn letter(number: usize) -> char {

@@ -93,6 +93,15 @@ fn write(files: &[PathBuf], out: &Path, options: ImportOptions, report: &mut Imp
             let name = path.display().to_string();
             CorpusError::new(ErrorKind::NotFound, name.as_str(), format!("cannot be read: {error}"), "name a text file")
         })?;
+        if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+            let help = if bytes.starts_with(b"PAR1") {
+                "Parquet needs no import: name it in `data.paths`"
+            } else {
+                "give files of plain text, unpacked"
+            };
+            let message = format!("this is not text: its byte {at} is 0");
+            return Err(CorpusError::new(ErrorKind::Type, path.display().to_string().as_str(), message, help));
+        }
         let text = match String::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => {
@@ -168,6 +177,25 @@ mod tests {
         assert_eq!(builder.metadata().num_row_groups(), 2);
         let rows: usize = builder.build().unwrap().map(|batch| batch.unwrap().num_rows()).sum();
         assert_eq!(rows, 3);
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (table, packed, out) =
+            (folder.path().join("a.parquet"), folder.path().join("a.gz"), folder.path().join("corpus.parquet"));
+        std::fs::write(&table, b"PAR1\0\x01").unwrap();
+        std::fs::write(&packed, b"\x1f\x8b\x08\0\0").unwrap();
+        let refused = |path: &PathBuf| {
+            import_text(std::slice::from_ref(path), &out, ImportOptions::default()).unwrap_err().to_string()
+        };
+        let error = refused(&table);
+        assert!(
+            error.contains("a.parquet") && error.contains("byte 4 is 0") && error.contains("data.paths"),
+            "{error}"
+        );
+        assert!(refused(&packed).contains("unpacked"));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -2,12 +2,11 @@
 
 use crate::answers::Question;
 use crate::batch::Batch;
-use crate::choices::lost_choice;
 use crate::cloze::Cloze;
 use crate::samples::labelled::{LabelledBuilder, Target};
 use crate::samples::masking::Amount;
 use crate::samples::{Assembler, Form, MaskKey, Samples, Targets};
-use crate::{CorpusError, ErrorKind, Tokenizer};
+use crate::{CorpusError, Tokenizer};
 use config::AnswerWindows;
 use std::sync::Arc;
 
@@ -63,9 +62,6 @@ pub fn cloze_batch(
 
 /// A batch of texts, each with the choices it has and perhaps a question that is read before them, built as in training:
 /// a row for each choice; the right ones are all 0 and mean nothing. And which texts were cut.
-///
-/// # Errors
-/// Also a choice of which the tokenizer keeps nothing.
 pub fn choice_batch(
     tokenizer: &Tokenizer,
     texts: &[(&str, Option<&str>, Vec<&str>)],
@@ -81,10 +77,7 @@ pub fn choice_batch(
     let mut cut = Vec::with_capacity(texts.len());
     for (text, question, choices) in texts {
         let before = builder.truncated;
-        if let Some(lost) = builder.add_choices(text, *question, choices, 0)? {
-            let (message, help) = lost_choice(choices[lost]);
-            return Err(CorpusError::new(ErrorKind::Value, "choices", message, help));
-        }
+        builder.add_choices(text, *question, choices, 0)?;
         cut.push(builder.truncated > before);
     }
     Ok((assemble(tokenizer, &builder.samples, sequence_length), cut))

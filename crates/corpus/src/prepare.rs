@@ -1,7 +1,7 @@
 //! From a unit to its samples: read, permute, tokenise, build. A pure function of (corpus, seed, epoch, unit).
 
 use crate::answers::{Question, locate};
-use crate::choices::{ChoiceRows, lost_choice};
+use crate::choices::ChoiceRows;
 use crate::cloze::Cloze;
 use crate::corpus::LABEL_HELP;
 use crate::corpus::faults::{no_answer, number, one_tag_each};
@@ -391,9 +391,7 @@ impl Preparer {
             };
             let (own, right) = choices.checked(labels.value(*row)).map_err(fault)?;
             let question = questions.as_ref().map(|questions| questions.value(*row));
-            if let Some(lost) = builder.add_choices(texts.value(*row), question, &own, right as i64)? {
-                return Err(fault(lost_choice(own[lost])));
-            }
+            builder.add_choices(texts.value(*row), question, &own, right as i64)?;
         }
         Ok(Some(self.finish(builder)))
     }

@@ -197,7 +197,8 @@ impl FileSource {
                 ErrorKind::Type,
                 name,
                 "the name's ending does not tell what the file is",
-                "set `data.format` to parquet, csv, jsonl, word-tag, squad or conll",
+                "name a .parquet, .csv, .jsonl, .json or .conll file, or set `data.format` in a run's config; `coordinator data \
+                 import` makes Parquet of plain text",
             )
         })?;
         if columns.tagged && columns.label.is_none() && !matches!(format, DataFormat::WordTag | DataFormat::Conll) {

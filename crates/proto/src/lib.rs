@@ -2,9 +2,11 @@
 //!
 //! This room must not know any domain logic.
 
+mod address;
 pub mod convert;
 mod failure;
 
+pub use address::{ADDRESS_HELP, authority};
 pub use failure::{Failure, FailureKind};
 
 /// How many bytes of one stream the coordinator takes before it has handled any of them (HTTP/2's window; the usual

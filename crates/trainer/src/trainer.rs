@@ -14,7 +14,7 @@ use corpus::{Corpus, Loader, Tokenizer};
 use model::{Model, safetensors_io};
 use std::sync::Arc;
 use tch::Device;
-use types::{Digest, Step};
+use types::{Attempt, Digest, Step};
 
 /// Sets how many threads libtorch uses inside one operation, for the whole process. In `exact` mode the weights are
 /// bit-identical only between workers that use the same number.
@@ -41,6 +41,8 @@ pub struct Trainer {
     teacher: Option<Teacher>,
     /// The held state's step is due for evaluation, but the collective for it failed.
     unevaluated: Option<StepReport>,
+    /// What the last evaluation said, and of which attempt's step: a checkpoint of it may have to be made again.
+    measured: Option<(Attempt, Step, Measured)>,
 }
 
 impl Trainer {
@@ -75,6 +77,7 @@ impl Trainer {
             held: None,
             teacher: None,
             unevaluated: None,
+            measured: None,
         })
     }
 
@@ -167,7 +170,10 @@ impl Trainer {
     ) -> Result<Outcome, TrainError> {
         let total = self.config.run.steps;
         let again = self.evaluate_again(state, teacher, group, host)?;
-        let mut measured = self.take_in(state, again.as_deref());
+        let mut measured = match &again {
+            Some(metrics) => self.take_in(state, Some(metrics)),
+            None => self.known(state),
+        };
         let mut captured = None;
         // The failure came between that step's evaluation and its checkpoint.
         if again.is_some() && due(state.header.step, self.config.checkpoint.every_steps) {
@@ -287,7 +293,7 @@ impl Trainer {
     }
 
     /// What an evaluation of the present step says of the model; and it counts for early stopping.
-    fn take_in(&self, state: &mut State, metrics: Option<&[(String, f64)]>) -> Measured {
+    fn take_in(&mut self, state: &mut State, metrics: Option<&[(String, f64)]>) -> Measured {
         let eval = &self.config.eval;
         let Some(metrics) = metrics.filter(|_| self.held_out.is_some()) else { return Measured::default() };
         let find = |wanted: &str| {
@@ -306,7 +312,14 @@ impl Trainer {
                 );
             }
         }
+        self.measured = Some((state.header.attempt, state.header.step, measured));
         measured
+    }
+
+    /// What was said of the present step before, if it was.
+    fn known(&self, state: &State) -> Measured {
+        let here = (state.header.attempt, state.header.step);
+        self.measured.filter(|(attempt, step, _)| (*attempt, *step) == here).map_or_else(Measured::default, |it| it.2)
     }
 
     /// All steps are done, or nothing better is expected.

@@ -25,7 +25,7 @@ const MESSAGE_BYTES_MAX: usize = 32 << 20;
 pub enum ConnectError {
     /// Not `HOST:PORT`.
     #[error("`{address}` is no address of a coordinator: {reason}")]
-    #[diagnostic(help("write HOST:PORT, for example 127.0.0.1:7117"))]
+    #[diagnostic(help("{}", proto::ADDRESS_HELP))]
     Address {
         /// As given.
         address: String,
@@ -131,13 +131,7 @@ impl Coordinator {
     /// Opens nothing yet. Must be called within a tokio runtime.
     pub fn new(address: &str, token: Option<&Token>) -> Result<Self, ConnectError> {
         let fail = |reason: &str| ConnectError::Address { address: address.to_owned(), reason: reason.to_owned() };
-        let bare = address.strip_prefix("http://").unwrap_or(address);
-        let port = bare.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>()));
-        match port {
-            Some(Ok(port)) if port > 0 => {}
-            Some(_) => return Err(fail("the port must be a number from 1 to 65535")),
-            None => return Err(fail("the port is missing")),
-        }
+        let bare = proto::authority(address).map_err(fail)?;
         let endpoint = Endpoint::from_shared(format!("http://{bare}"))
             .map_err(|error| fail(&error.to_string()))?
             .connect_timeout(Duration::from_secs(2))

@@ -15,7 +15,7 @@ use tch::{Kind, Tensor};
 #[command(after_help = "Examples:
   worker fill-mask --checkpoint latest --text \"Paris is the [MASK] of France.\"
   worker fill-mask --model exported/ --top-k 10 --json < sentences.txt
-  worker fill-mask --checkpoint quickstart@2000 --file sentences.txt
+  worker fill-mask --checkpoint quickstart@1200 --file sentences.txt
 
 One text a line, with one [MASK] or several; each is predicted on its own. For each: probability, token, and with a
 single [MASK] the text with the token in its place. As JSON: {text, masks: [[{token, id, score, text}]]}.")]
@@ -72,8 +72,10 @@ struct Candidate {
 fn word(tokenizer: &Tokenizer, id: u32) -> String {
     let read = tokenizer.decode(&[id]).unwrap_or_default();
     let read = read.trim();
-    // Special tokens are not read.
-    if read.is_empty() { tokenizer.token(id).unwrap_or_default() } else { read.to_owned() }
+    let written = tokenizer.token(id).unwrap_or_default();
+    // White space, as byte-level and SentencePiece vocabularies write it, is nothing; special tokens are not read.
+    let is_space = written.chars().all(|letter| "ĠĊĉč▁".contains(letter));
+    if read.is_empty() && !is_space { written } else { read.to_owned() }
 }
 
 fn fill(loaded: &Loaded, lines: &[Line], top_k: usize) -> Result<Vec<Filled>, Problem> {
@@ -226,6 +228,7 @@ mod tests {
         let id = tokenizer.id("ĠÃĸl").unwrap();
         assert_eq!(word(&tokenizer, id), "Öl");
         assert_eq!(word(&tokenizer, tokenizer.special().mask), "<mask>");
+        assert_eq!(word(&tokenizer, tokenizer.id("Ġ").unwrap()), "");
     }
 
     #[test]

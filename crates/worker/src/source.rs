@@ -5,7 +5,7 @@ mod fetched;
 use crate::cli::Problem;
 use crate::connect::COORDINATOR_VARIABLE;
 use crate::device::Choice;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use config::Reading;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,12 +13,13 @@ use tch::Device;
 
 /// Which model.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("source").required(true)))]
 pub struct SourceArguments {
     /// A run: id, name or `latest`; with @STEP one of its checkpoints, else the newest.
-    #[arg(long, value_name = "RUN[@STEP]", conflicts_with = "model", required_unless_present = "model")]
+    #[arg(long, value_name = "RUN[@STEP]", group = "source")]
     checkpoint: Option<String>,
     /// A folder with config.json, the weights and tokenizer.json (or vocab.txt).
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", group = "source")]
     model: Option<PathBuf>,
     /// The coordinator that has the run. Default: the one that was started on this machine.
     #[arg(long, value_name = "HOST:PORT", env = COORDINATOR_VARIABLE)]

@@ -210,7 +210,8 @@ fn config_page(schema: &Value) -> String {
     let mut page = "# Config keys\n\nOne TOML file a run. Generated from the schema (`coordinator config schema`); see `configs/` for examples.\n".to_owned();
     let empty = serde_json::Map::new();
     for (section, node) in schema["properties"].as_object().unwrap_or(&empty) {
-        let reference = node["$ref"].as_str().unwrap_or_default();
+        // A section that may be left out is one of two things.
+        let reference = node["$ref"].as_str().or_else(|| node["anyOf"][0]["$ref"].as_str()).unwrap_or_default();
         let definition = &schema["$defs"][reference.trim_start_matches("#/$defs/")];
         page += &format!(
             "\n## `[{section}]`\n\n{}\n\n| key | type | default | meaning |\n|---|---|---|---|\n",

@@ -1,6 +1,6 @@
 //! What multiple choice asks for.
 
-use crate::{Architecture, CHOICES_MAX, ObjectiveKind, Pooling, RunConfig};
+use crate::{CHOICES_MAX, ObjectiveKind, RunConfig};
 
 impl RunConfig {
     pub(super) fn check_choose(&self, rule: &mut impl FnMut(bool, &str, String, &str)) {
@@ -23,7 +23,8 @@ impl RunConfig {
             format!("names {} columns, and a row has {CHOICES_MAX} choices at most", columns.len()),
             "leave some out",
         );
-        let others = [Some(&data.column), data.pair_column.as_ref(), data.label_column.as_ref()];
+        let others =
+            [Some(&data.column), data.pair_column.as_ref(), data.label_column.as_ref(), data.group_column.as_ref()];
         let taken = |at: usize| columns[..at].contains(&columns[at]) || others.contains(&Some(&columns[at]));
         let twice = (0..columns.len()).find(|at| taken(*at));
         rule(
@@ -43,14 +44,6 @@ impl RunConfig {
             "objective.labels",
             "are for objective.kind = \"classify\" and \"tag\": here each row has choices of its own".into(),
             "leave them out",
-        );
-        // Whatever a run starts from says of what architecture it is.
-        let is_modern = self.model.architecture == Architecture::Modern || !self.init.from.is_empty();
-        rule(
-            objective.pooling == Pooling::Cls || is_modern,
-            "objective.pooling",
-            "is `mean`, which `choose` has with `modern` alone, as in transformers".into(),
-            "leave it out",
         );
     }
 }
@@ -90,9 +83,10 @@ mod tests {
             (r#"["choices"]"#, &many, ["names 27 columns", "26 choices at most"]),
             (r#"["choices"]"#, r#"["a", "b", "a"]"#, ["`data.choice_columns`: `a` is named twice", "one thing"]),
             (r#"["choices"]"#, r#"["a", "label"]"#, ["`label` is named twice", "one thing"]),
+            (r#"["choices"]"#, r#"["choices"], group_column = "choices""#, ["`choices` is named twice", "one thing"]),
             (r#", label_column = "label""#, "", ["`data.label_column`: is missing", "which choice is right"]),
             (r#""choose""#, r#""choose", labels = ["a", "b"]"#, ["`objective.labels`", "choices of its own"]),
-            (r#""choose""#, r#""choose", pooling = "mean""#, ["`objective.pooling`: is `mean`", "`modern` alone"]),
+            (r#""choose""#, r#""choose", pooling = "mean""#, ["`objective.pooling`: `mean`", "`modern` alone"]),
             (r#""choose""#, r#""classify""#, ["`data.choice_columns`: is for objective.kind = \"choose\"", "leave it"]),
             (r#""finetune""#, r#""pretrain""#, ["`objective.kind`: does not go with run.kind", "`choose`"]),
             (r#""choose""#, r#""choose", stride = 4"#, ["`objective.stride`: is for", "answer"]),

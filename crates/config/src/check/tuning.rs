@@ -85,7 +85,10 @@ impl RunConfig {
             measured.contains(&best_metric.as_str()),
             "eval.best_metric",
             format!("`{best_metric}` is not measured for objective.kind = \"{}\"", self.objective.kind.as_str()),
-            &format!("one of: {}", measured.join(", ")),
+            &match best_metric.strip_prefix("eval/") {
+                Some(name) if measured.contains(&name) => format!("write it without `eval/`: `{name}`"),
+                _ => format!("one of: {}", measured.join(", ")),
+            },
         );
         rule(
             min_delta.is_none() || patience.is_some(),

@@ -102,7 +102,7 @@ pub struct StartArguments {
 #[command(after_help = "Examples:
   coordinator submit configs/quickstart.toml
   coordinator submit configs/quickstart.toml --set run.steps=200 --set optimizer.learning_rate=1e-3 --wait
-  coordinator submit finetune.toml --set init.from=run:quickstart@2000 --json")]
+  coordinator submit finetune.toml --set init.from=run:quickstart@1200 --json")]
 pub struct SubmitArguments {
     /// The run's TOML file.
     pub file: PathBuf,
@@ -266,7 +266,7 @@ pub enum CheckpointsCommand {
     Verify(CheckpointArguments),
     /// Download a checkpoint as a folder that other programs load.
     #[command(after_help = "Example:
-  coordinator checkpoints export --format hf quickstart@2000 --out model/
+  coordinator checkpoints export --format hf quickstart@1200 --out model/
   python -c 'from transformers import AutoModel; AutoModel.from_pretrained(\"model/\")'")]
     Export(ExportArguments),
 }

@@ -15,7 +15,7 @@ pub fn reference(text: &str) -> Result<v1::CheckpointRef, Problem> {
         Some((run, step)) => {
             let step = step.parse().ok().filter(|step| *step > 0);
             let step = step.ok_or_else(|| {
-                Problem::input(format!("`{text}`: after `@` comes a step")).help("for example `quickstart@2000`")
+                Problem::input(format!("`{text}`: after `@` comes a step")).help("for example `quickstart@1200`")
             })?;
             (run, step)
         }

@@ -29,9 +29,11 @@ impl Client {
         let token = token(connection)?;
         let show = ShowToken::new(token.as_deref())
             .ok_or_else(|| Problem::access("the token holds characters that no token has"))?;
-        let bare = address.strip_prefix("http://").unwrap_or(&address);
+        let bare = proto::authority(&address).map_err(|reason| {
+            Problem::input(format!("`{address}` is no address: {reason}")).help(proto::ADDRESS_HELP)
+        })?;
         let endpoint = Endpoint::from_shared(format!("http://{bare}"))
-            .map_err(|_| Problem::input(format!("`{address}` is no address")).help("write HOST:PORT"))?
+            .map_err(|_| Problem::input(format!("`{address}` is no address")).help(proto::ADDRESS_HELP))?
             .connect_timeout(Duration::from_secs(5))
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(20))

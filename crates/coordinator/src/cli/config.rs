@@ -9,6 +9,7 @@ pub fn run(arguments: ConfigArguments) -> Result<ExitCode, Problem> {
     match arguments.command {
         ConfigCommand::Validate { file, set, json } => {
             let checked = config::load_checked(&file, &set)?;
+            checked.sweep_points(&file.display().to_string())?;
             if json {
                 output::json(&*checked)?;
             } else {

@@ -58,6 +58,9 @@ fn train(arguments: TrainTokenizerArguments) -> Result<ExitCode, Problem> {
     } else {
         output::line(&path)?;
         output::message(&format!("{} tokens; use it with `tokenizer.path`", tokenizer.size()));
+        if tokenizer.size() < vocabulary {
+            output::message(&format!("the text has no more for the {vocabulary} asked for: give more of it"));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -112,7 +112,8 @@ fn stands(reader: &Reader, sweep: &SweepRow, with_metrics: bool) -> Result<Vec<S
         let mut metrics = Vec::new();
         if with_metrics && row.status == "completed" {
             metrics = reader.latest_metrics(&row.id)?;
-            metrics.retain(|metric| metric.key.starts_with("eval/"));
+            // What the last evaluation could not tell, an earlier one must not tell in its place.
+            metrics.retain(|metric| metric.key.starts_with("eval/") && metric.step == row.step);
         }
         stands.push(Stand { place: place.clone(), row, metrics });
     }

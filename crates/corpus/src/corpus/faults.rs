@@ -198,7 +198,10 @@ fn answers(batch: &RecordBatch, may_lack: bool, mut fault: impl FnMut(u64, Fault
 fn choices(batch: &RecordBatch, columns: &Columns, mut fault: impl FnMut(u64, Fault)) -> Result<(), String> {
     let all = ChoiceRows::of(columns.choices_of(batch))?;
     let labels = rows::text(batch.column(batch.num_columns() - 1))?;
-    for row in (0..batch.num_rows()).filter(|row| labels.is_valid(*row)) {
+    let others = [Some(batch.column(0)), columns.pair.as_ref().map(|_| batch.column(1))];
+    // Rows that lack something are left out.
+    let whole = |row: usize| labels.is_valid(row) && others.iter().flatten().all(|column| column.is_valid(row));
+    for row in (0..batch.num_rows()).filter(|row| whole(*row)) {
         if let Some(Err(wrong)) = all.row(row).map(|choices| choices.checked(labels.value(row)).map(drop)) {
             fault(row as u64, wrong);
         }

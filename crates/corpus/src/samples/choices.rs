@@ -1,6 +1,6 @@
 //! Multiple choice: a text with each of its choices, as sequences of two parts.
 
-use super::labelled::LabelledBuilder;
+use super::labelled::{LabelledBuilder, longest_first};
 use super::{Assembler, Samples, Targets};
 use crate::batch::{Batch, Labels};
 use crate::{CorpusError, SpecialIds};
@@ -17,24 +17,22 @@ pub(crate) struct ChoiceSample {
 impl LabelledBuilder<'_, '_> {
     /// For each choice `[CLS] text [SEP] question choice [SEP]`, with as many separators in the middle as the tokenizer puts
     /// there. What is too much is cut from the end of the longer part; of the second one from the question first, so that
-    /// something of the choice always stays. Answers the number of a choice of which the tokenizer keeps nothing; then there
-    /// is no sample.
+    /// something of the choice always stays: an unknown token, where the tokenizer keeps nothing of it.
     pub(crate) fn add_choices(
         &mut self,
         text: &str,
         question: Option<&str>,
         choices: &[&str],
         right: i64,
-    ) -> Result<Option<usize>, CorpusError> {
-        let SpecialIds { classify, separator, .. } = self.encoder.tokenizer().special();
+    ) -> Result<(), CorpusError> {
+        let SpecialIds { classify, separator, unknown, .. } = self.encoder.tokenizer().special();
         let separators = self.encoder.tokenizer().separators_between();
         let room = self.sequence_length - 2 - separators;
         let question = question.map(str::trim).filter(|question| !question.is_empty());
         let mut first = Vec::new();
         self.encoder.encode(text, &mut first)?;
-        let start = self.samples.tokens.len();
         let (mut lengths, mut cut) = (Vec::with_capacity(choices.len()), false);
-        for (number, choice) in choices.iter().enumerate() {
+        for choice in choices {
             let mut second = Vec::new();
             let asked = match question {
                 Some(question) => self.encoder.encode_joined(question, choice.trim(), &mut second)?,
@@ -44,15 +42,13 @@ impl LabelledBuilder<'_, '_> {
                 }
             };
             if second.len() == asked {
-                self.samples.tokens.truncate(start);
-                return Ok(Some(number));
+                second.push(unknown);
             }
             let mut first_keeps = first.len();
             if first.len() + second.len() > room {
                 cut = true;
-                // Longest first: the shorter one keeps all it has, up to half of the room.
-                let second_keeps = second.len().min((room / 2).max(room.saturating_sub(first.len())));
-                first_keeps = room - second_keeps;
+                let second_keeps;
+                (first_keeps, second_keeps) = longest_first(first.len(), second.len(), room);
                 let of_question = (second.len() - second_keeps).min(asked);
                 second.drain(asked - of_question..asked);
                 second.truncate(second_keeps);
@@ -71,7 +67,7 @@ impl LabelledBuilder<'_, '_> {
         let Targets::Choice(all) = &mut self.samples.targets else { unreachable!("made for choices") };
         all.push(ChoiceSample { lengths, right });
         self.samples.ends.push(self.samples.tokens.len());
-        Ok(None)
+        Ok(())
     }
 }
 

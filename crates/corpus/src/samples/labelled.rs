@@ -116,9 +116,8 @@ impl LabelledBuilder<'_, '_> {
         let room = self.sequence_length - 2 - separators;
         if a.len() + b.len() > room {
             self.truncated += 1;
-            // Longest first: the shorter one keeps all it has, up to half of the room.
-            let b_keeps = b.len().min((room / 2).max(room.saturating_sub(a.len())));
-            a.truncate(room - b_keeps);
+            let (a_keeps, b_keeps) = longest_first(a.len(), b.len(), room);
+            a.truncate(a_keeps);
             b.truncate(b_keeps);
         }
         let tokens = &mut self.samples.tokens;
@@ -171,4 +170,11 @@ impl LabelledBuilder<'_, '_> {
         self.end_sample();
         Ok(())
     }
+}
+
+/// How much of two parts is kept that have no room together. Longest first: the shorter one keeps all it has, up to half of the
+/// room.
+pub(super) fn longest_first(first: usize, second: usize, room: usize) -> (usize, usize) {
+    let second_keeps = second.min((room / 2).max(room.saturating_sub(first)));
+    (room - second_keeps, second_keeps)
 }

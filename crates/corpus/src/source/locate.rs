@@ -45,7 +45,7 @@ pub(super) fn locate(text: &str, io: &Io) -> Result<Vec<Located>, CorpusError> {
             ErrorKind::NotFound,
             text,
             "no file matches",
-            "check the spelling; relative paths start at the config file's folder",
+            "check the spelling; relative paths start at the config file's folder, or where a command names them at the working directory",
         ));
     }
     Ok(found)
@@ -166,6 +166,6 @@ fn not_found(name: &str) -> CorpusError {
         ErrorKind::NotFound,
         name,
         "no such file",
-        "check the spelling; relative paths start at the config file's folder",
+        "check the spelling; relative paths start at the config file's folder, or where a command names them at the working directory",
     )
 }

@@ -184,5 +184,13 @@ pub fn undisturbed(config: &str, workers: usize) -> (String, Cluster) {
     let mut cluster = Cluster::new(config, workers);
     let members: Vec<usize> = (0..workers).collect();
     cluster.assign(&members, &Plan::default());
-    (cluster.digest(&members), cluster)
+    let digest = cluster.digest(&members);
+    // What a config may name (`eval.best_metric`) is what is reported.
+    let parsed = config::parse("the test's config", config).unwrap();
+    if cluster.metric(0, "eval/loss").is_some() {
+        for name in parsed.objective.measured() {
+            assert!(cluster.metric(0, &format!("eval/{name}")).is_some(), "eval/{name} is not reported");
+        }
+    }
+    (digest, cluster)
 }

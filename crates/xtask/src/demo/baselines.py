@@ -120,6 +120,8 @@ def answers(spec):
 
 def choices(spec):
     rows = {part: [json.loads(line) for line in open(spec[part], encoding="utf-8")] for part in ("train", "test")}
+    for row in rows["train"] + rows["test"]:
+        row["choices"] = row["choices"]["text"]
     kind = dict(analyzer="char", ngram_range=(1, 3)) if spec["characters"] else dict(ngram_range=(1, 2))
     asked = lambda row: f"{row['text']} {row['question']}"
     flat = {part: [(asked(row), choice) for row in rows[part] for choice in row["choices"]] for part in rows}

@@ -28,6 +28,11 @@ pub fn run(binaries: &Binaries, corpora: &Path, scale: &Scale, fresh: bool) -> R
             set("tokenizer.path", tokenizer.display().to_string()),
             set("checkpoint.every_steps", 0),
             set("eval.every_steps", 0),
+            // Alike for all of them, as the held-out texts are by that.
+            set("data.unit_rows", 32),
+            set("data.eval_fraction", 0.05),
+            set("optimizer.learning_rate", 5e-4),
+            set("optimizer.weight_decay", 0.01),
         ];
         settings.extend_from_slice(more);
         let run = cluster.submit(config, name, &settings)?;
@@ -53,7 +58,7 @@ pub fn run(binaries: &Binaries, corpora: &Path, scale: &Scale, fresh: bool) -> R
     println!("== students: 2 layers, {steps} steps");
     let student = [set("distill.teacher", "run:distil-teacher"), set("model.layers", 2)];
     add("student, 2 layers", train("distilbert-mini", "distil-student", steps, &student)?);
-    let alone: Vec<_> = shape(2).into_iter().chain(masked).collect();
+    let alone: Vec<_> = shape(2).into_iter().chain(masked).chain([set("model.architecture", "distilbert")]).collect();
     add("the same steps without a teacher", train("bert-mini", "distil-alone", steps, &alone)?);
     let text = table(&rows);
     println!("\n{text}");

@@ -54,7 +54,7 @@ fn table(task: &Task, rows: &[Row]) -> Result<String> {
     Ok(text)
 }
 
-const COLOURS: [&str; 5] = ["#a0aec0", "#718096", "#c05621", "#2b6cb0", "#2f855a"];
+const COLOURS: [&str; 8] = ["#a0aec0", "#718096", "#c05621", "#2b6cb0", "#2f855a", "#b7791f", "#6b46c1", "#b83280"];
 
 /// Examples on a logarithmic axis, a line each.
 fn picture(task: &Task, rows: &[Row]) -> String {

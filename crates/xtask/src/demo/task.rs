@@ -193,6 +193,9 @@ fn lines(texts: &[Text]) -> String {
 fn chosen(rows: &[Choice]) -> String {
     let row = |row: &Choice| {
         let Choice { text, question, choices, right } = row;
+        // A number alone might be the text of another choice, too.
+        let labels: Vec<String> = (0..choices.len()).map(|number| number.to_string()).collect();
+        let choices = json!({ "text": choices, "label": labels });
         json!({ "text": text, "question": question, "choices": choices, "right": right }).to_string() + "\n"
     };
     rows.iter().map(row).collect()
