@@ -75,7 +75,7 @@ fn a_config_that_cannot_work_is_refused() {
     refused(
         &cluster,
         &["optimizer.learning_rat=1"],
-        &["`optimizer.learning_rat`: no such key", "did you mean `learning_rate`?"],
+        &["`optimizer.learning_rat`: no such key", "did you mean `optimizer.learning_rate`?"],
     );
     refused(
         &cluster,
@@ -89,7 +89,7 @@ fn a_config_that_cannot_work_is_refused() {
     std::fs::write(&misspelt, text).unwrap();
     let output = cluster.coordinator(&["submit", misspelt.to_str().unwrap()]);
     let place = format!("misspelt.toml:{line}:1: `batch.micro_bach`: no such key");
-    output.expect_code(5).says(&[&place, "did you mean `micro_batch`?"]);
+    output.expect_code(5).says(&[&place, "did you mean `batch.micro_batch`?"]);
 }
 
 #[test]
