@@ -295,7 +295,7 @@ fn rows_without_something_are_skipped_and_counted() {
     assert_eq!(step.segments[0].total, 1);
     assert_eq!(rows(&step.batches[0]), ["[CLS] the cat [SEP] | sat mat [SEP]", "[CLS] the cat [SEP] | sat sun [SEP]"]);
     let skipped = loader.counts().null_rows.load(std::sync::atomic::Ordering::Relaxed);
-    assert!(skipped > 0 && skipped % 7 == 0, "{skipped}");
+    assert!(skipped > 0 && skipped.is_multiple_of(7), "{skipped}");
 }
 
 #[test]
