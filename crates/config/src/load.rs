@@ -183,10 +183,9 @@ fn unknown_keys(table: &Table) -> Vec<(String, String)> {
 }
 
 /// What other tools call keys of ours.
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 8] = [
     ("lr", "learning_rate"),
     ("batch_size", "micro_batch"),
-    ("epochs", "steps"),
     ("max_steps", "steps"),
     ("max_length", "sequence_length"),
     ("vocab_size", "vocabulary"),
