@@ -54,14 +54,25 @@ pub struct StateHeader {
     /// With `eval.patience`: how evaluations have gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluated: Option<Evaluated>,
+    /// What the last evaluation said, and of which step: a checkpoint of it may have to be made again, by whoever has the
+    /// state then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) measured: Option<(Step, Measured)>,
     /// The model's labels, for `classify` and `tag`.
     pub labels: Vec<String>,
     /// The model's shape.
     pub shape: ModelShape,
 }
 
+impl StateHeader {
+    /// What an evaluation of the present step said, if there was one.
+    pub(crate) fn known(&self) -> Measured {
+        self.measured.filter(|(step, _)| *step == self.step).map_or_else(Measured::default, |(_, measured)| measured)
+    }
+}
+
 /// What an evaluation says of the model, if there was one at this step.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub loss: Option<f64>,
     pub score: Option<f64>,

@@ -170,6 +170,7 @@ impl Recipe<'_> {
             optimizer: self.config.optimizer.kind,
             averaged: self.config.optimizer.ema_decay.is_some(),
             evaluated: None,
+            measured: None,
             labels: self.labels.to_vec(),
             shape,
         }

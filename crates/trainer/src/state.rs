@@ -210,6 +210,7 @@ mod tests {
             optimizer: OptimizerKind::Adamw,
             averaged: ema_decay.is_some(),
             evaluated: None,
+            measured: None,
             labels: Vec::new(),
             shape,
         };

@@ -14,7 +14,7 @@ use corpus::{Corpus, Loader, Tokenizer};
 use model::{Model, safetensors_io};
 use std::sync::Arc;
 use tch::Device;
-use types::{Attempt, Digest, Step};
+use types::{Digest, Step};
 
 /// Sets how many threads libtorch uses inside one operation, for the whole process. In `exact` mode the weights are
 /// bit-identical only between workers that use the same number.
@@ -41,8 +41,6 @@ pub struct Trainer {
     teacher: Option<Teacher>,
     /// The held state's step is due for evaluation, but the collective for it failed.
     unevaluated: Option<StepReport>,
-    /// What the last evaluation said, and of which attempt's step: a checkpoint of it may have to be made again.
-    measured: Option<(Attempt, Step, Measured)>,
 }
 
 impl Trainer {
@@ -77,7 +75,6 @@ impl Trainer {
             held: None,
             teacher: None,
             unevaluated: None,
-            measured: None,
         })
     }
 
@@ -172,7 +169,7 @@ impl Trainer {
         let again = self.evaluate_again(state, teacher, group, host)?;
         let mut measured = match &again {
             Some(metrics) => self.take_in(state, Some(metrics)),
-            None => self.known(state),
+            None => state.header.known(),
         };
         let mut captured = None;
         // The failure came between that step's evaluation and its checkpoint.
@@ -293,7 +290,7 @@ impl Trainer {
     }
 
     /// What an evaluation of the present step says of the model; and it counts for early stopping.
-    fn take_in(&mut self, state: &mut State, metrics: Option<&[(String, f64)]>) -> Measured {
+    fn take_in(&self, state: &mut State, metrics: Option<&[(String, f64)]>) -> Measured {
         let eval = &self.config.eval;
         let Some(metrics) = metrics.filter(|_| self.held_out.is_some()) else { return Measured::default() };
         let find = |wanted: &str| {
@@ -312,14 +309,8 @@ impl Trainer {
                 );
             }
         }
-        self.measured = Some((state.header.attempt, state.header.step, measured));
+        state.header.measured = Some((state.header.step, measured));
         measured
-    }
-
-    /// What was said of the present step before, if it was.
-    fn known(&self, state: &State) -> Measured {
-        let here = (state.header.attempt, state.header.step);
-        self.measured.filter(|(attempt, step, _)| (*attempt, *step) == here).map_or_else(Measured::default, |it| it.2)
     }
 
     /// All steps are done, or nothing better is expected.

@@ -85,6 +85,7 @@ mod tests {
             optimizer: config::OptimizerKind::Adamw,
             averaged: false,
             evaluated: None,
+            measured: None,
             labels: Vec::new(),
             shape: config::ModelConfig::default().shape(100, 16),
         };

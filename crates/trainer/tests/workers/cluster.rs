@@ -162,6 +162,11 @@ impl Cluster {
         self.folder.path().join(format!("checkpoint-{}-{step}", self.generation))
     }
 
+    /// Held-out loss and score that rank 0 has given the checkpoint.
+    pub fn measured(&self, step: u64) -> [Option<f64>; 2] {
+        serde_json::from_slice(&fs::read(self.checkpoint(step).with_extension("measured")).unwrap()).unwrap()
+    }
+
     /// The newest value of a metric in a worker's log.
     pub fn metric(&self, worker: usize, name: &str) -> Option<f64> {
         let log = self.log(worker);

@@ -141,6 +141,10 @@ impl Host for FolderHost<'_> {
     fn checkpoint(&self, capture: Capture) {
         let folder = self.folder.join(format!("checkpoint-{}-{}", capture.generation, capture.step));
         fs::create_dir_all(&folder).unwrap();
+        if capture.rank == Rank(0) {
+            let measured = serde_json::to_string(&[capture.eval_loss, capture.score]).unwrap();
+            fs::write(folder.with_extension("measured"), measured).unwrap();
+        }
         // On another thread, as a worker does it.
         let files = std::thread::spawn(move || capture.files().unwrap()).join().unwrap();
         for (name, bytes) in files {

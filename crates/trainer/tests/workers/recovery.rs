@@ -219,3 +219,15 @@ fn two_that_differ_do_not_know_who_is_right() {
         assert!(matches!(&verdict, Verdict::Diverged { step: 5, skipped: false, .. }), "{verdict:?}");
     }
 }
+
+#[test]
+fn a_last_checkpoint_that_is_made_again_keeps_its_score() {
+    let (digest, mut cluster) = undisturbed(&pretraining(""), 2);
+    let measured = cluster.measured(30);
+    assert_eq!(measured, [cluster.metric(0, "eval/loss"); 2]);
+    // A member that was not there at the evaluation writes it.
+    let joiner = cluster.add_worker();
+    cluster.assign(&[joiner, 1], &Plan::default());
+    assert_eq!(cluster.digest(&[joiner, 1]), digest);
+    assert_eq!(cluster.measured(30), measured);
+}
