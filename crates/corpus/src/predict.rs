@@ -6,7 +6,7 @@ use crate::cloze::Cloze;
 use crate::samples::labelled::{LabelledBuilder, Target};
 use crate::samples::masking::Amount;
 use crate::samples::{Assembler, Form, MaskKey, Samples, Targets};
-use crate::{CorpusError, Tokenizer};
+use crate::{CorpusError, Encoder, Tokenizer};
 use config::AnswerWindows;
 use std::sync::Arc;
 
@@ -19,12 +19,7 @@ pub fn text_batch(
     sequence_length: usize,
 ) -> Result<Batch, CorpusError> {
     let mut encoder = tokenizer.encoder();
-    let mut builder = LabelledBuilder {
-        samples: Samples::new(Targets::Class(Vec::new()), MaskKey::default()),
-        encoder: &mut encoder,
-        sequence_length,
-        truncated: 0,
-    };
+    let mut builder = builder(Targets::Class(Vec::new()), &mut encoder, sequence_length);
     assert!(second.is_none_or(|second| second.len() == texts.len()), "each text needs its second one");
     for (index, text) in texts.iter().enumerate() {
         match second {
@@ -45,12 +40,7 @@ pub fn cloze_batch(
 ) -> Result<(Batch, Vec<bool>), CorpusError> {
     let mut encoder = tokenizer.encoder();
     let targets = Targets::Cloze { words: Arc::clone(cloze.words()), places: Vec::new() };
-    let mut builder = LabelledBuilder {
-        samples: Samples::new(targets, MaskKey::default()),
-        encoder: &mut encoder,
-        sequence_length,
-        truncated: 0,
-    };
+    let mut builder = builder(targets, &mut encoder, sequence_length);
     let mut cut = Vec::with_capacity(texts.len());
     for (text, pair) in texts {
         let before = builder.truncated;
@@ -68,12 +58,7 @@ pub fn choice_batch(
     sequence_length: usize,
 ) -> Result<(Batch, Vec<bool>), CorpusError> {
     let mut encoder = tokenizer.encoder();
-    let mut builder = LabelledBuilder {
-        samples: Samples::new(Targets::Choice(Vec::new()), MaskKey::default()),
-        encoder: &mut encoder,
-        sequence_length,
-        truncated: 0,
-    };
+    let mut builder = builder(Targets::Choice(Vec::new()), &mut encoder, sequence_length);
     let mut cut = Vec::with_capacity(texts.len());
     for (text, question, choices) in texts {
         let before = builder.truncated;
@@ -91,12 +76,7 @@ pub fn word_batch(
     sequence_length: usize,
 ) -> Result<Batch, CorpusError> {
     let mut encoder = tokenizer.encoder();
-    let mut builder = LabelledBuilder {
-        samples: Samples::new(Targets::Tags(Vec::new()), MaskKey::default()),
-        encoder: &mut encoder,
-        sequence_length,
-        truncated: 0,
-    };
+    let mut builder = builder(Targets::Tags(Vec::new()), &mut encoder, sequence_length);
     for words in sentences {
         builder.add_tagged(words.iter().zip(0..).map(|(word, number)| (*word, number)))?;
     }
@@ -111,12 +91,7 @@ pub fn question_batches(
     rows: usize,
 ) -> Result<Vec<Batch>, CorpusError> {
     let mut encoder = tokenizer.encoder();
-    let mut builder = LabelledBuilder {
-        samples: Samples::new(Targets::Answer(Vec::new()), MaskKey::default()),
-        encoder: &mut encoder,
-        sequence_length: windows.sequence_length,
-        truncated: 0,
-    };
+    let mut builder = builder(Targets::Answer(Vec::new()), &mut encoder, windows.sequence_length);
     for question in questions {
         let question = Question::new(tokenizer, *question, &[], windows)?;
         builder.add_question(&question.expect("there is no answer that could be lost"), windows);
@@ -135,16 +110,15 @@ pub fn separate_batch(
     sequence_length: usize,
 ) -> Result<Batch, CorpusError> {
     let mut encoder = tokenizer.encoder();
-    let mut builder = LabelledBuilder {
-        samples: Samples::new(Targets::Match(Vec::new()), MaskKey::default()),
-        encoder: &mut encoder,
-        sequence_length,
-        truncated: 0,
-    };
+    let mut builder = builder(Targets::Match(Vec::new()), &mut encoder, sequence_length);
     for (first, second) in pairs {
         builder.add_separate(first, second)?;
     }
     Ok(assemble(tokenizer, &builder.samples, sequence_length))
+}
+
+fn builder<'a, 'b>(targets: Targets, encoder: &'b mut Encoder<'a>, sequence_length: usize) -> LabelledBuilder<'a, 'b> {
+    LabelledBuilder::new(targets, MaskKey::default(), encoder, sequence_length)
 }
 
 fn assemble(tokenizer: &Tokenizer, samples: &Samples, sequence_length: usize) -> Batch {

@@ -26,6 +26,8 @@ pub struct Counts {
     pub null_rows: AtomicU64,
     /// Labelled samples longer than the sequence.
     pub truncated: AtomicU64,
+    /// Samples of which two choices are the same tokens: one is right and the other wrong by its place alone.
+    pub alike: AtomicU64,
 }
 
 /// Which unit, in which role.
@@ -397,12 +399,7 @@ impl Preparer {
     }
 
     fn builder<'a, 'b>(&self, targets: Targets, key: MaskKey, encoder: &'b mut Encoder<'a>) -> LabelledBuilder<'a, 'b> {
-        LabelledBuilder {
-            samples: Samples::new(targets, key),
-            encoder,
-            sequence_length: self.sequence_length,
-            truncated: 0,
-        }
+        LabelledBuilder::new(targets, key, encoder, self.sequence_length)
     }
 
     fn finish(&self, builder: LabelledBuilder<'_, '_>) -> Samples {
@@ -411,6 +408,11 @@ impl Preparer {
             tracing::warn!(
                 tokens = self.sequence_length,
                 "samples longer than batch.sequence_length are cut: what comes after is neither learned nor measured"
+            );
+        }
+        if self.counts.alike.fetch_add(builder.alike, Ordering::Relaxed) == 0 && builder.alike > 0 {
+            tracing::warn!(
+                "some samples have choices that are the same tokens, cut or in lower case: which is right is chance there"
             );
         }
         builder.samples

@@ -18,6 +18,7 @@ use parquet_file::ParquetFile;
 use serde::{Deserialize, Serialize};
 pub use squad::{SquadQuestion, squad_questions};
 use std::collections::HashMap;
+pub use text_file::scalar;
 
 /// Reads units. Blocking: an async caller goes through its blocking pool.
 pub trait UnitSource: Send + Sync {

@@ -299,6 +299,21 @@ fn rows_without_something_are_skipped_and_counted() {
 }
 
 #[test]
+fn choices_that_become_the_same_tokens_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |choices: [&str; 2]| {
+        serde_json::json!({"text": "a", "question": "sat", "choices": choices, "label": 0}).to_string() + "\n"
+    };
+    for (choices, expected) in [(["mat", "MAT"], true), (["mat", "sun"], false)] {
+        let path = write(folder.path(), "a.jsonl", &row(choices));
+        let mut loader = loader(LIST, &path);
+        loader.next(SlotId(0), Step(1)).unwrap();
+        let alike = loader.counts().alike.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(alike > 0, expected, "{choices:?}: {alike}");
+    }
+}
+
+#[test]
 fn groups_and_folds_keep_a_text_on_one_side() {
     let folder = tempfile::tempdir().unwrap();
     let lines: String = (0..120)

@@ -4,6 +4,7 @@ use super::labelled::{LabelledBuilder, longest_first};
 use super::{Assembler, Samples, Targets};
 use crate::batch::{Batch, Labels};
 use crate::{CorpusError, SpecialIds};
+use std::collections::HashSet;
 
 /// The choices of one sample. Their sequences follow each other in the sample's tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +32,7 @@ impl LabelledBuilder<'_, '_> {
         let question = question.map(str::trim).filter(|question| !question.is_empty());
         let mut first = Vec::new();
         self.encoder.encode(text, &mut first)?;
+        let start = self.samples.tokens.len();
         let (mut lengths, mut cut) = (Vec::with_capacity(choices.len()), false);
         for choice in choices {
             let mut second = Vec::new();
@@ -64,6 +66,14 @@ impl LabelledBuilder<'_, '_> {
             lengths.push([tokens.len() - begin, in_first_segment]);
         }
         self.truncated += u64::from(cut);
+        let mut rest = &self.samples.tokens[start..];
+        let mut known = HashSet::new();
+        let alike = lengths.iter().any(|[length, _]| {
+            let (row, after) = rest.split_at(*length);
+            rest = after;
+            !known.insert(row)
+        });
+        self.alike += u64::from(alike);
         let Targets::Choice(all) = &mut self.samples.targets else { unreachable!("made for choices") };
         all.push(ChoiceSample { lengths, right });
         self.samples.ends.push(self.samples.tokens.len());

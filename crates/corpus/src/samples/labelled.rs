@@ -1,6 +1,6 @@
 //! Labelled samples: texts or pairs with a class, sentences with a tag for each word.
 
-use super::{Samples, Targets};
+use super::{MaskKey, Samples, Targets};
 use crate::CorpusError;
 use crate::SpecialIds;
 use crate::answers::Question;
@@ -16,6 +16,8 @@ pub(crate) struct LabelledBuilder<'a, 'b> {
     pub(crate) sequence_length: usize,
     /// Samples that were longer than the sequence.
     pub(crate) truncated: u64,
+    /// Samples with choices of which two are the same tokens.
+    pub(crate) alike: u64,
 }
 
 /// What a text or a pair has.
@@ -25,6 +27,13 @@ pub(crate) enum Target {
     Class(i64),
     /// A number.
     Score(f64),
+}
+
+impl<'a, 'b> LabelledBuilder<'a, 'b> {
+    /// No samples yet.
+    pub(crate) fn new(targets: Targets, key: MaskKey, encoder: &'b mut Encoder<'a>, sequence_length: usize) -> Self {
+        Self { samples: Samples::new(targets, key), encoder, sequence_length, truncated: 0, alike: 0 }
+    }
 }
 
 impl LabelledBuilder<'_, '_> {

@@ -132,7 +132,7 @@ fn jsonl(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, Cor
 }
 
 /// A JSON scalar as text: labels are often numbers or booleans.
-pub(super) fn scalar(value: &Value) -> Option<String> {
+pub fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),

@@ -16,7 +16,7 @@ impl Tokenizer {
         let pieces = match self.inner.get_model() {
             // The longest piece that there is, or the whole word.
             ModelWrapper::WordPiece(_) | ModelWrapper::WordLevel(_) => String::new(),
-            model => format!("\0{}", serde_json::to_string(model).unwrap_or_default()),
+            model => format!("\0{}", pieces(model)),
         };
         Digest::blake3(format!("{}\0{normalizer}\0{pre_tokenizer}{pieces}", self.vocabulary_text()).as_bytes())
     }
@@ -35,6 +35,27 @@ impl Tokenizer {
             _ => Ok(()),
         }
     }
+}
+
+/// What decides how a word falls into pieces, as `tokenizer.json` names it. By name, so that a library's later additions to
+/// that file leave the hash alone.
+fn pieces(model: &ModelWrapper) -> String {
+    const DECIDING: [&str; 9] = [
+        "type",
+        "merges",
+        "unk_id",
+        "unk_token",
+        "fuse_unk",
+        "byte_fallback",
+        "ignore_merges",
+        "continuing_subword_prefix",
+        "end_of_word_suffix",
+    ];
+    let file = serde_json::to_value(model).unwrap_or_default();
+    // A unigram's vocabulary has the scores.
+    let scores = matches!(model, ModelWrapper::Unigram(_)).then_some("vocab");
+    let told = DECIDING.into_iter().chain(scores).map(|key| format!("{key}={}", file[key]));
+    told.collect::<Vec<_>>().join("\0")
 }
 
 #[cfg(test)]

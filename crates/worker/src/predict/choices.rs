@@ -92,12 +92,13 @@ impl ChoiceArguments {
                     Value::Object(lists) => (lists.get("text"), lists.get("label")),
                     list => (Some(list), None),
                 };
-                let texts = list.and_then(Value::as_array).map(|list| list.iter().map(Value::as_str));
+                let texts = list.and_then(Value::as_array).map(|list| list.iter().map(corpus::scalar));
                 let texts = texts.and_then(Iterator::collect::<Option<Vec<_>>>);
-                let texts = texts.ok_or_else(|| format!("`{key}` is {value}, and must be a list of texts"))?;
-                choices = texts.into_iter().map(str::to_owned).collect();
-                let named = named.and_then(Value::as_array).cloned();
-                labels = named.filter(|labels| labels.len() == choices.len());
+                choices = texts.ok_or_else(|| format!("`{key}` is {value}, and must be a list of texts"))?;
+                labels = named.and_then(Value::as_array).cloned();
+                if let Some(labels) = labels.as_ref().filter(|labels| labels.len() != choices.len()) {
+                    return Err(format!("{} texts and {} labels of choices", choices.len(), labels.len()));
+                }
             }
         }
         Ok(Posed { id: object.get("id").cloned(), text, question, choices, labels })
@@ -191,6 +192,8 @@ mod tests {
         let full = parse(&[], true, object).ok().unwrap();
         assert_eq!((full.id, full.labels), (Some(json!(7)), Some(vec![json!("A"), json!("B")])));
         assert_eq!((full.question.as_deref(), full.choices), (Some("who?"), two.map(str::to_owned).to_vec()));
+        let numbers = parse(&[], false, r#"{"text": "2+2", "choices": [3, 4]}"#).ok();
+        assert_eq!(numbers, Some(posed("2+2", None, &["3", "4"])), "as in training");
         for (given, asked, text, says) in [
             (&[][..], false, "the wind", "0 choice(s)"),
             (&[], false, "the wind\tsea", "1 choice(s)"),
@@ -202,6 +205,7 @@ mod tests {
             (&[], false, r#"{"choices": ["x", "y"]}"#, "there is no `text`, only: choices"),
             (&[], false, r#"{"text": "a", "choices": "x"}"#, "`choices` is \"x\", and must be a list of texts"),
             (&[], true, r#"{"text": "a", "choices": ["x", "y"]}"#, "no question"),
+            (&[], false, r#"{"text": "a", "choices": {"text": ["x", "y"], "label": ["A"]}}"#, "2 texts and 1 labels"),
             (&[], false, "{", "no JSON object"),
         ] {
             let (message, help) = parse(given, asked, text).err().unwrap().into_text_and_help();
