@@ -2,7 +2,8 @@
 
 use crate::building::Binaries;
 use crate::cache;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use config::Override;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -98,7 +99,11 @@ impl<'a> Cluster<'a> {
             let left = self.show(name)?;
             let run = left["id"].as_str().context("a run has an id")?.to_owned();
             let status = left["status"].as_str().unwrap_or_default();
-            if status != "failed" {
+            let fits = has(left["config"].as_str().unwrap_or_default(), config, settings)?;
+            if !fits {
+                println!("  run {run} of this name has other settings, and another one is made");
+            }
+            if fits && status != "failed" {
                 println!("  going on with run {run}: {status} at step {}", left["step"]);
                 if status == "cancelled" {
                     self.command(&["runs", "resume", &run])?;
@@ -177,6 +182,23 @@ fn is_listed(list: &str, name: &str) -> Result<bool> {
     Ok(runs.iter().any(|run| run["name"] == name))
 }
 
+/// Whether a run's config, as TOML, has these settings of a file of `configs`. `init.from` is left out: a run's names the
+/// checkpoint that it came to mean.
+fn has(stored: &str, config: &str, settings: &[[String; 2]]) -> Result<bool> {
+    let overrides: Vec<Override> = settings
+        .iter()
+        .map(|[_, setting]| setting.parse().map_err(|error: String| anyhow!(error)))
+        .collect::<Result<_>>()?;
+    let file = cache::root().join(format!("configs/{config}.toml"));
+    let wanted = serde_json::to_value(config::load(&file, &overrides)?)?;
+    let stored = serde_json::to_value(config::parse("the run's config", stored)?)?;
+    let same = |key: &str| {
+        let place = format!("/{}", key.replace('.', "/"));
+        wanted.pointer(&place) == stored.pointer(&place)
+    };
+    Ok(overrides.iter().all(|it| it.key == "init.from" || same(&it.key)))
+}
+
 fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
     let log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -186,6 +208,23 @@ fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_of_other_settings_is_not_taken_for_the_one_that_is_wanted() {
+        let settings =
+            [set("run.steps", 75), set("data.paths", serde_json::json!(["/a.jsonl"])), set("init.from", "run:x")];
+        let file = cache::root().join("configs/demo-classify.toml");
+        let overrides: Vec<Override> = settings.iter().map(|[_, setting]| setting.parse().unwrap()).collect();
+        let mut run = config::load(&file, &overrides).unwrap();
+        run.init.from = "run:0001@30".to_owned();
+        run.model.vocabulary = Some(64);
+        let stored = config::to_toml(&run);
+        assert!(has(&stored, "demo-classify", &settings).unwrap());
+        let other = [set("run.steps", 150), settings[1].clone()];
+        assert!(!has(&stored, "demo-classify", &other).unwrap());
+        let twice = [set("run.steps", 150), set("run.steps", 75)];
+        assert!(has(&stored, "demo-classify", &twice).unwrap(), "the last one counts");
+    }
 
     #[test]
     fn a_run_that_was_left_is_known_by_its_name() {

@@ -2,10 +2,11 @@
 //!
 //! The fixtures come from `fixtures/make.py`; `fixtures/README.md` says what is in them.
 
-use model::{Model, hugging_face, safetensors_io};
+use config::Activation;
+use model::{Missing, Model, hugging_face, safetensors_io};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// The path of a fixture.
 pub fn path(name: &str) -> PathBuf {
@@ -18,6 +19,21 @@ pub fn tensors(name: &str) -> BTreeMap<String, Tensor> {
     let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let tensors = safetensors_io::read(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     tensors.into_iter().collect()
+}
+
+/// The model of a folder of Hugging Face's, in which nothing is missing and nothing is left over; with another activation
+/// than its config says, if one is given.
+pub fn load(name: &str, activation: Option<Activation>) -> Model {
+    let failed = |error: &dyn std::fmt::Display| -> ! { panic!("{name}: {error}") };
+    let mut folder = hugging_face::read_folder(&path(name)).unwrap_or_else(|error| failed(&error));
+    folder.shape.activation = activation.unwrap_or(folder.shape.activation);
+    // Another seed than 0 would do as well: every value is replaced.
+    let model = Model::new(&folder.shape, folder.head, 0, Device::Cpu);
+    let mut model = model.unwrap_or_else(|error| failed(&error));
+    let report = model.load_parameters(&folder.tensors, Missing::Refuse).unwrap_or_else(|error| failed(&error));
+    assert_eq!((report.missing.len(), report.unexpected.len(), report.shape_mismatches.len()), (0, 0, 0), "{report:?}");
+    assert_eq!(report.loaded, model.parameters().len());
+    model
 }
 
 /// The greatest absolute difference; infinite where either is not finite.

@@ -5,23 +5,17 @@
 #![allow(clippy::unwrap_used)]
 
 use config::{Architecture, Pooling};
-use golden::{assert_close, path, tensors};
-use model::{Execution, Head, Input, Missing, Model, hugging_face};
+use golden::{assert_close, tensors};
+use model::{Execution, Head, Input, Model};
 use std::collections::BTreeMap;
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Kind, Reduction, Tensor};
 
 const TOLERANCE: f64 = 1e-5;
 
 type Case = BTreeMap<String, Tensor>;
 
-/// A folder of Hugging Face's, in which nothing is missing and nothing is left over.
 fn load(name: &str) -> (Model, Case) {
-    let folder = hugging_face::read_folder(&path(&format!("choices/{name}"))).unwrap();
-    let mut model = Model::new(&folder.shape, folder.head, 0, Device::Cpu).unwrap();
-    let report = model.load_parameters(&folder.tensors, Missing::Refuse).unwrap();
-    assert_eq!((report.missing.len(), report.unexpected.len(), report.shape_mismatches.len()), (0, 0, 0), "{report:?}");
-    assert_eq!(report.loaded, model.parameters().len());
-    (model, tensors(&format!("choices/{name}/case.safetensors")))
+    (golden::load(&format!("choices/{name}"), None), tensors(&format!("choices/{name}/case.safetensors")))
 }
 
 /// Each choice as a row.

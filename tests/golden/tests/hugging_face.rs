@@ -4,23 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 use config::Activation;
-use golden::{assert_close, path, tensors};
+use golden::{assert_close, load, path, tensors};
 use model::{Execution, Head, Input, Missing, Model, hugging_face};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Reduction, Tensor};
 
 const TOLERANCE: f64 = 1e-5;
-
-fn load(folder: &str, activation: Option<Activation>) -> Model {
-    let mut folder = hugging_face::read_folder(&path(folder)).unwrap();
-    folder.shape.activation = activation.unwrap_or(folder.shape.activation);
-    // Another seed than 0 would do as well: every value is replaced.
-    let mut model = Model::new(&folder.shape, folder.head, 0, Device::Cpu).unwrap();
-    let report = model.load_parameters(&folder.tensors, Missing::Refuse).unwrap();
-    assert_eq!((report.missing.len(), report.unexpected.len(), report.shape_mismatches.len()), (0, 0, 0), "{report:?}");
-    assert_eq!(report.loaded, model.parameters().len());
-    model
-}
 
 fn input(case: &BTreeMap<String, Tensor>) -> Input {
     Input {

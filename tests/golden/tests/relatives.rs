@@ -14,14 +14,8 @@ const TOLERANCE: f64 = 1e-5;
 
 type Case = BTreeMap<String, Tensor>;
 
-/// A folder of Hugging Face's, in which nothing is missing and nothing is left over.
 fn load(folder: &str) -> Model {
-    let folder = hugging_face::read_folder(&path(folder)).unwrap();
-    let mut model = Model::new(&folder.shape, folder.head, 0, Device::Cpu).unwrap();
-    let report = model.load_parameters(&folder.tensors, Missing::Refuse).unwrap();
-    assert_eq!((report.missing.len(), report.unexpected.len(), report.shape_mismatches.len()), (0, 0, 0), "{report:?}");
-    assert_eq!(report.loaded, model.parameters().len());
-    model
+    golden::load(folder, None)
 }
 
 fn input(case: &Case) -> Input {

@@ -4,23 +4,17 @@
 // clippy.toml lets tests unwrap, but not the functions that they share.
 #![allow(clippy::unwrap_used)]
 
-use golden::{assert_close, path, tensors};
-use model::{Head, Input, Missing, Model, hugging_face};
+use golden::{assert_close, tensors};
+use model::{Head, Input, Model};
 use std::collections::BTreeMap;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 const TOLERANCE: f64 = 1e-5;
 
 type Case = BTreeMap<String, Tensor>;
 
-/// A folder of Hugging Face's, in which nothing is missing and nothing is left over.
 fn load(name: &str) -> (Model, Case) {
-    let folder = hugging_face::read_folder(&path(&format!("roberta/{name}"))).unwrap();
-    let mut model = Model::new(&folder.shape, folder.head, 0, Device::Cpu).unwrap();
-    let report = model.load_parameters(&folder.tensors, Missing::Refuse).unwrap();
-    assert_eq!((report.missing.len(), report.unexpected.len(), report.shape_mismatches.len()), (0, 0, 0), "{report:?}");
-    assert_eq!(report.loaded, model.parameters().len());
-    (model, tensors(&format!("roberta/{name}/case.safetensors")))
+    (golden::load(&format!("roberta/{name}"), None), tensors(&format!("roberta/{name}/case.safetensors")))
 }
 
 fn input(case: &Case, segments: bool) -> Input {

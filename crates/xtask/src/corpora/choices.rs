@@ -64,10 +64,7 @@ pub fn questions(folder: &Path) -> Result<Split<Choice>> {
     }
     let mut texts: Vec<Vec<Choice>> = by_text.into_values().collect();
     shuffle(&mut texts);
-    let (mut test, mut train) = (Vec::new(), Vec::new());
-    for text in texts {
-        if test.len() < HELD_OUT { test.extend(text) } else { train.extend(text) }
-    }
+    let Split { mut train, mut test } = Split::of_groups(texts, HELD_OUT);
     shuffle(&mut test);
     shuffle(&mut train);
     Ok(Split { train, test })

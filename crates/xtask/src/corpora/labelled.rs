@@ -40,6 +40,15 @@ impl<T> Split<T> {
         let train = examples.split_off(held_out.min(examples.len() / 2));
         Self { train, test: examples }
     }
+
+    /// Whole groups are held out, until there are so many examples.
+    pub(super) fn of_groups(groups: Vec<Vec<T>>, held_out: usize) -> Self {
+        let (mut train, mut test) = (Vec::new(), Vec::new());
+        for group in groups {
+            if test.len() < held_out { test.extend(group) } else { train.extend(group) }
+        }
+        Self { train, test }
+    }
 }
 
 const HELD_OUT: usize = 1_500;
@@ -209,10 +218,7 @@ pub fn privacy(folder: &Path) -> Result<Split<Text>> {
     }
     let mut questions: Vec<Vec<Text>> = by_question.into_values().collect();
     shuffle(&mut questions);
-    let (mut test, mut train) = (Vec::new(), Vec::new());
-    for question in questions {
-        if test.len() < HELD_OUT { test.extend(question) } else { train.extend(question) }
-    }
+    let Split { train, test } = Split::of_groups(questions, HELD_OUT);
     Ok(Split { train: distinct(train), test: distinct(test) })
 }
 
@@ -238,10 +244,7 @@ pub fn answers(folder: &Path) -> Result<Split<Question>> {
     }
     let mut passages: Vec<Vec<Question>> = by_passage.into_values().collect();
     shuffle(&mut passages);
-    let (mut test, mut train) = (Vec::new(), Vec::new());
-    for passage in passages {
-        if test.len() < HELD_OUT / 2 { test.extend(passage) } else { train.extend(passage) }
-    }
+    let Split { mut train, mut test } = Split::of_groups(passages, HELD_OUT / 2);
     shuffle(&mut test);
     shuffle(&mut train);
     Ok(Split { train, test })
