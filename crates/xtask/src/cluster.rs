@@ -102,6 +102,9 @@ impl<'a> Cluster<'a> {
             let fits = has(left["config"].as_str().unwrap_or_default(), config, settings)?;
             if !fits {
                 println!("  run {run} of this name has other settings, and another one is made");
+                if !["completed", "failed", "cancelled"].contains(&status) {
+                    self.command(&["runs", "cancel", &run])?;
+                }
             }
             if fits && status != "failed" {
                 println!("  going on with run {run}: {status} at step {}", left["step"]);

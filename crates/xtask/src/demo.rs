@@ -125,11 +125,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let out = folder(scale, task.language, arguments.fresh)?;
     let mut cluster = Cluster::start(&binaries, &out)?;
     let pretrained = pretrain(&mut cluster, task.language, &corpora, scale, &out)?;
-    let checkpoint = match (task.language, &task.examples) {
-        (Language::English, Examples::Texts(_) | Examples::Answers(_) | Examples::Choices(_)) => {
-            Some(corpora::prepare(&corpora, usize::MAX)?.minilm)
-        }
-        _ => None,
+    let checkpoint = match task.language {
+        Language::English => Some(corpora::prepare(&corpora, usize::MAX)?.minilm),
+        Language::Chinese => None,
     };
     println!("== {}", task.title);
     let prompt = task.prompt();
