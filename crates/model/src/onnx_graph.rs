@@ -1,7 +1,8 @@
 //! A model as a graph in ONNX's format, in float32 or with its dense layers in int8.
 //!
 //! Inputs are named as in `transformers`: `input_ids`, `attention_mask` and, where there are segments, `token_type_ids`;
-//! outputs too. Batch and length are free, and for multiple choice the number of choices between them. Every dense layer's weight is stored transposed, under its parameter's name.
+//! outputs too. Batch and length are free, and for multiple choice the number of choices between them. Every dense layer's
+//! weight is stored transposed, under its parameter's name.
 //!
 //! In int8 each output of a dense layer has a scale of its own: the greatest weight becomes 127 (63 with 7 bits). What
 //! comes in is quantised when it is there, with one scale for all of it (`DynamicQuantizeLinear`), and the product is one of

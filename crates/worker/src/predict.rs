@@ -37,8 +37,8 @@ input there is one in the output.
 
 A model of multiple choice reads `text <tab> choice <tab> choice …` (trained with questions: `text <tab> question <tab> choice
 …`), or JSON lines {\"text\", \"question\", \"choices\": [\"…\", \"…\"]}, or texts for which the --choice are the same. It answers
-`choice <tab> probability <tab> text`, and a tab and the question where there is one. As JSON: {text, question, choice, number, probability, choices: [{text, score,
-probability}], cut}; numbers count from 0.")]
+`choice <tab> probability <tab> text`, and a tab and the question where there is one. As JSON: {text, question, choice,
+number, probability, choices: [{text, score, probability}], cut}; numbers count from 0.")]
 pub struct PredictArguments {
     #[command(flatten)]
     model: ModelArguments,
