@@ -35,7 +35,7 @@ fn main() {
         .include(of_kernels("INCLUDE"))
         .include(&include_dir)
         .include(include_dir.join("torch/csrc/api/include"));
-    for file in ["store.cpp", "group.cpp", "reducer.cpp", "report.cpp"] {
+    for file in ["store.cpp", "waits.cpp", "group.cpp", "reducer.cpp", "report.cpp"] {
         build.file(Path::new("native").join(file));
     }
     if cuda {

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <memory>
+#include <stdexcept>
 
 namespace {
 
@@ -12,6 +14,9 @@ using Works = std::vector<c10::intrusive_ptr<c10d::Work>>;
 
 // Elements that go from one member to another in one message: what is received is added while it is in the cache.
 constexpr int64_t kPiece = 1 << 18;
+
+// For Gloo's threads to leave a collective whose connections are shut.
+constexpr std::chrono::milliseconds kPatience(2000);
 
 // c10d's flight recorder keeps the last 2,000 collectives of all groups of the process for a dump that Trireme has no
 // use for, and its map of groups is changed without a lock: two groups whose first collectives coincide end the process
@@ -24,17 +29,15 @@ __attribute__((constructor)) void without_flight_recorder() {
 // Collectives write into the storage behind autograd's back, as c10d does everywhere: parameters that require gradients
 // may be broadcast.
 template <typename F>
-void in_place(at::Tensor& tensor, const F& collective) {
+void in_place(const TrGroup& group, at::Tensor& tensor, const F& collective) {
   at::NoGradGuard no_grad;
   at::Tensor plain = tensor.detach();
-  if (plain.is_contiguous()) {
-    std::vector<at::Tensor> list{plain};
-    collective(list)->wait();
-    return;
-  }
   std::vector<at::Tensor> list{plain.contiguous()};
-  collective(list)->wait();
-  plain.copy_(list[0]);
+  const c10::intrusive_ptr<c10d::Work> work = collective(list);
+  group.waits ? group.waits->collective(work) : static_cast<void>(work->wait());
+  if (!plain.is_contiguous()) {
+    plain.copy_(list[0]);
+  }
 }
 
 } // namespace
@@ -60,13 +63,16 @@ char* tr_group_gloo(
     c10::intrusive_ptr<c10d::Backend> backend =
         c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, world, options);
     backend->setTimeout(std::chrono::milliseconds(timeout_ms));
-    *result = new TrGroup{store, backend, c10d::ProcessGroup::BackendType::GLOO, c10::DeviceType::CPU};
+    auto group = std::make_unique<TrGroup>();
+    *group = TrGroup{store, backend, c10d::ProcessGroup::BackendType::GLOO, c10::DeviceType::CPU};
+    group->waits = std::make_unique<trireme::Waits>();
+    *result = group.release();
   });
 }
 
 char* tr_group_all_reduce_sum(TrGroup* group, at::Tensor* tensor) {
   return trireme::guarded([&] {
-    in_place(*tensor, [&](std::vector<at::Tensor>& list) {
+    in_place(*group, *tensor, [&](std::vector<at::Tensor>& list) {
       c10d::AllreduceOptions options;
       options.reduceOp = c10d::ReduceOp::SUM;
       return group->backend->allreduce(list, options);
@@ -76,7 +82,7 @@ char* tr_group_all_reduce_sum(TrGroup* group, at::Tensor* tensor) {
 
 char* tr_group_broadcast(TrGroup* group, at::Tensor* tensor, int root) {
   return trireme::guarded([&] {
-    in_place(*tensor, [&](std::vector<at::Tensor>& list) {
+    in_place(*group, *tensor, [&](std::vector<at::Tensor>& list) {
       c10d::BroadcastOptions options;
       options.rootRank = root;
       options.rootTensor = 0;
@@ -118,13 +124,13 @@ char* tr_group_reduce_scatter_sum(TrGroup* group, at::Tensor* tensor, const int6
         }
       }
       for (size_t index = 0; index < received.size(); ++index) {
-        received[index]->wait();
+        group->waits->message(received[index]);
         const int peer = (rank + 1 + static_cast<int>(index)) % world;
         whole.narrow(0, bounds[rank] + offset, own).add_(pieces[peer].narrow(0, 0, own));
       }
     }
     for (const auto& work : sent) {
-      work->wait();
+      group->waits->message(work);
     }
   });
 }
@@ -152,18 +158,24 @@ char* tr_group_all_gather(TrGroup* group, at::Tensor* tensor, const int64_t* bou
       }
     }
     for (const auto& work : works) {
-      work->wait();
+      group->waits->message(work);
     }
   });
 }
 
-// Only NCCL has an abort of its own; see the Rust side for Gloo's.
+// Gloo's connections are shut by the Rust side, before or after this.
 char* tr_group_abort(TrGroup* group) {
-  return trireme::guarded([&] { group->backend->abort(); });
+  return trireme::guarded([&] { group->waits ? group->waits->abort() : group->backend->abort(); });
 }
 
 char* tr_group_free(TrGroup* group) {
-  return trireme::guarded([&] { delete group; });
+  return trireme::guarded([&] {
+    // The destructor waits for Gloo's threads.
+    if (group->waits && !group->waits->settled(kPatience)) {
+      throw std::runtime_error("a collective of it never ended; its thread and its memory are kept");
+    }
+    delete group;
+  });
 }
 
 } // extern "C"

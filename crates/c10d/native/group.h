@@ -2,6 +2,7 @@
 #pragma once
 
 #include "store.h"
+#include "waits.h"
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
@@ -12,4 +13,5 @@ struct TrGroup {
   c10d::ProcessGroup::BackendType type;
   c10::DeviceType device;
   int tag = 0; // of the next messages between two members; all members count alike
+  std::unique_ptr<trireme::Waits> waits; // Gloo's; NCCL waits in the device's streams
 };

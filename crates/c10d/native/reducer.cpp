@@ -26,21 +26,48 @@ class Bf16CompressCommHook final : public c10d::CppCommHookInterface<c10::intrus
   }
 };
 
-// Counts each bucket where it is sent, as the Rust side counts its own collectives: how far a member came tells who
-// holds up the others.
-class CountingGroup final : public c10d::ProcessGroup {
+// What the Reducer waits for, with an outcome that an abort brings about.
+class Abortable final : public c10d::Work {
  public:
-  CountingGroup(c10::intrusive_ptr<c10d::Store> store, int rank, int size, uint64_t* collectives)
-      : ProcessGroup(std::move(store), rank, size), collectives_(collectives) {}
+  explicit Abortable(c10::intrusive_ptr<c10::ivalue::Future> outcome) : outcome_(std::move(outcome)) {}
+
+  c10::intrusive_ptr<c10::ivalue::Future> getFuture() override {
+    return outcome_;
+  }
+
+  bool wait(std::chrono::milliseconds) override {
+    outcome_->waitAndThrow();
+    return true;
+  }
+
+ private:
+  c10::intrusive_ptr<c10::ivalue::Future> outcome_;
+};
+
+// The group as the Reducer sees it. Counts each bucket where it is sent, as the Rust side counts its own collectives: how
+// far a member came tells who holds up the others.
+class BucketGroup final : public c10d::ProcessGroup {
+ public:
+  // Both outlive the reducer.
+  BucketGroup(const TrGroup& group, uint64_t* collectives)
+      : ProcessGroup(group.store, group.backend->getRank(), group.backend->getSize()),
+        waits_(group.waits.get()),
+        collectives_(collectives) {}
 
   c10::intrusive_ptr<c10d::Work> allreduce(
       std::vector<at::Tensor>& tensors, const c10d::AllreduceOptions& options) override {
     __atomic_fetch_add(collectives_, 1, __ATOMIC_RELAXED);
-    return ProcessGroup::allreduce(tensors, options);
+    auto work = ProcessGroup::allreduce(tensors, options);
+    // Tensors of a device are ready when its streams say so, which only Gloo's own future knows.
+    if (waits_ == nullptr || !tensors.at(0).is_cpu()) {
+      return work;
+    }
+    return c10::make_intrusive<Abortable>(waits_->outcome(work));
   }
 
  private:
-  uint64_t* collectives_; // Rust's AtomicU64; outlives the reducer
+  trireme::Waits* waits_; // none with NCCL
+  uint64_t* collectives_; // Rust's AtomicU64
 };
 
 } // namespace
@@ -57,8 +84,7 @@ char* tr_reducer_new(
     c10d::Reducer** result) {
   return trireme::guarded([&] {
     auto own = trireme::collect(parameters, count);
-    c10::intrusive_ptr<c10d::ProcessGroup> process_group = c10::make_intrusive<CountingGroup>(
-        group->store, group->backend->getRank(), group->backend->getSize(), collectives);
+    c10::intrusive_ptr<c10d::ProcessGroup> process_group = c10::make_intrusive<BucketGroup>(*group, collectives);
     process_group->setDefaultBackend(group->type);
     // Where the parameters are: Gloo itself takes CUDA tensors through main memory.
     process_group->setBackend(own.at(0).device().type(), group->type, group->backend);

@@ -3,6 +3,7 @@
 pub(crate) mod abort;
 mod connect;
 mod sockets;
+mod watch;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use crate::ffi::{self, pointer};
 use crate::store::KeyValueStore;
 use abort::AbortHandle;
 use sockets::Socket;
+use watch::Watch;
 
 /// How the bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,8 @@ pub struct ProcessGroup {
     aborted: Arc<AtomicBool>,
     /// None for Solo.
     native: Option<Arc<Native>>,
+    /// Gloo's connections are watched as long as there is this.
+    _watch: Option<Watch>,
 }
 
 /// The C++ group and what is needed to end it.
@@ -71,7 +75,7 @@ pub(crate) struct Native {
 /// How a stuck collective is ended.
 #[derive(Debug)]
 enum WayOut {
-    /// Gloo has no abort: its connections are shut instead.
+    /// Gloo has no abort: its connections are shut, and nobody waits any more for what it does not end by itself.
     Sockets(Vec<Socket>),
     #[cfg(feature = "cuda")]
     NcclAbort,
@@ -101,12 +105,11 @@ impl Native {
         match &self.way_out {
             WayOut::Sockets(sockets) => sockets.iter().for_each(Socket::shut),
             #[cfg(feature = "cuda")]
-            WayOut::NcclAbort => {
-                // SAFETY: the group lives as long as `self`.
-                if let Err(error) = unsafe { ffi::check(ffi::tr_group_abort(self.group)) } {
-                    tracing::warn!(%error, "NCCL refused to abort");
-                }
-            }
+            WayOut::NcclAbort => {}
+        }
+        // SAFETY: the group lives as long as `self`.
+        if let Err(error) = unsafe { ffi::check(ffi::tr_group_abort(self.group)) } {
+            tracing::warn!(%error, "the group's backend refused to abort");
         }
     }
 }
@@ -144,8 +147,14 @@ impl ProcessGroup {
             Backend::Gloo => Some(Arc::new(connect::gloo(store, &options)?)),
             Backend::Nccl { device } => Some(Arc::new(connect::nccl(store, &options, device)?)),
         };
+        let watch = native.as_ref().and_then(Watch::of).transpose().map_err(|error| GroupError::Connect {
+            backend: "gloo",
+            rank,
+            world,
+            message: format!("cannot start the thread that watches its connections: {error}"),
+        })?;
         let (collectives, aborted) = (Arc::default(), Arc::new(AtomicBool::new(false)));
-        Ok(Self { rank, world, collectives, order: Mutex::new(()), aborted, native })
+        Ok(Self { rank, world, collectives, order: Mutex::new(()), aborted, native, _watch: watch })
     }
 
     /// This member's rank.

@@ -150,6 +150,33 @@ fn a_reducer_whose_peer_leaves_fails_the_backward_pass_and_can_be_dropped() {
     assert!(outcomes[0].is_err(), "the peer left before the reduction");
 }
 
+#[test]
+fn abort_fails_a_backward_pass_whose_peer_is_silent() {
+    let (leave, left) = (Barrier::new(2), Barrier::new(2));
+    let outcomes = cluster::run(2, |group| {
+        let weights = Tensor::ones([300, 300], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let reducer = Reducer::new(&group, &[weights.shallow_clone()], 1 << 20, Default::default()).unwrap();
+        if group.rank() == 1 {
+            leave.wait();
+            left.wait();
+            return Ok(());
+        }
+        let loss = weights.sum(Kind::Float);
+        reducer.prepare_for_backward(&[loss.shallow_clone()]).unwrap();
+        let handle = group.abort_handle();
+        let outcome = thread::scope(|scope| {
+            scope.spawn(|| {
+                leave.wait();
+                handle.abort();
+            });
+            loss.f_backward()
+        });
+        left.wait();
+        outcome
+    });
+    assert!(outcomes[0].is_err(), "the peer never reduces");
+}
+
 /// A store that fails in a chosen way after a number of operations.
 struct Faulty {
     inner: MemoryStore,
@@ -302,7 +329,12 @@ fn peer_process() {
     let tensor = ones() * 2.0;
     group.all_reduce_sum(&tensor).unwrap();
     println!("reduced {}", tensor.double_value(&[0]));
-    thread::sleep(cluster::PATIENCE); // until the other side stops or kills this process
+    let _ = group.broadcast(&large(), 0); // until the other side stops or kills this process
+}
+
+/// More than the kernel takes of a connection whose other end does not read.
+fn large() -> Tensor {
+    Tensor::ones([1 << 24], (Kind::Float, Device::Cpu))
 }
 
 /// A child that does not outlive the test.
@@ -344,16 +376,48 @@ fn a_killed_process_is_an_error_at_once() {
     assert!(matches!(error, GroupError::Collective { .. }), "{error}");
 }
 
+/// The kernel takes bytes for it, but nobody answers.
+fn stop(peer: &Peer) {
+    let stopped = Command::new("kill").args(["-STOP", &peer.0.id().to_string()]).status().unwrap();
+    assert!(stopped.success());
+}
+
+/// Has rank 0 send to a peer that is then killed, so that Gloo loses the message and its error with it; the outcome.
+fn sent_to_a_killed_process(then: impl FnOnce(&ProcessGroup)) -> Result<(), GroupError> {
+    let (group, mut peer, _folder) = with_peer_process();
+    let (tell, told) = mpsc::channel();
+    thread::scope(|scope| {
+        thread::sleep(Duration::from_millis(300)); // it says that it is ready to receive
+        stop(&peer);
+        scope.spawn(|| tell.send(group.broadcast(&large(), 0)).unwrap());
+        assert!(told.recv_timeout(Duration::from_millis(300)).is_err(), "the kernel does not take it all");
+        peer.0.kill().unwrap();
+        then(&group);
+        told.recv_timeout(cluster::PATIENCE / 2).expect("nobody reads what is left")
+    })
+}
+
+#[test]
+fn a_process_killed_while_it_is_sent_something_is_an_error() {
+    let outcome = sent_to_a_killed_process(|_| {});
+    assert!(matches!(outcome, Err(GroupError::Collective { operation: "broadcast", .. })), "{outcome:?}");
+}
+
+#[test]
+fn abort_ends_what_is_sent_to_a_killed_process() {
+    let outcome = sent_to_a_killed_process(|group| group.abort_handle().abort());
+    assert!(matches!(outcome, Err(GroupError::Aborted { operation: "broadcast" })), "{outcome:?}");
+}
+
 #[test]
 fn abort_ends_a_collective_with_a_stopped_process() {
     let (group, peer, _folder) = with_peer_process();
-    let stopped = Command::new("kill").args(["-STOP", &peer.0.id().to_string()]).status().unwrap();
-    assert!(stopped.success());
+    stop(&peer);
     let handle = group.abort_handle();
     let (tell, told) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| tell.send(group.all_reduce_sum(&ones())).unwrap());
-        // Still stuck: the stopped peer's kernel takes the bytes, but nobody answers.
+        // Still stuck.
         assert!(told.recv_timeout(Duration::from_millis(300)).is_err());
         handle.abort();
         let outcome = told.recv_timeout(cluster::PATIENCE / 2).expect("abort ends the collective");

@@ -1,6 +1,6 @@
 //! Finding, watching and shutting the connections of one Gloo group, and of nothing else in the process.
 //!
-//! Gloo has no abort, but a collective whose connection is shut fails at once. Which sockets are the group's? Each group
+//! Gloo has no abort, but a collective whose connection is shut fails at once (or is given up: native/waits.h). Which sockets are the group's? Each group
 //! has a device of its own, with one epoll set that holds its listener and its connections, and the listener's address
 //! is what this member publishes in its store. So: of the process's epoll sets, the one that holds a listener whose
 //! address was published is the group's, and the connected sockets in it are the group's connections. The listener
