@@ -174,7 +174,7 @@ impl Problem {
 
 impl From<ConnectError> for Problem {
     fn from(error: ConnectError) -> Self {
-        Self::of(&error, 1)
+        Self::of(&error, error.exit_code())
     }
 }
 

@@ -50,6 +50,16 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// The process's exit code: 4 for the token, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ConnectError::TokenFile { .. } | ConnectError::Token { .. } => 4,
+            ConnectError::Address { .. } => 1,
+        }
+    }
+}
+
 /// The cluster's secret, as the header that shows it.
 #[derive(Clone)]
 pub struct Token {
@@ -213,5 +223,15 @@ mod tests {
     fn a_token_is_one_line() {
         assert_eq!(Token::new(" abc\n", "x").unwrap().secret(), "abc");
         assert!(Token::new("", "x").is_err() && Token::new("a\nb", "x").is_err());
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_used_has_an_exit_code_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let code = || Token::find(Some(&path)).map(|_| ()).unwrap_err().exit_code();
+        assert_eq!(code(), 4, "there is none");
+        std::fs::write(&path, "two\nlines\n").unwrap();
+        assert_eq!(code(), 4);
     }
 }

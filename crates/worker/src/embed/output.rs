@@ -2,16 +2,19 @@
 
 use crate::cli::Problem;
 use serde_json::json;
-use std::io::Write;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use tch::Tensor;
+use tempfile::NamedTempFile;
+
+/// Room for what stands before the rows, which says how many there are; the rows begin where both formats want them.
+const HEADER: usize = 128;
 
 /// Where vectors go.
 pub enum Sink {
     /// JSON lines to standard output, as they come.
     Lines,
-    /// A file, written when all vectors are there.
-    File { path: PathBuf, format: Format, rows: usize, values: Vec<f32>, lines: String },
+    /// A file, which appears under its name when all vectors are there.
+    File { path: PathBuf, format: Format, rows: usize, file: BufWriter<NamedTempFile> },
 }
 
 /// By the name's ending.
@@ -35,71 +38,99 @@ impl Sink {
                 return Err(Problem::failure(text).with_help("end it in .npy, .safetensors or .jsonl"));
             }
         };
-        Ok(Self::File { path: path.to_owned(), format, rows: 0, values: Vec::new(), lines: String::new() })
+        let begin = || -> io::Result<_> {
+            let mut file = BufWriter::new(beside(path)?);
+            if format != Format::JsonLines {
+                file.write_all(&[0; HEADER])?;
+            }
+            Ok(file)
+        };
+        let file = begin().map_err(|error| unwritable(path, &error))?;
+        Ok(Self::File { path: path.to_owned(), format, rows: 0, file })
     }
 
     pub fn add(&mut self, text: &str, vector: &[f32]) -> Result<(), Problem> {
         match self {
-            Self::Lines => writeln!(std::io::stdout().lock(), "{}", line(text, vector))
-                .map_err(|error| Problem::failure(format!("the output cannot be written: {error}")))?,
-            Self::File { format: Format::JsonLines, lines, .. } => {
-                lines.push_str(&line(text, vector));
-                lines.push('\n');
-            }
-            Self::File { rows, values, .. } => {
+            Self::Lines => writeln!(io::stdout().lock(), "{}", line(text, vector))
+                .map_err(|error| Problem::failure(format!("the output cannot be written: {error}"))),
+            Self::File { path, format, rows, file } => {
                 *rows += 1;
-                values.extend_from_slice(vector);
+                let written = match format {
+                    Format::JsonLines => writeln!(file, "{}", line(text, vector)),
+                    Format::Npy | Format::Safetensors => {
+                        vector.iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))
+                    }
+                };
+                written.map_err(|error| unwritable(path, &error))
             }
         }
-        Ok(())
     }
 
-    /// Writes what was gathered.
+    /// Writes how much there is, and gives the file its name.
     pub fn finish(self, width: usize) -> Result<(), Problem> {
-        let Self::File { path, format, rows, values, lines } = self else { return Ok(()) };
-        let bytes = match format {
-            Format::Npy => npy(rows, width, &values),
-            Format::JsonLines => lines.into_bytes(),
-            Format::Safetensors => {
-                let tensor = Tensor::from_slice(&values).reshape([rows as i64, width as i64]);
-                model::safetensors_io::write(&[("embeddings".to_owned(), tensor)])
-                    .map_err(|error| Problem::failure(error.to_string()))?
-            }
+        let Self::File { path, format, rows, mut file } = self else { return Ok(()) };
+        let header = match format {
+            Format::JsonLines => Vec::new(),
+            Format::Npy => npy(rows, width),
+            Format::Safetensors => safetensors(rows, width),
         };
-        write_whole(&path, &bytes)
+        let mut end = || -> io::Result<()> {
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(&header)?;
+            file.flush()
+        };
+        let appeared = end().and_then(|()| appear(file.into_inner().map_err(|error| error.into_error())?, &path));
+        appeared.map_err(|error| unwritable(&path, &error))
     }
 }
 
 /// A file that is there whole or not at all.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Problem> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
+    let write = || -> io::Result<()> {
+        let mut file = beside(path)?;
         file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        // As if it had been made here: the temporary file is for its owner's eyes only.
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(permissions)?;
-        file.persist(path).map_err(|error| error.error)
-    });
-    written.map(|_| ()).map_err(|error| Problem::failure(format!("{} cannot be written: {error}", path.display())))
+        appear(file, path)
+    };
+    write().map_err(|error| unwritable(path, &error))
+}
+
+/// In the same folder, so that it can take the name.
+fn beside(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    NamedTempFile::new_in(folder)
+}
+
+fn appear(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    // As if it had been made here: the temporary file is for its owner's eyes only.
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    file.as_file().set_permissions(permissions)?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Problem {
+    Problem::failure(format!("{} cannot be written: {error}", path.display()))
 }
 
 fn line(text: &str, vector: &[f32]) -> String {
     json!({ "text": text, "embedding": vector }).to_string()
 }
 
-/// NumPy's format, version 1.0: float32, little-endian, row after row.
-fn npy(rows: usize, width: usize, values: &[f32]) -> Vec<u8> {
-    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
-    // Magic, version and length are 10 bytes; the data begins at a multiple of 64, after a line break.
-    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
-    header.push_str(&" ".repeat(padded - header.len() - 1));
-    header.push('\n');
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend_from_slice(&(header.len() as u16).to_le_bytes());
-    bytes.extend_from_slice(header.as_bytes());
-    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-    bytes
+/// What stands before the rows in NumPy's format, version 1.0: float32, little-endian, row after row.
+fn npy(rows: usize, width: usize) -> Vec<u8> {
+    let begins = b"\x93NUMPY\x01\x00";
+    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
+    let length = HEADER - begins.len() - 2;
+    [&begins[..], &(length as u16).to_le_bytes(), format!("{text:<0$}\n", length - 1).as_bytes()].concat()
+}
+
+/// The same of safetensors, whose header may end in spaces.
+fn safetensors(rows: usize, width: usize) -> Vec<u8> {
+    let tensor =
+        json!({ "dtype": "F32", "shape": [rows, width], "data_offsets": [0, rows * width * size_of::<f32>()] });
+    let length = HEADER - size_of::<u64>();
+    let text = format!("{:<length$}", json!({ "embeddings": tensor }).to_string());
+    [&(length as u64).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -108,7 +139,14 @@ mod tests {
 
     #[test]
     fn a_numpy_file_is_as_its_format_says() {
-        let bytes = npy(2, 3, &[1.0, 2.0, 3.0, 4.0, 5.0, -6.5]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("v.npy");
+        let mut sink = Sink::of(Some(&path)).ok().unwrap();
+        sink.add("a", &[1.0, 2.0, 3.0]).ok().unwrap();
+        sink.add("b", &[4.0, 5.0, -6.5]).ok().unwrap();
+        assert!(!path.exists(), "not before it is whole");
+        sink.finish(3).ok().unwrap();
+        let bytes = std::fs::read(path).unwrap();
         assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
         let header = u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
         assert_eq!((10 + header) % 64, 0);
@@ -118,6 +156,14 @@ mod tests {
         );
         assert_eq!(bytes.len(), 10 + header + 24);
         assert_eq!(&bytes[bytes.len() - 4..], (-6.5f32).to_le_bytes());
+    }
+
+    #[test]
+    fn the_largest_numbers_have_room_in_the_headers() {
+        // As many float32 values as 2^64 bytes hold.
+        for header in [npy(1 << 50, 1 << 12), safetensors(1 << 50, (1 << 12) - 1)] {
+            assert_eq!(header.len(), HEADER);
+        }
     }
 
     #[test]
