@@ -169,8 +169,12 @@ impl Scene {
             tokio::time::sleep(plan.beats).await;
             Ok(())
         };
-        let idle = scene.phase(resting).await?.0.cores();
+        let beats = scene.phase(resting).await?.0;
+        let idle = beats.cores();
         say(Line::figure("coordinator", name("processors, beats alone"), idle, "cores"));
+        for line in beats.answered.lines(|what| name(&format!("p99 of a call ({what}), beats alone")))? {
+            say(line);
+        }
         let (steps, Pace { bytes, seconds, behind }) = scene.phase(scene.steps(plan.steps, idle)).await?;
         let case = name(&format!("processors, beats and a step every {} s", STEP.as_secs()));
         let mut line = Line::figure("coordinator", case, steps.cores(), "cores").no_more_than(1.0);
@@ -180,14 +184,8 @@ impl Scene {
             ));
         }
         say(line);
-        for (what, mut answers) in
-            [("rendezvous", steps.answered.rendezvous.clone()), ("runs show", steps.answered.show.clone())]
-        {
-            answers.sort_by(f64::total_cmp);
-            ensure!(!answers.is_empty(), "no call of {what} was answered");
-            let case = name(&format!("p99 of a call ({what})"));
-            let line = Line::figure("coordinator", case, 1e3 * percentile(&answers, 0.99), "ms").no_more_than(50.0);
-            say(line.note(format!("{} calls, median {:.2} ms", answers.len(), 1e3 * percentile(&answers, 0.5))));
+        for line in steps.answered.lines(|what| name(&format!("p99 of a call ({what}), beats and steps")))? {
+            say(line);
         }
         let cost = ((steps.used - idle * steps.seconds) / plan.steps as f64).max(0.0);
         let line = Line::figure("coordinator", name("bookkeeping of one step of all"), 1e3 * cost, "ms of processor");

@@ -1,7 +1,9 @@
 //! Calls that are answered, one after the other, while the coordinator has something to do.
 
 use super::wire::Coordinator;
-use anyhow::{Result, bail};
+use crate::report::Line;
+use crate::stats::percentile;
+use anyhow::{Result, bail, ensure};
 use proto::v1;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -19,6 +21,21 @@ pub struct Answered {
     pub rendezvous: Vec<f64>,
     /// `runs show`.
     pub show: Vec<f64>,
+}
+
+impl Answered {
+    /// How fast, at the 99th percentile.
+    pub fn lines(&self, case: impl Fn(&str) -> String) -> Result<Vec<Line>> {
+        let line = |(what, answers): (&str, &Vec<f64>)| {
+            let mut answers = answers.clone();
+            answers.sort_by(f64::total_cmp);
+            ensure!(!answers.is_empty(), "no call of {what} was answered");
+            let line =
+                Line::figure("coordinator", case(what), 1e3 * percentile(&answers, 0.99), "ms").no_more_than(50.0);
+            Ok(line.note(format!("{} calls, median {:.2} ms", answers.len(), 1e3 * percentile(&answers, 0.5))))
+        };
+        [("rendezvous", &self.rendezvous), ("runs show", &self.show)].into_iter().map(line).collect()
+    }
 }
 
 /// Calls until `stop` says so. `generation` is the run's present one: of another a key cannot be set.
