@@ -42,9 +42,13 @@ pub struct DataConfig {
     /// `label`. Several names: columns that hold a choice each, the last of them empty in rows that have fewer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub choice_columns: Vec<String>,
+    /// `choose`: the number that labels have for the first choice, 0 or 1 (WinoGrande, Social IQA). Where the choices come
+    /// with labels of their own, no number is needed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first_choice: u32,
     /// Labelled data: the column of the class. For `tag` on Parquet or JSONL: the list of tags beside a list of words. For
     /// `answer`: `text` and `answer_start` (in characters, from 0) of each answer (default: `answers`). For
-    /// `choose`: the right choice, by its number from 0, its letter from A, or its text; where the choices come with labels
+    /// `choose`: the right choice, by its number (`first_choice`), its letter from A, or its text; where the choices come with labels
     /// of their own, by that. CoNLL: the number of the tags' column, from 1. Default: the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
@@ -79,6 +83,10 @@ pub struct DataConfig {
     /// Units that each slot prepares ahead in the background.
     #[serde(default = "default_prefetch")]
     pub prefetch_units: usize,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn default_column() -> String {

@@ -73,13 +73,13 @@ impl ChoiceRows {
 }
 
 impl Choices {
-    /// The texts, all of them different, and the number of the right one, from 0.
-    pub(crate) fn checked(&self, label: &str) -> Result<(Vec<&str>, usize), Fault> {
+    /// The texts, all of them different, and the number of the right one, from 0. In labels the first one has number `first`.
+    pub(crate) fn checked(&self, label: &str, first: usize) -> Result<(Vec<&str>, usize), Fault> {
         let texts: Vec<&str> = self.texts.iter().map(|text| text.as_deref().unwrap_or_default()).collect();
         check_choices(&texts)?;
         let right = match &self.labels {
             Some(labels) => named(labels, texts.len(), label.trim())?,
-            None => meant(&texts, label.trim())?,
+            None => meant(&texts, label.trim(), first)?,
         };
         Ok((texts, right))
     }
@@ -116,8 +116,8 @@ fn letter(number: usize) -> char {
 
 /// The choice that a label means: by its number, its letter or its text, whichever it is. What could be read as two
 /// different ones is refused.
-fn meant(texts: &[&str], label: &str) -> Result<usize, Fault> {
-    let by_number = label.parse::<usize>().ok();
+fn meant(texts: &[&str], label: &str, first: usize) -> Result<usize, Fault> {
+    let by_number = label.parse::<usize>().ok().and_then(|number| number.checked_sub(first));
     let by_letter = match label.as_bytes() {
         [letter] if letter.is_ascii_alphabetic() => Some((letter.to_ascii_uppercase() - b'A') as usize),
         _ => None,
@@ -129,7 +129,9 @@ fn meant(texts: &[&str], label: &str) -> Result<usize, Fault> {
     let last = texts.len() - 1;
     let Some((what, right)) = found.next() else {
         let help = format!(
-            "write the right one's number from 0 to {last}, its letter from A to {}, or its text; null leaves the row out",
+            "write the right one's number from {first} to {}, its letter from A to {}, or its text; null leaves the row out \
+             (data.first_choice is the first one's number)",
+            first + last,
             letter(last)
         );
         return Err((format!("`{label}` is none of the {} choices", texts.len()), help));
@@ -141,7 +143,8 @@ fn meant(texts: &[&str], label: &str) -> Result<usize, Fault> {
             letter(other)
         );
         let help = format!("write `{}` or `{}`: which of the two is right", letter(right), letter(other));
-        let help = if what == "letter" { format!("write its number: {right} or {other}") } else { help };
+        let help =
+            if what == "letter" { format!("write its number: {} or {}", first + right, first + other) } else { help };
         return Err((message, help));
     }
     Ok(right)
@@ -180,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_label_is_a_number_a_letter_or_a_text() {
-        let right = |texts: &[&str], label: &str| choices(texts, None).checked(label).map(|(_, right)| right);
+        let right = |texts: &[&str], label: &str| choices(texts, None).checked(label, 0).map(|(_, right)| right);
         let animals = ["a cat", "a dog ", "the sun"];
         for (label, number) in [("0", 0), ("2", 2), (" B ", 1), ("c", 2), ("a dog", 1), ("the sun", 2)] {
             assert_eq!(right(&animals, label), Ok(number), "{label}");
@@ -203,9 +206,23 @@ mod tests {
     }
 
     #[test]
+    fn numbers_may_count_from_one() {
+        let right = |texts: &[&str], label: &str| choices(texts, None).checked(label, 1).map(|(_, right)| right);
+        let animals = ["a cat", "a dog", "the sun"];
+        for (label, number) in [("1", 0), ("3", 2), ("a", 0), ("a dog", 1)] {
+            assert_eq!(right(&animals, label), Ok(number), "{label}");
+        }
+        for label in ["0", "4"] {
+            let (_, help) = right(&animals, label).unwrap_err();
+            assert!(help.contains("from 1 to 3") && help.contains("data.first_choice"), "{help}");
+        }
+        assert_eq!(right(&["B", "A"], "A").unwrap_err().1, "write its number: 1 or 2");
+    }
+
+    #[test]
     fn choices_with_labels_of_their_own_are_meant_by_these() {
         let right = |labels: &[&str], label: &str| {
-            choices(&["x", "y", "z"], Some(labels)).checked(label).map(|(_, right)| right)
+            choices(&["x", "y", "z"], Some(labels)).checked(label, 1).map(|(_, right)| right)
         };
         assert_eq!((right(&["1", "2", "3"], "1"), right(&["C", "B", "A"], "A")), (Ok(0), Ok(2)));
         for (labels, label, says) in [

@@ -391,7 +391,7 @@ impl Preparer {
             let fault = |(message, help): (String, String)| {
                 self.corpus.error(ErrorKind::Value, &work.unit, Some(*row as u64), message, &help)
             };
-            let (own, right) = choices.checked(labels.value(*row)).map_err(fault)?;
+            let (own, right) = choices.checked(labels.value(*row), columns.first_choice).map_err(fault)?;
             let question = questions.as_ref().map(|questions| questions.value(*row));
             builder.add_choices(texts.value(*row), question, &own, right as i64)?;
         }

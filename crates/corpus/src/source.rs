@@ -65,12 +65,15 @@ pub struct Columns {
     pub group: Option<String>,
     /// One column of lists, or one for each choice.
     pub choices: Vec<String>,
+    /// The number of the first choice in labels.
+    pub first_choice: usize,
 }
 
 impl Columns {
     /// What a run's config asks for.
     pub fn of(config: &RunConfig) -> Self {
-        let DataConfig { column, pair_column, label_column, group_column, choice_columns, .. } = &config.data;
+        let DataConfig { column, pair_column, label_column, group_column, choice_columns, first_choice, .. } =
+            &config.data;
         let kind = config.objective.kind;
         let answers = kind == ObjectiveKind::Answer;
         let (pair, label) = match kind {
@@ -95,6 +98,7 @@ impl Columns {
             numbers: config.objective.regression,
             group: group_column.clone().filter(|_| kind.is_supervised()),
             choices: if kind == ObjectiveKind::Choose { choice_columns.clone() } else { Vec::new() },
+            first_choice: *first_choice as usize,
         }
     }
 

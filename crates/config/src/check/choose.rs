@@ -8,7 +8,9 @@ impl RunConfig {
         let columns = &data.choice_columns;
         if objective.kind != ObjectiveKind::Choose {
             let given = !columns.is_empty();
-            rule(!given, "data.choice_columns", "is for objective.kind = \"choose\"".into(), "leave it out");
+            for (given, key) in [(given, "data.choice_columns"), (data.first_choice != 0, "data.first_choice")] {
+                rule(!given, key, "is for objective.kind = \"choose\"".into(), "leave it out");
+            }
             return;
         }
         rule(
@@ -22,6 +24,12 @@ impl RunConfig {
             "data.choice_columns",
             format!("names {} columns, and a row has {CHOICES_MAX} choices at most", columns.len()),
             "leave some out",
+        );
+        rule(
+            data.first_choice <= 1,
+            "data.first_choice",
+            format!("is {}", data.first_choice),
+            "labels count the choices from 0, or from 1",
         );
         let others =
             [Some(&data.column), data.pair_column.as_ref(), data.label_column.as_ref(), data.group_column.as_ref()];
@@ -84,6 +92,7 @@ mod tests {
             (r#"["choices"]"#, r#"["a", "b", "a"]"#, ["`data.choice_columns`: `a` is named twice", "one thing"]),
             (r#"["choices"]"#, r#"["a", "label"]"#, ["`label` is named twice", "one thing"]),
             (r#"["choices"]"#, r#"["choices"], group_column = "choices""#, ["`choices` is named twice", "one thing"]),
+            (r#"["choices"]"#, r#"["choices"], first_choice = 2"#, ["`data.first_choice`: is 2", "from 0, or from 1"]),
             (r#", label_column = "label""#, "", ["`data.label_column`: is missing", "which choice is right"]),
             (r#""choose""#, r#""choose", labels = ["a", "b"]"#, ["`objective.labels`", "choices of its own"]),
             (r#""choose""#, r#""choose", pooling = "mean""#, ["`objective.pooling`: `mean`", "`modern` alone"]),

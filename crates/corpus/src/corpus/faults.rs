@@ -202,7 +202,9 @@ fn choices(batch: &RecordBatch, columns: &Columns, mut fault: impl FnMut(u64, Fa
     // Rows that lack something are left out.
     let whole = |row: usize| labels.is_valid(row) && others.iter().flatten().all(|column| column.is_valid(row));
     for row in (0..batch.num_rows()).filter(|row| whole(*row)) {
-        if let Some(Err(wrong)) = all.row(row).map(|choices| choices.checked(labels.value(row)).map(drop)) {
+        if let Some(Err(wrong)) =
+            all.row(row).map(|choices| choices.checked(labels.value(row), columns.first_choice).map(drop))
+        {
             fault(row as u64, wrong);
         }
     }
