@@ -48,8 +48,8 @@ pub struct DataConfig {
     pub first_choice: u32,
     /// Labelled data: the column of the class. For `tag` on Parquet or JSONL: the list of tags beside a list of words. For
     /// `answer`: `text` and `answer_start` (in characters, from 0) of each answer (default: `answers`). For
-    /// `choose`: the right choice, by its number (`first_choice`), its letter from A, or its text; where the choices come with labels
-    /// of their own, by that. CoNLL: the number of the tags' column, from 1. Default: the last.
+    /// `choose`: the right choice, by its number (`first_choice`), its letter from A, or its text; where the choices come
+    /// with labels of their own, by that. CoNLL: the number of the tags' column, from 1. Default: the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
     /// Labelled data: rows that have the same here are all trained on or all held out, chosen by the seed, so that nothing
