@@ -80,6 +80,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     ];
     settings.extend(task.settings());
     settings.extend(demo::of_checkpoint(&minilm));
+    settings.push(set("optimizer.learning_rate", 1e-4));
     let accuracy = cluster.result("demo-classify", &name, &settings, task.metric)?;
     println!("fine-tuned: {:.1} % of {held_out} held-out examples right", 100.0 * accuracy);
 
