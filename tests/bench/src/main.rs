@@ -57,6 +57,9 @@ struct Arguments {
     /// Suite `step`: measure nothing, but write a Chrome trace of one step of each of our cases into this folder.
     #[arg(long, value_name = "FOLDER")]
     trace: Option<PathBuf>,
+    /// Suite `step`: only the cases with this in their name, such as `BERT-base`.
+    #[arg(long, value_name = "TEXT")]
+    case: Option<String>,
     /// Fewer repetitions.
     #[arg(long)]
     quick: bool,
@@ -141,10 +144,13 @@ impl Arguments {
         let flags: String = flags.into_iter().filter_map(|(given, flag)| given.then_some(flag)).collect();
         // `cargo xtask` builds for the CPU.
         let program = if self.device == step::Place::Cuda { "bench" } else { "cargo xtask bench" };
-        let separator = if self.device == step::Place::Cuda { "" } else { " --" };
-        let more = format!("{separator}{}", self.recipes.command());
-        let more = if self.suite == Suite::Recipes { more } else { String::new() };
-        format!("{program} --suite {}{flags}{more}", self.suite.name())
+        let more = match (self.suite, &self.case) {
+            (Suite::Recipes, _) => self.recipes.command(),
+            (_, Some(case)) => format!(" --case {case}"),
+            (_, None) => String::new(),
+        };
+        let separator = if self.device == step::Place::Cuda || more.is_empty() { "" } else { " --" };
+        format!("{program} --suite {}{flags}{separator}{more}", self.suite.name())
     }
 
     fn python(&self) -> Result<&Path> {
@@ -161,7 +167,10 @@ impl Arguments {
             Suite::All => unreachable!("it was taken apart"),
             Suite::Step => match &self.trace {
                 Some(folder) => step::trace(self.device, folder),
-                None => step::measure(self.python()?, self.device, quick, |line| self.show(line)),
+                None => {
+                    let case = self.case.as_deref().unwrap_or_default();
+                    step::measure(self.python()?, self.device, case, quick, |line| self.show(line))
+                }
             },
             Suite::Pipeline => pipeline::measure(self.python()?, self.corpus()?, quick, |line| self.show(line)),
             Suite::Scaling => scaling::measure(self.python()?, quick, |line| self.show(line)),
@@ -216,6 +225,8 @@ mod tests {
         assert!(arguments.python().is_err());
         let on_a_gpu = Arguments::parse_from(["bench", "--device", "cuda", "--json"]);
         assert_eq!(on_a_gpu.command(), "bench --suite step --device cuda --json", "xtask builds for the CPU");
+        let large = Arguments::parse_from(["bench", "--case", "BERT-base", "--quick"]);
+        assert_eq!(large.command(), "cargo xtask bench --suite step --quick -- --case BERT-base");
         let recipes = Arguments::parse_from(["bench", "--suite", "recipes", "--size", "mini", "--only", "wsd,adamw"]);
         let more = "--size mini --minutes 4 --seeds 2 --threads 2 --only wsd,adamw";
         assert_eq!(recipes.command(), format!("cargo xtask bench --suite recipes -- {more}"));

@@ -263,8 +263,11 @@ impl Spec {
     }
 }
 
-pub fn measure(python: &Path, place: Place, quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
-    for case in CASES.iter().filter(|case| case.place == place) {
+/// The cases that have `wanted` in their name.
+pub fn measure(python: &Path, place: Place, wanted: &str, quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
+    let cases: Vec<&Case> = CASES.iter().filter(|case| case.place == place && case.name.contains(wanted)).collect();
+    ensure!(!cases.is_empty(), "no case has `{wanted}` in its name");
+    for case in cases {
         let folder = tempfile::tempdir()?;
         case.write_samples(folder.path())?;
         case.measure(python, folder.path(), quick, &mut show)?;
