@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <memory>
 #include <stdexcept>
+#include <thread>
 
 namespace {
 
@@ -172,7 +173,12 @@ char* tr_group_free(TrGroup* group) {
   return trireme::guarded([&] {
     // The destructor waits for Gloo's threads.
     if (group->waits && !group->waits->settled(kPatience)) {
-      throw std::runtime_error("a collective of it never ended; its thread and its memory are kept");
+      std::thread([group] {
+        while (!group->waits->settled(std::chrono::minutes(1))) {
+        }
+        delete group;
+      }).detach();
+      throw std::runtime_error("Gloo holds on to a collective of it, and keeps its memory until the collective's timeout");
     }
     delete group;
   });

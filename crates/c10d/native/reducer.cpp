@@ -57,15 +57,23 @@ class BucketGroup final : public c10d::ProcessGroup {
   c10::intrusive_ptr<c10d::Work> allreduce(
       std::vector<at::Tensor>& tensors, const c10d::AllreduceOptions& options) override {
     __atomic_fetch_add(collectives_, 1, __ATOMIC_RELAXED);
-    auto work = ProcessGroup::allreduce(tensors, options);
-    // Tensors of a device are ready when its streams say so, which only Gloo's own future knows.
-    if (waits_ == nullptr || !tensors.at(0).is_cpu()) {
+    return abortable(ProcessGroup::allreduce(tensors, options));
+  }
+
+  // Of the buckets' order, once, after the first backward pass.
+  c10::intrusive_ptr<c10d::Work> broadcast(
+      std::vector<at::Tensor>& tensors, const c10d::BroadcastOptions& options) override {
+    return abortable(ProcessGroup::broadcast(tensors, options));
+  }
+
+ private:
+  c10::intrusive_ptr<c10d::Work> abortable(c10::intrusive_ptr<c10d::Work> work) {
+    if (waits_ == nullptr) {
       return work;
     }
     return c10::make_intrusive<Abortable>(waits_->outcome(work));
   }
 
- private:
   trireme::Waits* waits_; // none with NCCL
   uint64_t* collectives_; // Rust's AtomicU64
 };

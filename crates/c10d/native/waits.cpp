@@ -68,7 +68,7 @@ void Waits::collective(const c10::intrusive_ptr<c10d::Work>& work) {
 
 Waits::Future Waits::outcome(const c10::intrusive_ptr<c10d::Work>& work) {
   const Future inner = started(work);
-  const auto outer = c10::make_intrusive<c10::ivalue::Future>(inner->elementType());
+  const auto outer = c10::make_intrusive<c10::ivalue::Future>(inner->elementType(), inner->devices());
   {
     const std::lock_guard<std::mutex> lock(state_->mutex);
     if (!state_->aborted) {

@@ -23,7 +23,7 @@ class Waits {
   // The same for a collective of Gloo's own, which a thread of Gloo's carries out.
   void collective(const c10::intrusive_ptr<c10d::Work>& work);
 
-  // Of a collective of Gloo's own on the CPU: what comes of it, or an error as soon as the group is aborted.
+  // Of a collective of Gloo's own: what comes of it, or an error as soon as the group is aborted.
   c10::intrusive_ptr<c10::ivalue::Future> outcome(const c10::intrusive_ptr<c10d::Work>& work);
 
   // Ends all waits, now and later. The connections are shut already.

@@ -7,7 +7,7 @@ mod watch;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use kernels::NativeError;
@@ -49,7 +49,8 @@ pub struct GroupOptions {
 
 /// A group of workers that reduce and broadcast tensors together. All members make the same calls in the same order.
 ///
-/// Dropping it closes its connections: peers that are still in a collective with this member get an error.
+/// Dropping it closes its connections: peers that are still in a collective with this member get an error. Those that need
+/// no more of it have ten seconds to be done.
 #[derive(Debug)]
 pub struct ProcessGroup {
     rank: u32,
@@ -60,8 +61,6 @@ pub struct ProcessGroup {
     aborted: Arc<AtomicBool>,
     /// None for Solo.
     native: Option<Arc<Native>>,
-    /// Gloo's connections are watched as long as there is this.
-    _watch: Option<Watch>,
 }
 
 /// The C++ group and what is needed to end it.
@@ -70,6 +69,8 @@ pub(crate) struct Native {
     group: *mut ffi::Group,
     device: Device,
     way_out: WayOut,
+    /// Gloo's connections are watched as long as there is this.
+    watch: OnceLock<Watch>,
 }
 
 /// How a stuck collective is ended.
@@ -147,14 +148,17 @@ impl ProcessGroup {
             Backend::Gloo => Some(Arc::new(connect::gloo(store, &options)?)),
             Backend::Nccl { device } => Some(Arc::new(connect::nccl(store, &options, device)?)),
         };
-        let watch = native.as_ref().and_then(Watch::of).transpose().map_err(|error| GroupError::Connect {
-            backend: "gloo",
-            rank,
-            world,
-            message: format!("cannot start the thread that watches its connections: {error}"),
-        })?;
+        if let Some(native) = &native {
+            let watch = Watch::of(native).transpose().map_err(|error| GroupError::Connect {
+                backend: "gloo",
+                rank,
+                world,
+                message: format!("cannot start the thread that watches its connections: {error}"),
+            })?;
+            watch.map(|watch| native.watch.set(watch));
+        }
         let (collectives, aborted) = (Arc::default(), Arc::new(AtomicBool::new(false)));
-        Ok(Self { rank, world, collectives, order: Mutex::new(()), aborted, native, _watch: watch })
+        Ok(Self { rank, world, collectives, order: Mutex::new(()), aborted, native })
     }
 
     /// This member's rank.

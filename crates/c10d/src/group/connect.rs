@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::ptr;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use kernels::NativeError;
@@ -43,7 +43,8 @@ pub(super) fn gloo(store: Arc<dyn KeyValueStore>, options: &GroupOptions) -> Res
         ))
     }
     .map_err(|NativeError(message)| failed(message))?;
-    let mut native = Native { group, device: Device::Cpu, way_out: WayOut::Sockets(Vec::new()) };
+    let mut native =
+        Native { group, device: Device::Cpu, way_out: WayOut::Sockets(Vec::new()), watch: OnceLock::new() };
     let connections = connections(&published, options.world).map_err(failed)?;
     native.way_out = WayOut::Sockets(connections);
     // Nobody may be done and gone before the last one has looked at its connections.
@@ -101,7 +102,7 @@ pub(super) fn nccl(store: Arc<dyn KeyValueStore>, options: &GroupOptions, device
         world: options.world,
         message,
     })?;
-    Ok(Native { group, device: Device::Cuda(device), way_out: WayOut::NcclAbort })
+    Ok(Native { group, device: Device::Cuda(device), way_out: WayOut::NcclAbort, watch: OnceLock::new() })
 }
 
 #[cfg(not(feature = "cuda"))]
