@@ -359,6 +359,6 @@ mod tests {
         let plan = Plan { beats: Duration::from_secs(1), steps: 1, deaths: 1 };
         let mut lines = Vec::new();
         runtime.block_on(Scene::measure(10, 1, &plan, &mut |line: &Line| lines.push(line.case.clone()))).unwrap();
-        assert_eq!(lines.len(), 9, "{lines:?}");
+        assert_eq!(lines.len(), 11, "{lines:?}");
     }
 }
