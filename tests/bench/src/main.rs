@@ -30,7 +30,7 @@ mod step;
 mod throttle;
 mod unpadded;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Parser, ValueEnum};
 use facts::Facts;
 use serde::Serialize;
@@ -117,13 +117,14 @@ fn main() -> Result<()> {
     if arguments.suite == Suite::Recipes && arguments.recipes.is_part() {
         return arguments.measure(Suite::Recipes);
     }
+    let parts = arguments.suite.parts();
+    ensure!(arguments.case.is_none() || parts.contains(&Suite::Step), "--case is for suite `step`");
     let facts = Facts::gather(arguments.command(), arguments.python.as_deref());
     if arguments.json {
         println!("{}", serde_json::json!({ "facts": facts }));
     } else {
         println!("{facts}");
     }
-    let parts = arguments.suite.parts();
     let mut failed = Vec::new();
     for suite in &parts {
         // One that cannot be measured here must not take the others with it. A cluster that fails panics.
