@@ -111,7 +111,7 @@ char* tr_reducer_new(
         sparse,
         bucket_bytes,
         /*find_unused_parameters=*/false,
-        /*gradient_as_bucket_view=*/false,
+        /*gradient_as_bucket_view=*/true, // gradients and buckets in the same memory
         std::unordered_map<size_t, std::string>{},
         static_cast<int64_t>(limits[0]),
         /*skip_all_reduce_unused_params=*/false,

@@ -137,8 +137,12 @@ impl FastReduction {
     ) -> Result<Local, GroupError> {
         let &Context { config, losses, group, host, .. } = context;
         let mut local = Local { overflows: 0, tally: Tally::new(losses.len()) };
-        for parameter in &mut state.parameters {
-            parameter.tensor.zero_grad();
+        for parameter in &state.parameters {
+            // In place, and without detaching: it may be a part of a bucket.
+            let mut gradient = parameter.tensor.grad();
+            if gradient.defined() {
+                let _ = tch::no_grad(|| gradient.zero_());
+            }
         }
         let count = micro_batches(own).count();
         for (index, micro_batch) in micro_batches(own).enumerate() {
