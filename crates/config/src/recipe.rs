@@ -4,7 +4,7 @@
 //! token costs. docs/guide/recipes.md says what of the recipes was measured.
 
 use crate::flops::{self, Objective};
-use crate::{ConfigError, RunConfig, parse};
+use crate::{ConfigError, ModelShape, RunConfig, parse};
 use toml_edit::{DocumentMut, Item, value};
 
 /// The sizes that there are recipes for, smallest first, with the recipes.
@@ -59,7 +59,9 @@ const SHARE_OF_EVALUATION: f64 = 0.02;
 const STEPS_MIN: u64 = 100;
 /// A forward pass of fewer rows gives a core too little to do.
 const MICRO_BATCH_MIN: usize = 4;
-/// The other paths are placeholders.
+/// Below so many steps of a recipe's batch the run is a short one ([`shorten`]).
+const STEPS_SHORT: u64 = 250;
+/// What a user puts paths of their own in place of.
 const DATA: &str = "corpus/*.parquet";
 const TOKENIZER: &str = "tokenizer/tokenizer.json";
 
@@ -161,19 +163,16 @@ fn fit(wish: &Wish, (size, text): &(&'static str, &'static str)) -> Result<Sugge
     (config.batch.slots, config.batch.micro_batch) = (slots, micro_batch);
     let grown = config.batch.global_samples() as f64 / recipe_rows as f64;
     // Many workers need a larger batch, which bears a higher rate.
-    let faster = if grown > 1.5 { grown.sqrt() } else { 1.0 };
-
-    let length = config.batch.sequence_length;
-    let shape = config.model.shape(wish.vocabulary as i64, length as i64);
-    let predicted = flops::predicted(config.objective.mask_rate, length);
-    let of_token = flops::of_token(&shape, Objective { sequence_length: length, predicted, next_sentence: false });
-    let tokens_per_second = match wish.speed {
-        Speed::TokensPerSecond(rate) => rate,
-        Speed::Threads(threads) => f64::from(workers) * f64::from(threads) * THREAD_FLOPS / of_token,
-    };
-    let tokens_per_step = config.batch.global_samples() * length as u64;
-    let all_tokens = wish.minutes * 60.0 * SHARE_OF_STEPS * tokens_per_second;
-    let steps = (all_tokens / tokens_per_step as f64) as u64;
+    if grown > 1.5 {
+        config.optimizer.learning_rate = rounded(config.optimizer.learning_rate * grown.sqrt());
+        config.optimizer.muon_learning_rate = rounded(config.optimizer.muon_learning_rate * grown.sqrt());
+    }
+    let mut pace = Pace::of(wish, &config);
+    if pace.steps < STEPS_SHORT {
+        shorten(&mut config);
+        pace = Pace::of(wish, &config);
+    }
+    let Pace { tokens_per_second, tokens_per_step, steps, all_tokens } = pace;
     if steps < STEPS_MIN {
         let enough = wish.minutes * STEPS_MIN as f64 * tokens_per_step as f64 / all_tokens;
         let (minutes, enough) = (wish.minutes, (enough * 10.0).ceil() / 10.0);
@@ -188,14 +187,16 @@ fn fit(wish: &Wish, (size, text): &(&'static str, &'static str)) -> Result<Sugge
     let mut set = |section: &str, key: &str, new: Item| replace(&mut document, section, key, new);
     set("run", "steps", value(steps as i64));
     set("batch", "slots", value(i64::from(slots)));
-    set("batch", "micro_batch", value(micro_batch as i64));
+    set("batch", "micro_batch", value(config.batch.micro_batch as i64));
+    set("objective", "mask_rate", value(config.objective.mask_rate));
+    set("optimizer", "learning_rate", value(config.optimizer.learning_rate));
+    set("optimizer", "muon_learning_rate", value(config.optimizer.muon_learning_rate));
+    if let Some(hold) = config.schedule.hold {
+        set("schedule", "hold", value(hold));
+    }
     set("checkpoint", "every_steps", value(every as i64));
     set("eval", "every_steps", value(every as i64));
     set("eval", "samples", value(samples as i64));
-    if faster > 1.0 {
-        set("optimizer", "learning_rate", value(rounded(config.optimizer.learning_rate * faster)));
-        set("optimizer", "muon_learning_rate", value(rounded(config.optimizer.muon_learning_rate * faster)));
-    }
     let data = if wish.data.is_empty() { vec![DATA.to_owned()] } else { wish.data.clone() };
     set("data", "paths", value(data.into_iter().collect::<toml_edit::Array>()));
     set("tokenizer", "path", value(wish.tokenizer.as_deref().unwrap_or(TOKENIZER)));
@@ -213,9 +214,50 @@ fn fit(wish: &Wish, (size, text): &(&'static str, &'static str)) -> Result<Sugge
     let toml = format!("{head}\n{body}");
     let config = parse(&name, &toml)?;
     config.clone().check(&name)?;
+    let shape = shape_of(wish, &config);
     let (hidden, inner) = (shape.hidden as u64, shape.intermediate as u64);
     let parameters = shape.layers as u64 * (4 * hidden * hidden + 3 * hidden * inner);
     Ok(Suggestion { size, toml, config, tokens_per_second, tokens_per_step, tokens, parameters })
+}
+
+/// How a config trains at the wished speed.
+struct Pace {
+    tokens_per_second: f64,
+    tokens_per_step: u64,
+    steps: u64,
+    /// That fit into the time, whole steps or not.
+    all_tokens: f64,
+}
+
+impl Pace {
+    fn of(wish: &Wish, config: &RunConfig) -> Self {
+        let length = config.batch.sequence_length;
+        let predicted = flops::predicted(config.objective.mask_rate, length);
+        let objective = Objective { sequence_length: length, predicted, next_sentence: false };
+        let tokens_per_second = match wish.speed {
+            Speed::TokensPerSecond(rate) => rate,
+            Speed::Threads(threads) => {
+                let of_token = flops::of_token(&shape_of(wish, config), objective);
+                f64::from(wish.workers) * f64::from(threads) * THREAD_FLOPS / of_token
+            }
+        };
+        let tokens_per_step = config.batch.global_samples() * length as u64;
+        let all_tokens = wish.minutes * 60.0 * SHARE_OF_STEPS * tokens_per_second;
+        Self { tokens_per_second, tokens_per_step, steps: (all_tokens / tokens_per_step as f64) as u64, all_tokens }
+    }
+}
+
+fn shape_of(wish: &Wish, config: &RunConfig) -> ModelShape {
+    config.model.shape(wish.vocabulary as i64, config.batch.sequence_length as i64)
+}
+
+/// A recipe for few steps: half the batch, more words masked, the rate held for longer, and Muon's higher. Measured with
+/// `tiny` and half a minute (docs/guide/recipes.md); the other sizes take it over.
+fn shorten(config: &mut RunConfig) {
+    config.batch.micro_batch = (config.batch.micro_batch / 2).max(MICRO_BATCH_MIN);
+    config.objective.mask_rate = 0.3;
+    config.schedule.hold = Some(0.7);
+    config.optimizer.muon_learning_rate = rounded(config.optimizer.muon_learning_rate * 1.5);
 }
 
 /// Keeps the comments beside the key.
@@ -288,6 +330,23 @@ mod tests {
     }
 
     #[test]
+    fn few_steps_are_smaller_ones() {
+        // 249 and 250 steps of 4,096 tokens.
+        let minutes = |steps: f64| steps * 4096.0 / 10_000.0 / 0.95 / 60.0;
+        let of = |minutes| suggest(&wish("tiny", minutes, 1)).unwrap();
+        let (short, long) = (of(minutes(249.5)), of(minutes(250.5)));
+        assert_eq!((short.tokens_per_step, short.config.run.steps), (2048, 499));
+        assert_eq!((long.tokens_per_step, long.config.run.steps), (4096, 250));
+        let rates = |found: &Suggestion| {
+            let config = &found.config;
+            (config.objective.mask_rate, config.schedule.hold, config.optimizer.muon_learning_rate)
+        };
+        assert_eq!((rates(&short), rates(&long)), ((0.3, Some(0.7), 0.03), (0.2, Some(0.4), 0.02)));
+        // No worker has fewer rows than make sense.
+        assert_eq!(suggest(&wish("tiny", minutes(249.5), 16)).unwrap().tokens_per_step, 4096);
+    }
+
+    #[test]
     fn evaluations_take_a_fiftieth() {
         let found = suggest(&wish("tiny", 4.0, 2)).unwrap();
         let every = found.config.eval.every_steps;
@@ -335,9 +394,9 @@ mod tests {
         assert!(told(&wish("tiny", 0.0, 1)).contains("minutes must be above 0"));
         assert!(told(&wish("tiny", f64::NAN, 1)).contains("minutes"));
         assert!(told(&wish("tiny", 10.0, 0)).contains("number of workers"));
-        let short = told(&wish("tiny", 0.5, 1));
-        assert!(short.contains("69 steps") && short.contains("0.8 minutes"), "{short}");
-        suggest(&wish("tiny", 0.8, 1)).unwrap();
+        let short = told(&wish("tiny", 0.3, 1));
+        assert!(short.contains("83 steps") && short.contains("0.4 minutes"), "{short}");
+        suggest(&wish("tiny", 0.4, 1)).unwrap();
         let many = told(&wish("tiny", 1e6, 3000));
         assert!(many.contains("batch.slots") && many.contains("2048"), "{many}");
         assert!(told(&wish("tiny", 1e300, 1)).contains("at most 1e9"));

@@ -215,7 +215,7 @@ fn rates(options: &Options, material: &material::Material, variants: &[variants:
     let mut rates = known.map_or_else(BTreeMap::new, |known| known.rates);
     let setting = Setting { threads: options.threads, device: tch::Device::Cpu, slots: None };
     for variant in variants {
-        let rate = single::rate(material, options.size.of_model(), variant, setting, options.rate_seconds)
+        let rate = single::rate(material, &variant.of_size(options.size.of_model())?, setting, options.rate_seconds)
             .with_context(|| format!("the rate of `{}`", variant.name))?;
         let speed = rate.tokens_per_step / rate.seconds_per_step;
         eprintln!("{}: {:.1} ms a step, {speed:.0} tokens/s", variant.name, 1e3 * rate.seconds_per_step);
@@ -367,7 +367,7 @@ fn single(options: &Options, place: Place) -> Result<()> {
     let variant = variants::Variant::of_name(name)?;
     let setting = Setting { threads: options.threads, device: place.device(), slots: options.slots };
     let material = material::Material::open(folder);
-    let trained = single::run(&material, options.size.of_model(), &variant, setting, (options.steps, options.seed))?;
+    let trained = single::run(&material, &variant.of_size(options.size.of_model())?, setting, (options.steps, options.seed))?;
     println!("{}", serde_json::to_string(&trained)?);
     Ok(())
 }

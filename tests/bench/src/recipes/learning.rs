@@ -1,26 +1,28 @@
-//! How long the recipe of a size trains to the held-out loss that Hugging Face's Trainer reaches in ten minutes with a BERT of
-//! that size, on the same texts, vocabulary and threads.
+//! How long what we recommend for a size and a time trains to the held-out loss that Hugging Face's Trainer reaches in ten
+//! minutes with a BERT of that size, on the same texts, vocabulary and threads.
 //!
 //! The Trainer is `peers/pipeline.py` (as run_mlm does it: blocks by `datasets.map`, its collator, the fused AdamW, linear
 //! decay, batches of 32 × 128, checkpoints every 100 steps). A short run tells its speed, and so how many steps its ten
-//! minutes have. Then the recipe trains, whole runs of growing length, each with its schedule, until one comes to that
-//! loss; its time is by the clock, from opening the corpus to the last step. Both are measured alike ([`super::material`]).
+//! minutes have. Then ours trains, whole runs of growing length, each as `coordinator recipe suggest` says for so much time
+//! at the speed that is measured first, until one comes to that loss; its time is by the clock, from opening the corpus
+//! to the last step. Both are measured alike ([`super::material`]).
 
 use super::Size;
 use super::material::Material;
-use super::single::{self, Setting};
+use super::single::{self, Recipe, Setting};
 use super::variants::{self, Variant};
 use crate::peer::Peer;
 use crate::pipeline::{Answer, Spec};
 use crate::report::Line;
 use anyhow::{Context, Result, ensure};
 use config::CheckedConfig;
+use config::recipe::{self, NoRecipe, Speed, Wish};
 use std::path::Path;
 use std::time::Instant;
 use tch::Device;
 
 const GOAL: f64 = 1.0 / 20.0;
-/// What the recipe is given, as parts of the Trainer's time; it ends at the first that is enough.
+/// What ours is given, as parts of the Trainer's time; it ends at the first that is enough.
 const PARTS: [f64; 5] = [1.0 / 40.0, 1.0 / 20.0, 1.0 / 10.0, 1.0 / 5.0, 2.0 / 5.0];
 /// To find out how fast the Trainer is.
 const STEPS_OF_RATE: u64 = 40;
@@ -39,8 +41,7 @@ pub fn measure(
     let folder = tempfile::tempdir()?;
     let material = Material::prepare(&folder.path().join("prepared"), &corpus.join("corpus.parquet"))?;
     material.train_tokenizer(variants::VOCABULARY)?;
-    let model_size = size.of_model();
-    let recipe = variants::recipe(model_size)?;
+    let measure = material.measure(variants::VOCABULARY, variants::recipe(size.of_model())?)?;
 
     let train = |steps| -> Result<(Answer, Peer)> {
         let spec = Spec::of(&published(&material, size, steps)?, material.train(), material.held_out(), threads)?;
@@ -57,21 +58,20 @@ pub fn measure(
     drop(peer);
     let config = published(&material, size, steps)?;
     let shape = config.model.shape(variants::VOCABULARY as i64, config.batch.sequence_length as i64);
-    let reached = material.measure(variants::VOCABULARY, recipe)?.of_weights(&shape, &weights, Device::Cpu)?;
+    let reached = measure.of_weights(&shape, &weights, Device::Cpu)?;
 
     let setting = Setting { threads, device: Device::Cpu, slots: None };
-    let own = Variant::of_name(variants::BASE)?;
-    let rate = single::rate(&material, model_size, &own, setting, SECONDS_OF_RATE)?;
     let case = format!(
         "{} × {}, {threads} threads: to the held-out loss of the Trainer after {minutes} minutes",
         shape.layers, shape.hidden
     );
     let mut tried = format!("the Trainer's {steps} steps: {:.3} nats, {:.1} %", reached.loss, 100.0 * reached.accuracy);
     for part in PARTS {
-        let ours = rate.steps(part * answer.over);
+        let Some(ours) = recommended(&material, size, setting, part * answer.over)? else { continue };
+        let (steps, batch) = (ours.0.run.steps, ours.0.batch.global_samples());
         let began = Instant::now();
-        let run = single::run(&material, model_size, &own, setting, (ours, 1))?;
-        tried += &format!("; ours, {ours} steps in {:.1} s: {:.3}", run.seconds, run.loss);
+        let run = single::run(&material, &ours, setting, (steps, 1))?;
+        tried += &format!("; ours, {steps} steps of {batch} rows in {:.1} s: {:.3}", run.seconds, run.loss);
         eprintln!("{case}: {tried} ({:.0} s)", began.elapsed().as_secs_f64());
         if run.loss <= reached.loss {
             let line = Line::at_most("learning", case, run.seconds, answer.over, "s", GOAL);
@@ -81,6 +81,29 @@ pub fn measure(
     }
     show(&Line::missing("learning", case, tried));
     Ok(())
+}
+
+/// What `coordinator recipe suggest` says for so many seconds, at the speed that what it says has here. None: too short.
+fn recommended(material: &Material, size: Size, setting: Setting, seconds: f64) -> Result<Option<Recipe>> {
+    let suggested = |speed| {
+        let wish = Wish {
+            size: Some(size.name()),
+            minutes: seconds / 60.0,
+            workers: 1,
+            speed,
+            vocabulary: variants::VOCABULARY,
+            data: Vec::new(),
+            tokenizer: None,
+        };
+        match recipe::suggest(&wish) {
+            Ok(found) => Ok(Some((found.config, variants::VOCABULARY))),
+            Err(NoRecipe::TooShort { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    let Some(first) = suggested(Speed::Threads(setting.threads))? else { return Ok(None) };
+    let rate = single::rate(material, &first, setting, SECONDS_OF_RATE)?;
+    Ok(suggested(Speed::TokensPerSecond(rate.tokens_per_step / rate.seconds_per_step))?)
 }
 
 /// What the Trainer does, as a config of ours.

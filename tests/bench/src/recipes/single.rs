@@ -1,10 +1,9 @@
 //! One training from the first step to the last in this process: how fast it is, or what it comes to.
 
 use super::material::Material;
-use super::variants::{Variant, recipe};
 use crate::ours::Ours;
 use anyhow::{Context, Result, bail, ensure};
-use config::{CheckedConfig, ModelSize, RunConfig};
+use config::{CheckedConfig, RunConfig};
 use corpus::Tokenizer;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -51,11 +50,14 @@ pub struct Setting {
     pub slots: Option<u32>,
 }
 
-/// Trains a variant for about so many seconds. Its shares of the run (schedules, ramps, short rows) are those of a whole
+/// A recipe, and of how many words the vocabulary is that it is for.
+pub type Recipe = (RunConfig, usize);
+
+/// Trains for about so many seconds. The recipe's shares of the run (schedules, ramps, short rows) are those of a whole
 /// run. The first step is left out, and the last, which is followed by the end of the run.
-pub fn rate(material: &Material, size: ModelSize, variant: &Variant, setting: Setting, seconds: f64) -> Result<Rate> {
+pub fn rate(material: &Material, (recipe, vocabulary): &Recipe, setting: Setting, seconds: f64) -> Result<Rate> {
     let config = |steps| {
-        let mut config = material.config(variant.applied(recipe(size)?), variant.vocabulary);
+        let mut config = material.config(recipe.clone(), *vocabulary);
         config.run.steps = steps;
         checked(config, setting)
     };
@@ -65,17 +67,14 @@ pub fn rate(material: &Material, size: ModelSize, variant: &Variant, setting: Se
     train(config(steps)?, setting)?.rate()
 }
 
-/// Trains a variant for so many steps and measures it.
+/// Trains for so many steps and measures what comes of it.
 pub fn run(
     material: &Material,
-    size: ModelSize,
-    variant: &Variant,
+    (recipe, vocabulary): &Recipe,
     setting: Setting,
-    run: (u64, u64),
+    (steps, seed): (u64, u64),
 ) -> Result<Trained> {
-    let (steps, seed) = run;
-    let recipe = recipe(size)?;
-    let mut config = material.config(variant.applied(recipe.clone()), variant.vocabulary);
+    let mut config = material.config(recipe.clone(), *vocabulary);
     (config.run.steps, config.run.seed) = (steps, seed);
     let config = checked(config, setting)?;
     let tokenizer = Tokenizer::open(&config.tokenizer)?;
@@ -84,7 +83,7 @@ pub fn run(
     let recorded = train(config, setting)?;
     let seconds = began.elapsed().as_secs_f64();
     let weights = recorded.weights.as_deref().context("the last step made no checkpoint")?;
-    let measured = material.measure(variant.vocabulary, recipe)?.of_weights(&shape, weights, setting.device)?;
+    let measured = material.measure(*vocabulary, recipe.clone())?.of_weights(&shape, weights, setting.device)?;
     let last = &recorded.losses[recorded.losses.len() - recorded.losses.len().div_ceil(10)..];
     Ok(Trained {
         tokens: recorded.ended.iter().map(|(_, tokens)| tokens).sum(),

@@ -127,6 +127,11 @@ impl Variant {
             .with_context(|| format!("there is no variant `{name}`"))
     }
 
+    /// The shipped recipe of a size with this change.
+    pub fn of_size(&self, size: ModelSize) -> Result<super::single::Recipe> {
+        Ok((self.applied(recipe(size)?), self.vocabulary))
+    }
+
     pub fn applied(&self, mut config: RunConfig) -> RunConfig {
         (self.change)(&mut config);
         config
