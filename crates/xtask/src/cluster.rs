@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// So long a coordinator may say nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Ends what it started when dropped.
 pub struct Cluster<'a> {
     binaries: &'a Binaries,
@@ -134,11 +137,20 @@ impl<'a> Cluster<'a> {
         self.json(&["runs", "show", run, "--json"])
     }
 
-    /// Waits until `done` holds; a run that fails ends the wait with its reason. Shows progress every few seconds.
+    /// Waits until `done` holds; a run that fails ends the wait with its reason. Shows progress every few seconds. A
+    /// coordinator that is too busy to answer is asked again.
     pub fn wait(&self, run: &str, done: impl Fn(&Value) -> bool) -> Result<Value> {
-        let mut shown = Instant::now();
+        let (mut shown, mut answered) = (Instant::now(), Instant::now());
         loop {
-            let state = self.show(run)?;
+            let state = match self.show(run) {
+                Err(error) if answered.elapsed() > PATIENCE => return Err(error),
+                Err(_) => {
+                    std::thread::sleep(Duration::from_secs(1));
+                    continue;
+                }
+                Ok(state) => state,
+            };
+            answered = Instant::now();
             if done(&state) {
                 return Ok(state);
             }
@@ -147,15 +159,23 @@ impl<'a> Cluster<'a> {
             }
             if shown.elapsed() > Duration::from_secs(10) {
                 shown = Instant::now();
-                let loss = state["metrics"]["train/loss"].as_f64().unwrap_or(f64::NAN);
-                println!(
-                    "  step {}/{}  loss {loss:.3}  {} workers",
-                    state["step"], state["total_steps"], state["world_size"]
-                );
+                println!("  {}", progress(&state));
             }
             std::thread::sleep(Duration::from_millis(200));
         }
     }
+}
+
+/// How far a run is.
+fn progress(state: &Value) -> String {
+    let status = state["status"].as_str().unwrap_or_default();
+    if status != "running" {
+        // One that an interrupted job left may be before it.
+        return format!("{status}: `coordinator runs list` shows what is before it");
+    }
+    let loss = state["metrics"]["train/loss"].as_f64();
+    let loss = loss.map_or(String::new(), |loss| format!("  loss {loss:.3}"));
+    format!("step {}/{}{loss}  {} workers", state["step"], state["total_steps"], state["world_size"])
 }
 
 impl Drop for Cluster<'_> {
@@ -227,6 +247,17 @@ mod tests {
         assert!(!has(&stored, "demo-classify", &other).unwrap());
         let twice = [set("run.steps", 150), set("run.steps", 75)];
         assert!(has(&stored, "demo-classify", &twice).unwrap(), "the last one counts");
+    }
+
+    #[test]
+    fn a_run_that_waits_says_so() {
+        let state = |status: &str, metrics: &str| -> Value {
+            let metrics: Value = serde_json::from_str(metrics).unwrap();
+            serde_json::json!({"status": status, "step": 3, "total_steps": 50, "world_size": 2, "metrics": metrics})
+        };
+        assert_eq!(progress(&state("running", r#"{"train/loss": 1.5}"#)), "step 3/50  loss 1.500  2 workers");
+        assert_eq!(progress(&state("running", "{}")), "step 3/50  2 workers");
+        assert!(progress(&state("queued", "{}")).starts_with("queued: "));
     }
 
     #[test]
