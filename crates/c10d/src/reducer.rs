@@ -26,6 +26,8 @@ pub enum Compression {
 /// - After `prepare_for_backward`, the next backward pass reduces: when it returns, every `.grad` holds the **average**
 ///   over the group of everything accumulated in it (multiply by [`ProcessGroup::world`] for the sum). All members
 ///   must do so together, once a step, and every parameter must take part in that pass.
+/// - From then on a `.grad` is a part of a bucket: it is set to zero in place, and cannot be detached in place, as
+///   `Tensor::zero_grad` does. It outlives the reducer.
 /// - A peer's failure is an error of the backward call. The gradients are then undefined, and the reducer and its group
 ///   are of no more use: drop both (the reducer's drop removes its hooks from the parameters).
 ///

@@ -88,6 +88,38 @@ fn gradients_are_the_average_and_equal_on_all_ranks() {
 }
 
 #[test]
+fn gradients_are_parts_of_the_buckets_and_outlive_their_reducer() {
+    let results = cluster::run(2, |group| {
+        let parameters = parameters();
+        let own: Vec<Tensor> = parameters.iter().map(Tensor::shallow_clone).collect();
+        let reduced = |reducer: &Reducer, slot| {
+            let last = loss(&parameters, group.rank(), slot);
+            reducer.prepare_for_backward(&[last.shallow_clone()]).unwrap();
+            last.backward();
+        };
+        let reducer = Reducer::new(&group, &own, 1 << 20, Compression::None).unwrap();
+        reduced(&reducer, 0);
+        reduced(&reducer, 0); // in buckets that were made new
+        let mut places: Vec<_> =
+            parameters.iter().map(|it| (it.grad().data_ptr() as usize, size_of::<f32>() * it.numel())).collect();
+        places.sort_unstable();
+        let in_one_piece = places.windows(2).all(|pair| pair[0].0 + pair[0].1 == pair[1].0);
+        drop(reducer);
+        for parameter in &parameters {
+            let _ = parameter.grad().zero_();
+        }
+        loss(&parameters, group.rank(), 0).backward();
+        let other = Reducer::new(&group, &own, 4096, Compression::None).unwrap();
+        reduced(&other, 1);
+        (in_one_piece, parameters.iter().map(|it| values(&it.grad())).collect::<Vec<_>>())
+    });
+    for (in_one_piece, found) in &results {
+        assert!(in_one_piece, "each gradient has memory of its own");
+        assert_close(found, &expected(2, 2), 1e-5);
+    }
+}
+
+#[test]
 fn alone_the_reducer_changes_nothing() {
     let group = ProcessGroup::new(Backend::Solo, Arc::new(MemoryStore::new()), cluster::options(0, 1)).unwrap();
     let parameters = parameters();

@@ -59,7 +59,8 @@ const SHARE_OF_EVALUATION: f64 = 0.02;
 const STEPS_MIN: u64 = 100;
 /// A forward pass of fewer rows gives a core too little to do.
 const MICRO_BATCH_MIN: usize = 4;
-/// Below so many steps of a recipe's batch the run is a short one ([`shorten`]).
+/// Below so many steps of a recipe's batch the run is a short one ([`shorten`]), where a batch can be halved. A guess between
+/// half a minute, in which that was better, and four, in which the recipe was.
 const STEPS_SHORT: u64 = 250;
 /// What a user puts paths of their own in place of.
 const DATA: &str = "corpus/*.parquet";
@@ -168,7 +169,8 @@ fn fit(wish: &Wish, (size, text): &(&'static str, &'static str)) -> Result<Sugge
         config.optimizer.muon_learning_rate = rounded(config.optimizer.muon_learning_rate * grown.sqrt());
     }
     let mut pace = Pace::of(wish, &config);
-    if pace.steps < STEPS_SHORT {
+    let is_short = pace.steps < STEPS_SHORT && config.batch.micro_batch >= 2 * MICRO_BATCH_MIN;
+    if is_short {
         shorten(&mut config);
         pace = Pace::of(wish, &config);
     }
@@ -203,8 +205,9 @@ fn fit(wish: &Wish, (size, text): &(&'static str, &'static str)) -> Result<Sugge
 
     let tokens = steps.saturating_mul(tokens_per_step);
     let head = format!(
-        "# The {size} recipe (docs/guide/recipes.md) for {} minutes on {workers} worker(s): {steps} steps of \
+        "# The {size} recipe{} (docs/guide/recipes.md) for {} minutes on {workers} worker(s): {steps} steps of \
          {tokens_per_step} tokens,\n# at {tokens_per_second:.0} tokens a second in all, see {:.1} M tokens.\n",
+        if is_short { ", cut for few steps," } else { "" },
         wish.minutes,
         tokens as f64 / 1e6,
     );
@@ -254,7 +257,7 @@ fn shape_of(wish: &Wish, config: &RunConfig) -> ModelShape {
 /// A recipe for few steps: half the batch, more words masked, the rate held for longer, and Muon's higher. Measured with
 /// `tiny` and half a minute (docs/guide/recipes.md); the other sizes take it over.
 fn shorten(config: &mut RunConfig) {
-    config.batch.micro_batch = (config.batch.micro_batch / 2).max(MICRO_BATCH_MIN);
+    config.batch.micro_batch /= 2;
     config.objective.mask_rate = 0.3;
     config.schedule.hold = Some(0.7);
     config.optimizer.muon_learning_rate = rounded(config.optimizer.muon_learning_rate * 1.5);
@@ -342,8 +345,10 @@ mod tests {
             (config.objective.mask_rate, config.schedule.hold, config.optimizer.muon_learning_rate)
         };
         assert_eq!((rates(&short), rates(&long)), ((0.3, Some(0.7), 0.03), (0.2, Some(0.4), 0.02)));
-        // No worker has fewer rows than make sense.
-        assert_eq!(suggest(&wish("tiny", minutes(249.5), 16)).unwrap().tokens_per_step, 4096);
+        assert!(short.toml.contains("cut for few steps") && !long.toml.contains("cut for few steps"));
+        // Workers that have no rows to spare keep the recipe.
+        let many = suggest(&wish("tiny", minutes(105.5), 16)).unwrap();
+        assert_eq!((many.tokens_per_step, rates(&many)), (4096, rates(&long)));
     }
 
     #[test]

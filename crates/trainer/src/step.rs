@@ -90,6 +90,8 @@ impl Stepper<'_> {
         let local = match self.context.config.reduce.mode {
             ReduceMode::Exact => exact(&self.context, state, &own, &agreement.targets).map_err(failed)?,
             ReduceMode::Fast => {
+                // They are parts of buckets, which would live on beside those that are made new in the second step.
+                state.buffers.gradients.clear();
                 if self.fast.is_none() {
                     self.fast =
                         Some(FastReduction::new(self.context.config, state, self.context.group).map_err(failed)?);

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// In the order of the report.
-const SUITES: [&str; 12] = [
+const SUITES: [&str; 13] = [
     "step",
     "pipeline",
     "scaling",
@@ -22,6 +22,7 @@ const SUITES: [&str; 12] = [
     "finetune",
     "coordinator",
     "memory",
+    "checkpoint",
     "recovery",
     "balance",
     "learning",
@@ -38,8 +39,8 @@ const CORPUS: &str = "bench-corpus-1";
   cargo xtask bench --suite all --json | tee results.jsonl
   cargo xtask bench --report results.jsonl")]
 pub struct Arguments {
-    /// Which measurements: all, step, pipeline, scaling, reduce, data, finetune, coordinator, memory, recovery, balance,
-    /// learning, recipes (hours, and not among all).
+    /// Which measurements: all, step, pipeline, scaling, reduce, data, finetune, coordinator, memory, checkpoint,
+    /// recovery, balance, learning, recipes (hours, and not among all).
     #[arg(long, default_value = "step", value_parser = suite)]
     suite: String,
     /// Fewer repetitions.

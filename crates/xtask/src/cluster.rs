@@ -143,19 +143,20 @@ impl<'a> Cluster<'a> {
         let (mut shown, mut answered) = (Instant::now(), Instant::now());
         loop {
             let state = match self.show(run) {
-                Err(error) if answered.elapsed() > PATIENCE => return Err(error),
-                Err(_) => {
+                Err(error) if is_busy(&error) && answered.elapsed() < PATIENCE => {
+                    eprintln!("  the coordinator is asked again: {error:#}");
                     std::thread::sleep(Duration::from_secs(1));
                     continue;
                 }
-                Ok(state) => state,
+                state => state?,
             };
             answered = Instant::now();
             if done(&state) {
                 return Ok(state);
             }
-            if state["status"] == "failed" {
-                bail!("run {run} failed: {}; logs are in {}", state["reason"], self.logs.display());
+            let status = state["status"].as_str().unwrap_or_default();
+            if matches!(status, "failed" | "cancelled") {
+                bail!("run {run} is {status}: {}; logs are in {}", state["reason"], self.logs.display());
             }
             if shown.elapsed() > Duration::from_secs(10) {
                 shown = Instant::now();
@@ -166,12 +167,17 @@ impl<'a> Cluster<'a> {
     }
 }
 
+/// Whether a command ended with the code that means: try again later.
+fn is_busy(error: &anyhow::Error) -> bool {
+    error.to_string().contains("failed: exit status: 75")
+}
+
 /// How far a run is.
 fn progress(state: &Value) -> String {
     let status = state["status"].as_str().unwrap_or_default();
     if status != "running" {
         // One that an interrupted job left may be before it.
-        return format!("{status}: `coordinator runs list` shows what is before it");
+        return format!("{status}: {}", state["reason"].as_str().unwrap_or_default());
     }
     let loss = state["metrics"]["train/loss"].as_f64();
     let loss = loss.map_or(String::new(), |loss| format!("  loss {loss:.3}"));
@@ -257,7 +263,15 @@ mod tests {
         };
         assert_eq!(progress(&state("running", r#"{"train/loss": 1.5}"#)), "step 3/50  loss 1.500  2 workers");
         assert_eq!(progress(&state("running", "{}")), "step 3/50  2 workers");
-        assert!(progress(&state("queued", "{}")).starts_with("queued: "));
+        let queued = serde_json::json!({"status": "queued", "reason": "run x is before it"});
+        assert_eq!(progress(&queued), "queued: run x is before it");
+    }
+
+    #[test]
+    fn only_a_busy_coordinator_is_asked_again() {
+        let ended = |code| cache::output(Command::new("sh").args(["-c", &format!("exit {code}")])).unwrap_err();
+        assert!(is_busy(&ended(75)) && !is_busy(&ended(5)));
+        assert!(!is_busy(&anyhow!("no JSON: {{}}")));
     }
 
     #[test]

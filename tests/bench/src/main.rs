@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the results are this program's output")]
 
 mod balance;
+mod checkpoint;
 mod coordinator;
 mod corpora;
 mod data;
@@ -90,6 +91,8 @@ enum Suite {
     Coordinator,
     /// A worker's memory by component.
     Memory,
+    /// How long a step waits for its checkpoint.
+    Checkpoint,
     /// How long training stands still after a worker or the coordinator is killed or frozen.
     Recovery,
     /// How much of a slow worker's speed a run gets.
@@ -183,6 +186,7 @@ impl Arguments {
             }
             Suite::Coordinator => coordinator::measure(quick, |line| self.show(line)),
             Suite::Memory => memory::measure(quick, |line| self.show(line)),
+            Suite::Checkpoint => checkpoint::measure(quick, |line| self.show(line)),
             Suite::Recovery => recovery::measure(quick, |line| self.show(line)),
             Suite::Balance => balance::measure(quick, |line| self.show(line)),
             Suite::Learning => {

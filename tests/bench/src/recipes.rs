@@ -367,7 +367,8 @@ fn single(options: &Options, place: Place) -> Result<()> {
     let variant = variants::Variant::of_name(name)?;
     let setting = Setting { threads: options.threads, device: place.device(), slots: options.slots };
     let material = material::Material::open(folder);
-    let trained = single::run(&material, &variant.of_size(options.size.of_model())?, setting, (options.steps, options.seed))?;
+    let trained =
+        single::run(&material, &variant.of_size(options.size.of_model())?, setting, (options.steps, options.seed))?;
     println!("{}", serde_json::to_string(&trained)?);
     Ok(())
 }

@@ -43,13 +43,17 @@ const TITLES: [(&str, &str); SUITES.len()] = [
         "BERT as published, two threads. The formulas are in tests/bench/src/memory.rs; the ratio is what both of a \
          worker's processes have at most, beside parameters, gradients, optimizer state and activations.",
     ),
+    (
+        "A checkpoint",
+        "How long a step waits until weights and moments are taken aside, which are stored while training goes on.",
+    ),
     ("Recovery", "Three workers of one thread; from the fault to the end of the step that it held up."),
     ("A slow worker", "Three workers, one at half the speed of the others."),
     (
         "Learning per minute",
-        "How long the shipped recipe of a size trains, from nothing, until it predicts held-out words as well as Hugging \
-         Face's Trainer does after ten minutes of `run_mlm` with a BERT of the same layers and width: the same texts, \
-         vocabulary and threads, both measured on the same masked words.",
+        "How long what `coordinator recipe suggest` says for a size and a time trains, from nothing, until it predicts \
+         held-out words as well as Hugging Face's Trainer does after ten minutes of `run_mlm` with a BERT of the same \
+         layers and width: the same texts, vocabulary and threads, both measured on the same masked words.",
     ),
     (
         "Recipes",

@@ -67,7 +67,10 @@ pub fn measure(
     );
     let mut tried = format!("the Trainer's {steps} steps: {:.3} nats, {:.1} %", reached.loss, 100.0 * reached.accuracy);
     for part in PARTS {
-        let Some(ours) = recommended(&material, size, setting, part * answer.over)? else { continue };
+        let Some(ours) = recommended(&material, size, setting, part * answer.over)? else {
+            tried += &format!("; nothing is recommended for {:.0} s", part * answer.over);
+            continue;
+        };
         let (steps, batch) = (ours.0.run.steps, ours.0.batch.global_samples());
         let began = Instant::now();
         let run = single::run(&material, &ours, setting, (steps, 1))?;
@@ -101,9 +104,18 @@ fn recommended(material: &Material, size: Size, setting: Setting, seconds: f64) 
             Err(error) => Err(error),
         }
     };
-    let Some(first) = suggested(Speed::Threads(setting.threads))? else { return Ok(None) };
-    let rate = single::rate(material, &first, setting, SECONDS_OF_RATE)?;
-    Ok(suggested(Speed::TokensPerSecond(rate.tokens_per_step / rate.seconds_per_step))?)
+    let mut found = suggested(Speed::Threads(setting.threads))?;
+    // Another speed may mean another recipe, which has a speed of its own.
+    for _ in 0..2 {
+        let Some(recipe) = &found else { return Ok(None) };
+        let rate = single::rate(material, recipe, setting, SECONDS_OF_RATE)?;
+        let batch = recipe.0.batch.clone();
+        found = suggested(Speed::TokensPerSecond(rate.tokens_per_step / rate.seconds_per_step))?;
+        if found.as_ref().is_some_and(|(config, _)| config.batch == batch) {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// What the Trainer does, as a config of ours.

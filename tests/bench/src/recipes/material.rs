@@ -19,6 +19,8 @@ use tch::{Device, Tensor};
 const HELD_OUT: usize = 40;
 pub const LENGTH: usize = 128;
 pub const MASK_RATE: f64 = 0.15;
+/// Texts in a unit, as the recipes of the smaller sizes have it.
+const UNIT_ROWS: u64 = 4;
 /// All there are.
 const SAMPLES: u64 = 1 << 20;
 
@@ -96,6 +98,8 @@ impl Material {
     pub fn measure(&self, vocabulary: usize, recipe: RunConfig) -> Result<Measure> {
         let mut config = self.config(recipe, vocabulary);
         config.run.seed = 1;
+        // What is held out is packed unit by unit.
+        config.data.unit_rows = Some(UNIT_ROWS);
         config.objective = config::ObjectiveConfig {
             kind: config::ObjectiveKind::Mlm,
             mask_rate: MASK_RATE,
