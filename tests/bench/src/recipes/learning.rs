@@ -158,4 +158,12 @@ mod tests {
         let recipe = recipe.check("the recipe").unwrap();
         assert!(Spec::of(&recipe, material.train(), material.held_out(), 2).is_err());
     }
+
+    #[test]
+    fn nothing_is_recommended_for_a_second() {
+        let folder = tempfile::tempdir().unwrap();
+        let material = Material::prepare(&folder.path().join("prepared"), &corpus(folder.path())).unwrap();
+        let setting = Setting { threads: 1, device: Device::Cpu, slots: None };
+        assert!(recommended(&material, Size::Tiny, setting, 1.0).unwrap().is_none());
+    }
 }
