@@ -33,6 +33,8 @@ pub fn measure(quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
         format!("run.steps={checkpoints}"),
         "checkpoint.every_steps=1".to_owned(),
         "eval.every_steps=0".to_owned(),
+        // At the end there is one.
+        "eval.samples=1".to_owned(),
     ];
     let overrides: Result<Vec<config::Override>, String> = overrides.iter().map(|text| text.parse()).collect();
     let config = config::load_checked(&runs::config(), &overrides.map_err(anyhow::Error::msg)?)?;
