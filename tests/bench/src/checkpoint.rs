@@ -5,7 +5,7 @@
 //! Several workers also compare their states before each checkpoint, which is not in it, nor is what storing takes from
 //! the cores meanwhile (suite `pipeline`).
 
-use crate::ours::Ours;
+use crate::ours::{Observer, Ours};
 use crate::report::{Line, median};
 use crate::{runs, samples, stats};
 use anyhow::{Result, bail, ensure};
@@ -14,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
-use trainer::{Capture, CheckpointFiles, Host, Outcome, Phase, Requests, StepReport};
+use trainer::{Capture, Outcome, StepReport};
 
 const THREADS: u32 = 2;
 const GOAL: f64 = 1.0;
@@ -66,13 +66,7 @@ struct Stopwatch {
     bytes: Cell<usize>,
 }
 
-impl Host for Stopwatch {
-    fn requests(&self) -> Requests {
-        Requests::default()
-    }
-
-    fn phase(&self, _: Phase) {}
-
+impl Observer for Stopwatch {
     fn progress(&self, _: StepReport) {
         self.reported.set(Some(Instant::now()));
     }
@@ -90,17 +84,5 @@ impl Host for Stopwatch {
         let copy = state.copy();
         self.copies.borrow_mut().push(began.elapsed().as_secs_f64());
         drop(copy);
-    }
-
-    fn wait_for_checkpoints(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn restore(&self) -> Result<Option<CheckpointFiles>, String> {
-        Ok(None)
-    }
-
-    fn parent(&self) -> Result<CheckpointFiles, String> {
-        Err("the benchmark has no parent run".to_owned())
     }
 }

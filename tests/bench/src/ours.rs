@@ -40,10 +40,10 @@ impl Ours {
         Ok(Self { trainer, group, membership })
     }
 
-    /// Trains to the end of the run, or to where `host` asks for a pause.
-    pub fn run(&mut self, host: &dyn Host) -> Result<Outcome> {
+    /// Trains to the end of the run, or to where `observer` asks for a pause.
+    pub fn run(&mut self, observer: &dyn Observer) -> Result<Outcome> {
         self.membership.generation = self.membership.generation.next();
-        self.trainer.run(&self.membership, &self.group, host).context("our side failed")
+        self.trainer.run(&self.membership, &self.group, &Alone(observer)).context("our side failed")
     }
 
     /// Does `steps` steps and one before them that is not counted.
@@ -58,6 +58,57 @@ impl Ours {
         let seconds = ended.windows(2).map(|pair| (pair[1].at - pair[0].at).as_secs_f64()).collect();
         let waited = ended.last().map_or(0.0, |last| last.waited) - ended[0].waited;
         Ok(Block { seconds, tokens: ended[1..].iter().map(|ended| ended.tokens).sum(), waited })
+    }
+}
+
+/// Who measures a trainer that starts from nothing and stores nothing.
+pub trait Observer {
+    fn requests(&self) -> Requests {
+        Requests::default()
+    }
+
+    fn phase(&self, _: Phase) {}
+
+    fn progress(&self, report: StepReport);
+
+    fn checkpoint(&self, _: Capture) {}
+
+    /// What became of the checkpoints.
+    fn stored(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// The trainer's surroundings, which are an observer.
+struct Alone<'a>(&'a dyn Observer);
+
+impl Host for Alone<'_> {
+    fn requests(&self) -> Requests {
+        self.0.requests()
+    }
+
+    fn phase(&self, phase: Phase) {
+        self.0.phase(phase);
+    }
+
+    fn progress(&self, report: StepReport) {
+        self.0.progress(report);
+    }
+
+    fn checkpoint(&self, capture: Capture) {
+        self.0.checkpoint(capture);
+    }
+
+    fn wait_for_checkpoints(&self) -> Result<(), String> {
+        self.0.stored()
+    }
+
+    fn restore(&self) -> Result<Option<CheckpointFiles>, String> {
+        Ok(None)
+    }
+
+    fn parent(&self) -> Result<CheckpointFiles, String> {
+        Err("the benchmark has no parent run".to_owned())
     }
 }
 
@@ -90,7 +141,7 @@ struct Ended {
     waited: f64,
 }
 
-impl Host for Stopwatch {
+impl Observer for Stopwatch {
     fn requests(&self) -> Requests {
         Requests { checkpoint: false, pause: self.left.get() <= 1 }
     }
@@ -106,19 +157,5 @@ impl Host for Stopwatch {
         let ended = Ended { at: Instant::now(), tokens: report.tokens, waited: self.waited.get() };
         self.ended.borrow_mut().push(ended);
         self.left.set(self.left.get().saturating_sub(1));
-    }
-
-    fn checkpoint(&self, _: Capture) {}
-
-    fn wait_for_checkpoints(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn restore(&self) -> Result<Option<CheckpointFiles>, String> {
-        Ok(None)
-    }
-
-    fn parent(&self) -> Result<CheckpointFiles, String> {
-        Err("the benchmark has no parent run".to_owned())
     }
 }

@@ -77,7 +77,7 @@ async fn configure(arguments: JoinArguments) -> Result<JoinConfig, Problem> {
 /// How a trainer's OpenMP threads run, for its environment. `is_set` tells what the user has said of waiting, which stays.
 ///
 /// Between two operations a thread looks for the next so many times and then sleeps. With none, each of a step's thousands of
-/// operations waits for a thread to be woken (a sixth of the time of one worker with two threads); with libgomp's own 300,000,
+/// operations waits for a thread to be woken (a fifth of the time of one worker with two threads); with libgomp's own 300,000,
 /// workers that have more threads together than the machine has cores take the cores from each other.
 fn of_openmp(threads: u32, is_set: impl Fn(&str) -> bool) -> Vec<(OsString, OsString)> {
     const LOOKS: &str = "3000";

@@ -1,7 +1,7 @@
 //! One training from the first step to the last in this process: how fast it is, or what it comes to.
 
 use super::material::Material;
-use crate::ours::Ours;
+use crate::ours::{Observer, Ours};
 use anyhow::{Context, Result, bail, ensure};
 use config::{CheckedConfig, RunConfig};
 use corpus::Tokenizer;
@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 use tch::Device;
-use trainer::{Capture, CheckpointFiles, Host, Outcome, Phase, Requests, StepReport};
+use trainer::{Capture, Outcome, StepReport};
 
 /// How fast a variant trains.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -140,13 +140,7 @@ impl Recorded {
 #[derive(Default)]
 struct Recorder(RefCell<Recorded>);
 
-impl Host for Recorder {
-    fn requests(&self) -> Requests {
-        Requests::default()
-    }
-
-    fn phase(&self, _: Phase) {}
-
+impl Observer for Recorder {
     fn progress(&self, report: StepReport) {
         let mut recorded = self.0.borrow_mut();
         recorded.ended.push((Instant::now(), report.tokens));
@@ -165,16 +159,8 @@ impl Host for Recorder {
         }
     }
 
-    fn wait_for_checkpoints(&self) -> Result<(), String> {
+    fn stored(&self) -> Result<(), String> {
         self.0.borrow_mut().failed.take().map_or(Ok(()), Err)
-    }
-
-    fn restore(&self) -> Result<Option<CheckpointFiles>, String> {
-        Ok(None)
-    }
-
-    fn parent(&self) -> Result<CheckpointFiles, String> {
-        Err("the benchmark has no parent run".to_owned())
     }
 }
 
