@@ -1,4 +1,5 @@
-// The head over the vocabulary and its loss in one function: the logits exist once and become their own gradient.
+// The head over the vocabulary and its loss in one function: the logits exist once and become their own gradient. What is
+// too much to exist at once comes here in parts (src/operators.rs).
 #include "direct.h"
 #include "product.h"
 #include "shim.h"

@@ -27,6 +27,6 @@ pub use adamw::{AdamW, fused_adamw};
 pub use checkpoint::{checkpoint, peak_memory};
 pub use modes::{deterministic_algorithms, with_bfloat16};
 pub use native::NativeError;
-pub use operators::{attention, dropout, embedding, linear, masked_loss, norms};
+pub use operators::{attention, dropout, embedding, linear, masked_loss, masked_loss_in_parts, norms};
 pub use rows::row_attention;
 pub use trace::traced;

@@ -4,6 +4,7 @@ use std::ptr;
 
 use tch::{Device, Kind, Reduction, Tensor};
 
+use crate::checkpoint::checkpoint;
 use crate::ffi;
 use crate::modes::takes_bfloat16;
 use crate::native::{made, pointer, pointers};
@@ -23,14 +24,57 @@ pub fn linear(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor 
     result
 }
 
+/// What the logits of one call take at most: 256 MiB.
+const LOGITS: i64 = 1 << 28;
+
 /// The summed cross-entropy in nats of `rows · weightᵀ + bias` against `labels`, and how often the label's logit was the
 /// greatest: `[n, width]`, `[vocabulary, width]`, `[vocabulary]` and int64 `[n]` give two scalars, float32
 /// and int64.
+///
+/// Logits of more than 256 MiB never exist whole: see [`masked_loss_in_parts`].
 ///
 /// # Panics
 /// If the shapes do not fit, or a label is outside of the vocabulary.
 #[track_caller]
 pub fn masked_loss(rows: &Tensor, weight: &Tensor, bias: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
+    let row = weight.size()[0].max(1) * size_of::<f32>() as i64;
+    masked_loss_in_parts(rows, weight, bias, labels, (LOGITS / row).max(1))
+}
+
+/// [`masked_loss`] of at most `most` rows at a time. Where there are more, no part keeps its logits: the backward pass makes
+/// them again, which costs a third more of the head's time.
+///
+/// # Panics
+/// As [`masked_loss`], and if `most` is not positive.
+#[track_caller]
+pub fn masked_loss_in_parts(
+    rows: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    labels: &Tensor,
+    most: i64,
+) -> (Tensor, Tensor) {
+    assert!(most > 0, "parts of {most} rows");
+    let count = rows.size()[0];
+    if count <= most {
+        return loss_of_part(rows, weight, bias, labels);
+    }
+    let part = |start: i64| {
+        let length = most.min(count - start);
+        let labels = labels.narrow(0, start, length);
+        let (table, offset) = (weight.shallow_clone(), bias.shallow_clone());
+        checkpoint(&rows.narrow(0, start, length), &[weight, bias], move |rows| {
+            let (loss, correct) = loss_of_part(rows, &table, &offset, &labels);
+            Tensor::stack(&[loss, correct.to_kind(Kind::Float)], 0)
+        })
+    };
+    let parts: Vec<Tensor> = (0..count).step_by(most as usize).map(part).collect();
+    let parts = Tensor::stack(&parts, 1);
+    let hits = parts.get(1).detach().to_kind(Kind::Int64).sum(Kind::Int64);
+    (parts.get(0).sum(Kind::Float), hits)
+}
+
+fn loss_of_part(rows: &Tensor, weight: &Tensor, bias: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
     if !is_fast(rows) {
         let logits = rows.linear(weight, Some(bias));
         let loss = logits.cross_entropy_loss::<&Tensor>(labels, None, Reduction::Sum, -100, 0.0);

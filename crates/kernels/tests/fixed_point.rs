@@ -224,12 +224,13 @@ fn real_numbers_may_take_the_place_of_the_sum() {
     }
 }
 
-/// A loss that reads its table three times: rows of it, rows of it again, and all of it.
-fn tied_loss(table: &Tensor, bias: &Tensor, scale: f64) -> Tensor {
+/// A loss that reads its table three times: rows of it, rows of it again, and all of it, for so many rows at a time.
+fn tied_loss(table: &Tensor, bias: &Tensor, scale: f64, most: i64) -> Tensor {
     let ids = Tensor::from_slice(&[3_i64, 8999, 3, 17, 4500, 3]);
     let again = kernels::embedding(table, &(&ids - 1)) * 0.5;
     let rows = kernels::embedding(table, &ids) + again;
-    kernels::masked_loss(&rows, table, bias, &Tensor::from_slice(&[0_i64, 8999, 5000, 1, 2, 3])).0 * scale
+    let labels = Tensor::from_slice(&[0_i64, 8999, 5000, 1, 2, 3]);
+    kernels::masked_loss_in_parts(&rows, table, bias, &labels, most).0 * scale
 }
 
 #[test]
@@ -239,16 +240,17 @@ fn what_operators_add_to_the_sum_is_their_gradient() {
     let bias = Tensor::randn([9000], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     let leaves = [&table, &bias];
     let (elements, offsets) = (9000 * 33, [9000_usize, 0]);
-    let gradients = Tensor::run_backward(&[tied_loss(&table, &bias, 0.3)], &leaves, false, false);
+    let gradients = Tensor::run_backward(&[tied_loss(&table, &bias, 0.3, 6)], &leaves, false, false);
     let expected = zeros(elements);
     for (gradient, offset) in gradients.iter().zip(offsets) {
         assert_eq!(accumulate(gradient, &expected, offset, BITS), 0);
     }
-    let run = |threads, turns: &[Turn]| {
+    let run = |threads, most, turns: &[Turn]| {
         tch::set_num_threads(threads);
         let sum = Tensor::full([elements as i64], 77, (Kind::Int64, Device::Cpu));
         for &turn in turns {
-            assert_eq!(fixed_point::backward(&tied_loss(&table, &bias, 0.3), &leaves, &offsets, &sum, BITS, turn), 0);
+            let loss = tied_loss(&table, &bias, 0.3, most);
+            assert_eq!(fixed_point::backward(&loss, &leaves, &offsets, &sum, BITS, turn), 0);
         }
         assert!(!table.grad().defined(), "no gradient is kept");
         sum
@@ -257,10 +259,15 @@ fn what_operators_add_to_the_sum_is_their_gradient() {
     let off = |found: &Tensor, expected: &Tensor| {
         (found - expected).abs().max().double_value(&[]) * 2_f64.powi(-(BITS as i32))
     };
-    let once = run(1, &[Turn::First]);
+    let once = run(1, 6, &[Turn::First]);
     assert!(off(&once, &expected) < 1e-6, "off by {:e}", off(&once, &expected));
-    let twice = run(2, &[Turn::First, Turn::Later]);
+    let twice = run(2, 6, &[Turn::First, Turn::Later]);
     assert!(off(&twice, &(&expected * 2)) < 2e-6, "twice is off by {:e}", off(&twice, &(&expected * 2)));
+    // One part that adds itself, and more of them than may.
+    for most in [5, 2, 1] {
+        let parts = run(1, most, &[Turn::First]);
+        assert!(off(&parts, &expected) < 4e-6, "parts of {most} are off by {:e}", off(&parts, &expected));
+    }
 }
 
 #[test]
@@ -269,7 +276,14 @@ fn what_operators_cannot_add_is_counted() {
     let bias = Tensor::zeros([9000], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     let bad = |scale| {
         let sum = zeros(9000 * 33);
-        fixed_point::backward(&tied_loss(&table, &bias, scale), &[&table, &bias], &[9000, 0], &sum, BITS, Turn::First)
+        fixed_point::backward(
+            &tied_loss(&table, &bias, scale, 6),
+            &[&table, &bias],
+            &[9000, 0],
+            &sum,
+            BITS,
+            Turn::First,
+        )
     };
     assert_eq!(bad(1.0), 0);
     assert!(bad(1e9) > 0, "too large");

@@ -1,6 +1,6 @@
 //! Each operator beside libtorch's own.
 
-use kernels::{attention, dropout, embedding, linear, masked_loss};
+use kernels::{attention, dropout, embedding, linear, masked_loss, masked_loss_in_parts, peak_memory, with_bfloat16};
 use tch::{Device, Kind, Reduction, Tensor};
 
 const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -13,13 +13,18 @@ fn leaf(tensor: &Tensor) -> Tensor {
     tensor.copy().set_requires_grad(true)
 }
 
-/// Relative to the largest expected element.
 #[track_caller]
 fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
+    assert_within(found, expected, 2e-6, what);
+}
+
+/// `limit` is relative to the largest expected element.
+#[track_caller]
+fn assert_within(found: &Tensor, expected: &Tensor, limit: f64, what: &str) {
     assert_eq!(found.size(), expected.size(), "{what}");
     let scale = expected.abs().max().double_value(&[]).max(1e-6);
     let error = (found - expected).abs().max().double_value(&[]) / scale;
-    assert!(error < 2e-6, "{what} differs by {error:e} of its largest element");
+    assert!(error < limit, "{what} differs by {error:e} of its largest element");
 }
 
 #[test]
@@ -82,6 +87,47 @@ fn the_masked_loss_and_its_gradients_are_libtorchs() {
             assert_close(found, expected, "a gradient");
         }
     }
+}
+
+#[test]
+fn the_masked_loss_in_parts_is_that_of_the_whole() {
+    tch::manual_seed(4);
+    let (count, width, vocabulary) = (23_i64, 16, 500);
+    let (rows, weight, bias) = (random(&[count, width]), random(&[vocabulary, width]), random(&[vocabulary]));
+    let labels = Tensor::randint(vocabulary, [count], (Kind::Int64, Device::Cpu));
+    let run = |most: i64, bfloat16: bool| {
+        let [rows, weight, bias] = [&rows, &weight, &bias].map(leaf);
+        let compute = || masked_loss_in_parts(&rows, &weight, &bias, &labels, most);
+        let (loss, correct) = if bfloat16 { with_bfloat16(Device::Cpu, compute) } else { compute() };
+        let gradients = Tensor::run_backward(&[&loss * 0.37], &[&rows, &weight, &bias], false, false);
+        (loss.detach(), correct.int64_value(&[]), gradients)
+    };
+    for bfloat16 in [false, true] {
+        let (whole, hits, whole_gradients) = run(count, bfloat16);
+        // More parts than may add to a sum themselves, and a last one that is shorter.
+        for most in [1, 4, 10, 22] {
+            let (loss, found, gradients) = run(most, bfloat16);
+            assert_close(&loss, &whole, "the loss");
+            assert_eq!(found, hits);
+            for (found, expected) in gradients.iter().zip(&whole_gradients) {
+                let close = if bfloat16 { 1e-2 } else { 2e-6 };
+                assert_within(found, expected, close, "a gradient");
+            }
+        }
+    }
+}
+
+#[test]
+fn logits_in_parts_never_exist_whole() {
+    let (count, width, vocabulary) = (256_i64, 8, 4000);
+    let [rows, weight, bias] =
+        [&[count, width][..], &[vocabulary, width], &[vocabulary]].map(|shape| leaf(&random(shape)));
+    let labels = Tensor::zeros([count], (Kind::Int64, Device::Cpu));
+    let peak = |most| peak_memory(|| masked_loss_in_parts(&rows, &weight, &bias, &labels, most).0.backward()).1;
+    let logits = (count * vocabulary * 4) as u64;
+    let (whole, parts) = (peak(count), peak(16));
+    assert!(whole > logits, "{whole} bytes hold no logits of {logits}");
+    assert!(parts < logits / 2, "{parts} bytes, and all logits would be {logits}");
 }
 
 #[test]
