@@ -211,8 +211,11 @@ fn is_listed(list: &str, name: &str) -> Result<bool> {
     Ok(runs.iter().any(|run| run["name"] == name))
 }
 
-/// Whether a run's config, as TOML, has these settings of a file of `configs`. `init.from` is left out: a run's names the
-/// checkpoint that it came to mean.
+/// Sections that say how a run learns: the file may have been edited since.
+const OF_LEARNING: [&str; 4] = ["objective", "batch", "optimizer", "schedule"];
+
+/// Whether a run's config, as TOML, has these settings of a file of `configs`, and learns as the file says. `init.from` is left
+/// out: a run's names the checkpoint that it came to mean.
 fn has(stored: &str, config: &str, settings: &[[String; 2]]) -> Result<bool> {
     let overrides: Vec<Override> = settings
         .iter()
@@ -225,7 +228,8 @@ fn has(stored: &str, config: &str, settings: &[[String; 2]]) -> Result<bool> {
         let place = format!("/{}", key.replace('.', "/"));
         wanted.pointer(&place) == stored.pointer(&place)
     };
-    Ok(overrides.iter().all(|it| it.key == "init.from" || same(&it.key)))
+    let keys = overrides.iter().map(|it| it.key.as_str()).filter(|key| *key != "init.from");
+    Ok(keys.chain(OF_LEARNING).all(same))
 }
 
 fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
@@ -253,6 +257,8 @@ mod tests {
         assert!(!has(&stored, "demo-classify", &other).unwrap());
         let twice = [set("run.steps", 150), set("run.steps", 75)];
         assert!(has(&stored, "demo-classify", &twice).unwrap(), "the last one counts");
+        run.optimizer.learning_rate *= 2.0;
+        assert!(!has(&config::to_toml(&run), "demo-classify", &settings).unwrap(), "the file has another rate");
     }
 
     #[test]
