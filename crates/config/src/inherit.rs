@@ -19,7 +19,7 @@ impl ModelConfig {
         };
         let padded = padded(source.vocabulary);
         if self.architecture != Architecture::default() && self.architecture != source.architecture {
-            return differs("architecture", format!("{:?}", self.architecture), format!("{:?}", source.architecture));
+            return differs("architecture", self.architecture.as_str().into(), source.architecture.as_str().into());
         }
         for (key, said, is) in [
             ("layers", self.layers, source.layers),
@@ -115,6 +115,8 @@ mod tests {
             let text = inherited(change).unwrap_err();
             assert!(text.contains(&format!("model.{key}:")), "{text}");
         }
+        let text = inherited(|config| config.architecture = Architecture::Modern).unwrap_err();
+        assert!(text.contains("modern, but the model of init.from has bert"), "as the config spells it: {text}");
     }
 
     #[test]

@@ -22,6 +22,20 @@ pub enum Architecture {
     Roberta,
 }
 
+impl Architecture {
+    /// As the config spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bert => "bert",
+            Self::Modern => "modern",
+            Self::Albert => "albert",
+            Self::Electra => "electra",
+            Self::Distilbert => "distilbert",
+            Self::Roberta => "roberta",
+        }
+    }
+}
+
 /// Published sizes (Turc et al. 2019, Devlin et al. 2018): layers × hidden.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

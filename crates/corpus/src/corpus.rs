@@ -73,7 +73,7 @@ impl Corpus {
             return Err(CorpusError::new(
                 ErrorKind::Empty,
                 files.first().map_or("data.paths", |file| file.path.as_str()),
-                format!("there is not one row in {} file(s)", files.len()),
+                format!("there is not one row in {} file(s)", files.iter().filter(|file| !file.held_out).count()),
                 "name files with rows in `data.paths`",
             ));
         }

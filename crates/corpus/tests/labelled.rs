@@ -202,6 +202,16 @@ fn a_label_that_is_not_in_the_list_is_named_with_its_row() {
 }
 
 #[test]
+fn what_helps_all_rows_is_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "l.csv", "text,label\ncat,good\ndog,baad\nmat,baad\nhat,bed\n");
+    let config = config(&format!("{CLASSIFY} objective.labels=[\"good\",\"bad\"] batch.micro_batch=2"), &[&path]);
+    let error = Corpus::open(&config).err().unwrap().to_string();
+    assert!(error.contains("row 1: `baad`") && error.contains("row 3: `bed`"), "{error}");
+    assert_eq!(error.matches("known: good, bad").count(), 1, "{error}");
+}
+
+#[test]
 fn predictions_are_built_as_training_samples_are() {
     let tokenizer = tokenizer();
     let single = text_batch(&tokenizer, &["the cat sat", "dog"], None, 32).unwrap();

@@ -232,8 +232,9 @@ impl Stepper<'_> {
                 reason: format!(
                     "the gradients of {skipped} steps in a row, up to step {next}, were not finite or too large: lower \
                      optimizer.learning_rate or reduce.fraction_bits (now {}), raise schedule.warmup, or look for \
-                     broken samples in data.paths",
-                    self.context.config.reduce.fraction_bits
+                     broken samples in data.paths{}",
+                    self.context.config.reduce.fraction_bits,
+                    if self.context.config.objective.regression { "; scale the labels to a few units" } else { "" }
                 ),
             });
         }

@@ -72,7 +72,7 @@ pub(crate) fn run(arguments: &EmbedArguments) -> Result<ExitCode, Problem> {
     // What does not depend on the model is found out before it is fetched.
     let mut sink = Sink::of(arguments.out.as_deref())?;
     let vectors = arguments.vectors.as_deref().map(crate::word2vec::read).transpose()?;
-    let lines = arguments.texts.lines()?;
+    let lines = arguments.texts.plain_lines()?;
     let source = arguments.model.find()?;
     let loaded = Loaded::open(source.folder(), Wanted::Encoder, source.length, source.device)?;
     let batch = arguments.texts.batch();

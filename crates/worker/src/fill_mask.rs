@@ -4,6 +4,7 @@ use crate::cli::Problem;
 use crate::loaded::{Loaded, Wanted};
 use crate::source::{self, Line, ModelArguments, TextArguments};
 use clap::Args;
+use config::PROMPT_MASK;
 use corpus::Tokenizer;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -17,8 +18,9 @@ use tch::{Kind, Tensor};
   worker fill-mask --model exported/ --top-k 10 --json < sentences.txt
   worker fill-mask --checkpoint quickstart@1200 --file sentences.txt
 
-One text a line, with one [MASK] or several; each is predicted on its own. For each: probability, token, and with a
-single [MASK] the text with the token in its place. As JSON: {text, masks: [[{token, id, score, text}]]}.")]
+One text a line, with one [MASK] or several; each is predicted on its own. A tokenizer's own word for it, such as <mask>, will
+do as well. For each: probability, token, and with a single [MASK] the text with the token in its place. As JSON: {text, masks:
+[[{token, id, score, text}]]}.")]
 pub struct FillMaskArguments {
     #[command(flatten)]
     model: ModelArguments,
@@ -34,7 +36,7 @@ pub struct FillMaskArguments {
 
 /// Runs it.
 pub(crate) fn run(arguments: &FillMaskArguments) -> Result<ExitCode, Problem> {
-    let lines = arguments.texts.lines()?;
+    let lines = arguments.texts.plain_lines()?;
     let source = arguments.model.find()?;
     let loaded = Loaded::open(source.folder(), Wanted::Vocabulary, source.length, source.device)?;
     let mut out = std::io::stdout().lock();
@@ -81,6 +83,9 @@ fn word(tokenizer: &Tokenizer, id: u32) -> String {
 fn fill(loaded: &Loaded, lines: &[Line], top_k: usize) -> Result<Vec<Filled>, Problem> {
     let special = loaded.tokenizer.special();
     let mask = loaded.tokenizer.token(special.mask).unwrap_or_default();
+    // As prompts are written for every tokenizer; its own mask may be another, such as `<mask>`.
+    let lines: Vec<Line> =
+        lines.iter().map(|line| Line { text: line.text.replace(PROMPT_MASK, &mask), number: line.number }).collect();
     let tokens = lines.iter().map(|line| loaded.tokens(&line.text)).collect::<Result<Vec<_>, _>>()?;
     for (line, tokens) in lines.iter().zip(&tokens) {
         let (written, found) =

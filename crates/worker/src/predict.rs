@@ -88,7 +88,7 @@ pub(crate) fn run(arguments: &PredictArguments) -> Result<ExitCode, Problem> {
     if pairs && predictor.task() == Task::Tags {
         return Err(Problem::failure("the model labels the words of single texts, not pairs: leave out --pairs"));
     }
-    let texts = arguments.texts.lines()?.map(|line| Text::parse(line?, pairs));
+    let texts = arguments.texts.plain_lines()?.map(|line| Text::parse(line?, pairs));
     source::batches(texts, batch, |texts| printer.print(&predictor, texts))?;
     Ok(ExitCode::SUCCESS)
 }

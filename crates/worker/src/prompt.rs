@@ -61,7 +61,7 @@ fn label(text: &str) -> Result<(String, Vec<String>), String> {
 
 /// Runs it.
 pub(crate) fn run(arguments: &PromptArguments) -> Result<ExitCode, Problem> {
-    let lines = arguments.texts.lines()?;
+    let lines = arguments.texts.plain_lines()?;
     let source = arguments.model.find()?;
     let loaded = Loaded::open(source.folder(), Wanted::Vocabulary, source.length, source.device)?;
     let (prompt, verbalizers) = asked(arguments, source.reading().or(loaded.reading.as_ref()))?;

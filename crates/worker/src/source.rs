@@ -70,8 +70,25 @@ impl TextArguments {
         !self.text.is_empty()
     }
 
-    /// The texts of the arguments, else of the file's lines, else of standard input's; empty lines are left out. They are
-    /// read as they are needed.
+    /// [`TextArguments::lines`] that are texts as they stand. A file of rows is refused: its quotes and names would be read as
+    /// words.
+    pub(crate) fn plain_lines(&self) -> Result<Lines, Problem> {
+        const OF_ROWS: [&str; 5] = ["json", "jsonl", "ndjson", "csv", "parquet"];
+        let extension = self.file.as_ref().and_then(|file| file.extension()).unwrap_or_default().to_ascii_lowercase();
+        match &self.file {
+            Some(file) if OF_ROWS.iter().any(|rows| extension == *rows) => {
+                let text =
+                    format!("{} has rows with columns, and what is read here is one text a line", file.display());
+                let help = "write the texts alone into a .txt file, or give them on standard input, \
+                            for example: jq -r .text FILE.jsonl | worker …";
+                Err(Problem::failure(text).with_help(help))
+            }
+            _ => self.lines(),
+        }
+    }
+
+    /// The texts of the arguments, else of the file's lines, else of standard input's; empty lines are left out, and so is the
+    /// mark of Unicode that some editors put before the first. They are read as they are needed.
     pub(crate) fn lines(&self) -> Result<Lines, Problem> {
         if self.has_text() {
             let lines = (1..).zip(self.text.clone()).map(|(number, text)| Ok(Line { text, number }));
@@ -87,6 +104,9 @@ impl TextArguments {
             None => ("standard input".to_owned(), Box::new(BufReader::new(std::io::stdin()))),
         };
         let lines = (1..).zip(reader.lines()).filter_map(move |(number, line)| match line {
+            Ok(text) if number == 1 && text.starts_with('\u{feff}') => {
+                Some(Ok(Line { text: text.trim_start_matches('\u{feff}').to_owned(), number }))
+            }
             Ok(text) if text.trim().is_empty() => None,
             Ok(text) => Some(Ok(Line { text, number })),
             Err(error) => Some(Err(Problem::failure(format!("{name}, line {number}: {error}")))),
@@ -201,6 +221,28 @@ pub(crate) fn batches<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of_file(file: PathBuf) -> TextArguments {
+        TextArguments { text: Vec::new(), file: Some(file), batch: 1 }
+    }
+
+    #[test]
+    fn the_mark_before_the_first_line_is_no_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("texts.txt");
+        std::fs::write(&file, "\u{feff}a ship\n\nanother\n").unwrap();
+        let lines = of_file(file).plain_lines().ok().unwrap();
+        let read: Vec<(usize, String)> = lines.map(|line| line.ok().unwrap()).map(|it| (it.number, it.text)).collect();
+        assert_eq!(read, [(1, "a ship".to_owned()), (3, "another".to_owned())]);
+    }
+
+    #[test]
+    fn rows_with_columns_are_not_read_as_texts() {
+        for name in ["rows.jsonl", "rows.CSV", "rows.parquet"] {
+            let (message, help) = of_file(name.into()).plain_lines().err().unwrap().into_text_and_help();
+            assert!(message.starts_with(name) && help.is_some(), "{message}");
+        }
+    }
 
     #[test]
     fn what_could_be_read_is_used_before_the_error() {

@@ -111,6 +111,12 @@ pub(crate) fn read(path: &Path) -> Result<Vectors, Problem> {
 }
 
 fn train(arguments: &TrainArguments) -> Result<(), Problem> {
+    // Before the work, not after it.
+    let folder = arguments.output.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        let text = format!("there is no folder {} for {}", folder.display(), arguments.output.display());
+        return Err(Problem::failure(text).with_help("make it, or choose another --output"));
+    }
     let corpus = gather(arguments)?;
     let (tokens, words) = (corpus.tokens(), corpus.frequent(arguments.min_count));
     if words < 2 {
@@ -208,6 +214,14 @@ mod tests {
 
     fn call(arguments: &[&str]) -> Result<ExitCode, Problem> {
         run(&Program::parse_from([&["word2vec"], arguments].concat()).arguments)
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_nothing_is_trained() {
+        // The corpus would be missed next.
+        let refused = call(&["train", "--corpus", "none.txt", "--output", "no/such/folder/a.txt"]);
+        let (message, _) = refused.err().unwrap().into_text_and_help();
+        assert!(message.contains("there is no folder no/such/folder"), "{message}");
     }
 
     #[test]

@@ -81,10 +81,14 @@ impl RunConfig {
     fn check_stopping(&self, rule: &mut impl FnMut(bool, &str, String, &str)) {
         let EvalConfig { every_steps, best_metric, patience, min_delta, .. } = &self.eval;
         let measured = self.objective.measured();
+        let numbers = if self.objective.regression { " with objective.regression" } else { "" };
         rule(
             measured.contains(&best_metric.as_str()),
             "eval.best_metric",
-            format!("`{best_metric}` is not measured for objective.kind = \"{}\"", self.objective.kind.as_str()),
+            format!(
+                "`{best_metric}` is not measured for objective.kind = \"{}\"{numbers}",
+                self.objective.kind.as_str()
+            ),
             &match best_metric.strip_prefix("eval/") {
                 Some(name) if measured.contains(&name) => format!("write it without `eval/`: `{name}`"),
                 _ => format!("one of: {}", measured.join(", ")),

@@ -41,8 +41,10 @@ impl Faults {
             return Ok(());
         }
         let (place, (mut message, help)) = self.first.remove(0);
-        for (place, (other, help)) in &self.first {
-            message.push_str(&format!("\n  {place}: {other}; {help}"));
+        for (place, (other, its_help)) in &self.first {
+            // What helps all of them is said once, behind them.
+            let its_help = if *its_help == help { String::new() } else { format!("; {its_help}") };
+            message.push_str(&format!("\n  {place}: {other}{its_help}"));
         }
         let more = self.count - 1 - self.first.len();
         if more > 0 {

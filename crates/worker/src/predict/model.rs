@@ -59,8 +59,12 @@ impl Predictor {
     ) -> Result<Self, Problem> {
         let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
         let (read, tokenizer) = open_folder(folder)?;
-        let task = task(&read.head).map_err(|(what, help)| at(&what).with_help(help))?;
         let reading = reading.cloned().or(read.reading).unwrap_or_default();
+        let task = task(&read.head).map_err(|(what, help)| match &reading.prompt {
+            Some(prompt) => Problem::failure(format!("the model labels texts by a prompt: {prompt}"))
+                .with_help("`worker prompt` asks it, with the same options"),
+            None => Problem::failure(what).with_help(help),
+        })?;
         let mut model = Model::new(&read.shape, read.head, 0, device).map_err(|error| at(&error))?;
         model.load_parameters(&read.tensors, Missing::Refuse).map_err(|error| at(&error))?;
         let positions = usize::try_from(model.shape().max_positions).unwrap_or(usize::MAX);
@@ -256,6 +260,16 @@ mod tests {
         assert!(message.contains("/nope/config.json"), "{message}");
         let help = help.unwrap();
         assert!(help.contains("checkpoints export") && help.contains("--checkpoint RUN"), "{help}");
+    }
+
+    #[test]
+    fn a_model_with_a_prompt_is_sent_to_who_asks_it() {
+        let folder = tempfile::tempdir().unwrap();
+        write_model(folder.path(), Head::MaskedLm);
+        let reading = Reading { prompt: Some("{text} It was [MASK].".into()), ..Reading::default() };
+        let refused = Predictor::open(folder.path(), None, Some(&reading), Device::Cpu).err().unwrap();
+        let (message, help) = refused.into_text_and_help();
+        assert!(message.contains("{text} It was [MASK].") && help.unwrap().contains("worker prompt"), "{message}");
     }
 
     #[test]
