@@ -346,3 +346,16 @@ impl ModelShape {
         self.embedding.unwrap_or(self.hidden)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn architectures_are_called_what_the_config_calls_them() {
+        use Architecture::{Albert, Bert, Distilbert, Electra, Modern, Roberta};
+        for architecture in [Bert, Modern, Albert, Electra, Distilbert, Roberta] {
+            assert_eq!(serde_json::to_value(architecture).unwrap(), architecture.as_str());
+        }
+    }
+}

@@ -8,6 +8,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/types.h>
@@ -68,10 +69,10 @@ class MaskedLoss final : public torch::autograd::Function<MaskedLoss> {
       const at::Tensor& rows,
       const at::Tensor& weight,
       const at::Tensor& bias,
-      const at::Tensor& labels) {
+      const at::Tensor& labels,
+      bool with_gradient) {
     at::Tensor logits = trireme::product_transposed(rows, weight, bias);
     const int64_t count = logits.size(0), vocabulary = logits.size(1);
-    const bool with_gradient = rows.requires_grad() || weight.requires_grad() || bias.requires_grad();
     std::vector<Row> outcomes(count);
     float* values = logits.data_ptr<float>();
     const at::Tensor flat_labels = labels.contiguous();
@@ -120,7 +121,7 @@ class MaskedLoss final : public torch::autograd::Function<MaskedLoss> {
     if (context->needs_input_grad(2)) {
       to_bias = unscaled.sum(0).mul_(gradients[0]);
     }
-    return {to_rows, to_weight, to_bias, at::Tensor()};
+    return {to_rows, to_weight, to_bias, at::Tensor(), at::Tensor()};
   }
 };
 
@@ -134,7 +135,10 @@ extern "C" char* tr_masked_loss(
     at::Tensor** loss,
     at::Tensor** correct) {
   return trireme::guarded([&] {
-    const auto results = MaskedLoss::apply(*rows, *weight, *bias, *labels);
+    // Asked here: within `forward` it is always off.
+    const bool with_gradient =
+        at::GradMode::is_enabled() && (rows->requires_grad() || weight->requires_grad() || bias->requires_grad());
+    const auto results = MaskedLoss::apply(*rows, *weight, *bias, *labels, with_gradient);
     *loss = new at::Tensor(results[0]);
     *correct = new at::Tensor(results[1]);
   });

@@ -24,25 +24,33 @@ pub fn linear(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor 
     result
 }
 
-/// What the logits of one call take at most: 256 MiB.
+/// What the logits of one part take: 256 MiB.
 const LOGITS: i64 = 1 << 28;
+
+/// How many rows are worth a part. Each part has a gradient of the whole table beside its logits, as much as `width` rows: of
+/// fewer rows than twice that nothing would be saved.
+fn rows_of_a_part(vocabulary: i64, width: i64) -> i64 {
+    (LOGITS / (vocabulary.max(1) * size_of::<f32>() as i64)).max(2 * width).max(1)
+}
 
 /// The summed cross-entropy in nats of `rows · weightᵀ + bias` against `labels`, and how often the label's logit was the
 /// greatest: `[n, width]`, `[vocabulary, width]`, `[vocabulary]` and int64 `[n]` give two scalars, float32
 /// and int64.
 ///
-/// Logits of more than 256 MiB never exist whole: see [`masked_loss_in_parts`].
+/// Logits of more than 256 MiB (or than twice the table, where that is more) never exist whole: see
+/// [`masked_loss_in_parts`].
 ///
 /// # Panics
 /// If the shapes do not fit, or a label is outside of the vocabulary.
 #[track_caller]
 pub fn masked_loss(rows: &Tensor, weight: &Tensor, bias: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
-    let row = weight.size()[0].max(1) * size_of::<f32>() as i64;
-    masked_loss_in_parts(rows, weight, bias, labels, (LOGITS / row).max(1))
+    let (vocabulary, width) = weight.size2().unwrap_or_else(|error| panic!("masked_loss: {error}"));
+    masked_loss_in_parts(rows, weight, bias, labels, rows_of_a_part(vocabulary, width))
 }
 
-/// [`masked_loss`] of at most `most` rows at a time. Where there are more, no part keeps its logits: the backward pass makes
-/// them again, which costs a third more of the head's time.
+/// [`masked_loss`] of at most `most` rows at a time, in parts of about one size. Where there is more than one, no part keeps its
+/// logits: the backward pass makes them again, which costs a third more of the head's time, and adds up the parts' gradients of
+/// the table.
 ///
 /// # Panics
 /// As [`masked_loss`], and if `most` is not positive.
@@ -56,9 +64,11 @@ pub fn masked_loss_in_parts(
 ) -> (Tensor, Tensor) {
     assert!(most > 0, "parts of {most} rows");
     let count = rows.size()[0];
+    assert_eq!(labels.size(), [count], "a label for each row");
     if count <= most {
         return loss_of_part(rows, weight, bias, labels);
     }
+    let most = count.unsigned_abs().div_ceil(count.unsigned_abs().div_ceil(most.unsigned_abs())) as i64;
     let part = |start: i64| {
         let length = most.min(count - start);
         let labels = labels.narrow(0, start, length);
@@ -157,4 +167,15 @@ pub fn embedding(table: &Tensor, ids: &Tensor) -> Tensor {
 
 fn is_fast(input: &Tensor) -> bool {
     input.device() == Device::Cpu && input.kind() == Kind::Float && !takes_bfloat16()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_worth_their_gradient_of_the_table() {
+        assert_eq!(rows_of_a_part(30_522, 768), 2_198, "256 MiB of logits");
+        assert_eq!(rows_of_a_part(250_000, 1_024), 2_048, "twice the table");
+    }
 }

@@ -266,6 +266,7 @@ fn what_operators_add_to_the_sum_is_their_gradient() {
     // One part that adds itself, and more of them than may.
     for most in [5, 2, 1] {
         let parts = run(1, most, &[Turn::First]);
+        assert_eq!(parts, run(1, most, &[Turn::First]), "the same bits again");
         assert!(off(&parts, &expected) < 4e-6, "parts of {most} are off by {:e}", off(&parts, &expected));
     }
 }

@@ -119,7 +119,7 @@ fn the_masked_loss_in_parts_is_that_of_the_whole() {
 
 #[test]
 fn logits_in_parts_never_exist_whole() {
-    let (count, width, vocabulary) = (256_i64, 8, 4000);
+    let (count, width, vocabulary) = (256_i64, 64, 4000);
     let [rows, weight, bias] =
         [&[count, width][..], &[vocabulary, width], &[vocabulary]].map(|shape| leaf(&random(shape)));
     let labels = Tensor::zeros([count], (Kind::Int64, Device::Cpu));
@@ -127,7 +127,36 @@ fn logits_in_parts_never_exist_whole() {
     let logits = (count * vocabulary * 4) as u64;
     let (whole, parts) = (peak(count), peak(16));
     assert!(whole > logits, "{whole} bytes hold no logits of {logits}");
-    assert!(parts < logits / 2, "{parts} bytes, and all logits would be {logits}");
+    assert!(parts < logits * 3 / 4, "{parts} bytes, and all logits would be {logits}");
+    // Too few for parts of more than one row to be full: they are of one size.
+    assert!(peak(count - 1) < whole, "two parts, of which one has all rows but one");
+    let without_gradient = tch::no_grad(|| peak_memory(|| masked_loss_in_parts(&rows, &weight, &bias, &labels, 16)).1);
+    assert!(without_gradient < logits / 8, "{without_gradient} bytes for parts of {}", logits / 16);
+}
+
+#[test]
+fn parts_leave_out_what_needs_no_gradient() {
+    tch::manual_seed(5);
+    let (rows, weight, bias) = (random(&[9, 8]), random(&[50, 8]), random(&[50]));
+    let labels = Tensor::randint(50, [9], (Kind::Int64, Device::Cpu));
+    let of_rows = |most| {
+        let rows = leaf(&rows);
+        let loss = masked_loss_in_parts(&rows, &weight, &bias, &labels, most).0;
+        Tensor::run_backward(&[loss], &[&rows], false, false).remove(0)
+    };
+    assert_close(&of_rows(2), &of_rows(9), "a gradient with a frozen table");
+    let of_table = |most| {
+        let weight = leaf(&weight);
+        let loss = masked_loss_in_parts(&rows, &weight, &bias, &labels, most).0;
+        Tensor::run_backward(&[loss], &[&weight], false, false).remove(0)
+    };
+    assert_close(&of_table(2), &of_table(9), "a gradient of the table alone");
+}
+
+#[test]
+#[should_panic(expected = "a label for each row")]
+fn rows_without_a_label_are_refused() {
+    let _ = masked_loss(&random(&[2, 4]), &random(&[9, 4]), &random(&[9]), &Tensor::from_slice(&[1_i64]));
 }
 
 #[test]

@@ -83,13 +83,11 @@ fn word(tokenizer: &Tokenizer, id: u32) -> String {
 fn fill(loaded: &Loaded, lines: &[Line], top_k: usize) -> Result<Vec<Filled>, Problem> {
     let special = loaded.tokenizer.special();
     let mask = loaded.tokenizer.token(special.mask).unwrap_or_default();
-    // As prompts are written for every tokenizer; its own mask may be another, such as `<mask>`.
-    let lines: Vec<Line> =
-        lines.iter().map(|line| Line { text: line.text.replace(PROMPT_MASK, &mask), number: line.number }).collect();
-    let tokens = lines.iter().map(|line| loaded.tokens(&line.text)).collect::<Result<Vec<_>, _>>()?;
-    for (line, tokens) in lines.iter().zip(&tokens) {
+    let texts: Vec<String> = lines.iter().map(|line| with_own_mask(&line.text, &mask)).collect();
+    let tokens = texts.iter().map(|text| loaded.tokens(text)).collect::<Result<Vec<_>, _>>()?;
+    for ((line, text), tokens) in lines.iter().zip(&texts).zip(&tokens) {
         let (written, found) =
-            (line.text.matches(&mask).count(), tokens.ids.iter().filter(|id| **id == special.mask).count());
+            (text.matches(&mask).count(), tokens.ids.iter().filter(|id| **id == special.mask).count());
         if written == 0 {
             let text = format!("text {}: there is no {mask} in `{}`", line.number, line.text);
             return Err(Problem::failure(text).with_help(format!("write {mask} where a word is to be predicted")));
@@ -120,13 +118,13 @@ fn fill(loaded: &Loaded, lines: &[Line], top_k: usize) -> Result<Vec<Filled>, Pr
         let scores = Vec::<f64>::try_from(scores.get(row)).unwrap_or_default();
         scores.into_iter().zip(Vec::<i64>::try_from(best.get(row)).unwrap_or_default())
     });
-    let filled = lines.iter().zip(&ids).map(|(line, ids)| {
+    let filled = lines.iter().zip(&texts).zip(&ids).map(|((line, text), ids)| {
         let count = ids.iter().filter(|id| **id == special.mask).count();
         let masks = rows.by_ref().take(count).map(|row| {
             let candidates = row.map(|(score, id)| {
                 let id = u32::try_from(id).unwrap_or(special.unknown);
                 let token = word(&loaded.tokenizer, id);
-                let text = (count == 1).then(|| put(&line.text, &mask, &token, loaded.tokenizer.is_continuation(id)));
+                let text = (count == 1).then(|| put(text, &mask, &token, loaded.tokenizer.is_continuation(id)));
                 Candidate { token, id, score, text }
             });
             candidates.collect()
@@ -134,6 +132,11 @@ fn fill(loaded: &Loaded, lines: &[Line], top_k: usize) -> Result<Vec<Filled>, Pr
         Filled { text: line.text.clone(), masks: masks.collect() }
     });
     Ok(filled.collect())
+}
+
+/// `[MASK]` stands for every tokenizer's own word, as in prompts.
+fn with_own_mask(text: &str, mask: &str) -> String {
+    text.replace(PROMPT_MASK, mask)
 }
 
 /// The text with the token in the place of `mask`. A piece that goes on with a word is put to the word before it.
@@ -213,6 +216,12 @@ mod tests {
         let value = filled[0].json();
         assert_eq!(value["masks"][0][0]["score"], json!(filled[0].masks[0][0].score));
         assert!(filled[1].plain().starts_with("[MASK] wind the [MASK]s.\n  1.\n  0."), "{}", filled[1].plain());
+    }
+
+    #[test]
+    fn the_mask_of_prompts_is_every_tokenizers() {
+        assert_eq!(with_own_mask("the [MASK] and <mask>", "<mask>"), "the <mask> and <mask>");
+        assert_eq!(with_own_mask("the [MASK]", "[MASK]"), "the [MASK]");
     }
 
     #[test]

@@ -77,10 +77,9 @@ impl TextArguments {
         let extension = self.file.as_ref().and_then(|file| file.extension()).unwrap_or_default().to_ascii_lowercase();
         match &self.file {
             Some(file) if OF_ROWS.iter().any(|rows| extension == *rows) => {
-                let text =
-                    format!("{} has rows with columns, and what is read here is one text a line", file.display());
-                let help = "write the texts alone into a .txt file, or give them on standard input, \
-                            for example: jq -r .text FILE.jsonl | worker …";
+                let text = format!("{} is a file of rows by its name, and lines of text are read here", file.display());
+                let help = "write the texts alone, one a line (two of a pair, or a text and its label, with a tab between \
+                            them), for example: jq -r .text FILE.jsonl, or jq -r '[.text, .label] | @tsv' FILE.jsonl";
                 Err(Problem::failure(text).with_help(help))
             }
             _ => self.lines(),
@@ -104,11 +103,10 @@ impl TextArguments {
             None => ("standard input".to_owned(), Box::new(BufReader::new(std::io::stdin()))),
         };
         let lines = (1..).zip(reader.lines()).filter_map(move |(number, line)| match line {
-            Ok(text) if number == 1 && text.starts_with('\u{feff}') => {
-                Some(Ok(Line { text: text.trim_start_matches('\u{feff}').to_owned(), number }))
+            Ok(text) => {
+                let plain = text.strip_prefix('\u{feff}').filter(|_| number == 1).unwrap_or(&text);
+                (!plain.trim().is_empty()).then(|| Ok(Line { text: plain.to_owned(), number }))
             }
-            Ok(text) if text.trim().is_empty() => None,
-            Ok(text) => Some(Ok(Line { text, number })),
             Err(error) => Some(Err(Problem::failure(format!("{name}, line {number}: {error}")))),
         });
         Ok(Box::new(lines))
@@ -230,10 +228,14 @@ mod tests {
     fn the_mark_before_the_first_line_is_no_text() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("texts.txt");
-        std::fs::write(&file, "\u{feff}a ship\n\nanother\n").unwrap();
-        let lines = of_file(file).plain_lines().ok().unwrap();
-        let read: Vec<(usize, String)> = lines.map(|line| line.ok().unwrap()).map(|it| (it.number, it.text)).collect();
-        assert_eq!(read, [(1, "a ship".to_owned()), (3, "another".to_owned())]);
+        let read = |text: &str| -> Vec<(usize, String)> {
+            std::fs::write(&file, text).unwrap();
+            let lines = of_file(file.clone()).plain_lines().ok().unwrap();
+            lines.map(|line| line.ok().unwrap()).map(|it| (it.number, it.text)).collect()
+        };
+        let another = (3, "another".to_owned());
+        assert_eq!(read("\u{feff}a ship\n\nanother\n"), [(1, "a ship".to_owned()), another.clone()]);
+        assert_eq!(read("\u{feff}\n\nanother\n"), [another], "a line of nothing else is empty");
     }
 
     #[test]

@@ -211,7 +211,8 @@ fn is_listed(list: &str, name: &str) -> Result<bool> {
     Ok(runs.iter().any(|run| run["name"] == name))
 }
 
-/// Sections that say how a run learns: the file may have been edited since.
+/// Sections that say how a run learns, in which a coordinator fills nothing in: the file may have been edited since. Edits of
+/// the others go unseen.
 const OF_LEARNING: [&str; 4] = ["objective", "batch", "optimizer", "schedule"];
 
 /// Whether a run's config, as TOML, has these settings of a file of `configs`, and learns as the file says. `init.from` is left

@@ -5,17 +5,19 @@ use super::client::Client;
 use super::problem::Problem;
 use super::{output, run_view};
 use proto::v1;
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 pub async fn run(connection: &Connection, arguments: MetricsArguments) -> Result<ExitCode, Problem> {
     let MetricsArguments { run, keys, from_step, superseded, json } = arguments;
     let client = Client::connect(connection).await?;
-    let wanted = keys.join(", ");
+    let mut missing: BTreeSet<String> = keys.iter().cloned().collect();
+    let (name, since) = (run.clone(), from_step);
     let request = v1::QueryMetricsRequest { run, keys, from_step, superseded };
     let mut metrics = client.metrics().query(request).await?.into_inner();
-    let (mut rows, mut found) = (Vec::new(), false);
+    let mut rows = Vec::new();
     while let Some(metric) = metrics.message().await? {
-        found = true;
+        missing.remove(&metric.key);
         if json {
             output::json(&run_view::metric(&metric))?;
         } else {
@@ -28,8 +30,12 @@ pub async fn run(connection: &Connection, arguments: MetricsArguments) -> Result
             ]);
         }
     }
-    if !found && !wanted.is_empty() {
-        output::message(&format!("no value of {wanted} (yet); `coordinator runs show RUN` lists what a run measures"));
+    if !missing.is_empty() {
+        let missing: Vec<String> = missing.into_iter().collect();
+        let since = if since > 0 { format!(" from step {since} on") } else { String::new() };
+        let text =
+            format!("run {name} has no value of {}{since}; its `train` and `eval` metrics: ", missing.join(", "));
+        output::message(&format!("{text}coordinator runs show {name}"));
     }
     if !json {
         output::table(&["ATTEMPT", "STEP", "KEY", "VALUE", "TIME"], &rows)?;

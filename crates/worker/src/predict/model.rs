@@ -62,7 +62,7 @@ impl Predictor {
         let reading = reading.cloned().or(read.reading).unwrap_or_default();
         let task = task(&read.head).map_err(|(what, help)| match &reading.prompt {
             Some(prompt) => Problem::failure(format!("the model labels texts by a prompt: {prompt}"))
-                .with_help("`worker prompt` asks it, with the same options"),
+                .with_help("`worker prompt` asks it: --checkpoint RUN, or --model FOLDER"),
             None => Problem::failure(what).with_help(help),
         })?;
         let mut model = Model::new(&read.shape, read.head, 0, device).map_err(|error| at(&error))?;
