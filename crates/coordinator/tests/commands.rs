@@ -205,7 +205,7 @@ async fn waiting_for_a_run_ends_with_0_only_if_it_completed() {
     assert_eq!(code, 0, "{told}");
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2, "{out}");
-    assert_eq!(lines[0], json!({"run": training.assign.run}));
+    assert_eq!(lines[0], json!({"run": training.assign.run, "warnings": []}));
     let shown = server.command(&["runs", "show", &training.assign.run, "--json"]).await.1;
     let mut shown: Value = serde_json::from_str(&shown).unwrap();
     for key in ["id", "status", "step", "weights_digest", "checkpoints"] {

@@ -31,6 +31,7 @@ pub struct Corpus {
     selected: Option<Vec<Vec<u32>>>,
     /// With groups or folds: the rows used of each held-out unit, ascending.
     selected_eval: Option<Vec<Vec<u32>>>,
+    warnings: Vec<String>,
     on_progress: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -41,8 +42,11 @@ impl Corpus {
         let source = FileSource::open(&data.paths, &data.eval_paths, data.format, &Columns::of(config))?;
         let files = source.files().to_vec();
         let corpus = Self::with_source(config, files, Arc::new(source))?;
-        faults::refuse(&corpus, config)?;
-        Ok(corpus)
+        let warnings = faults::refuse(&corpus, config)?;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(Self { warnings, ..corpus })
     }
 
     /// The same corpus read through another source. `files` must be what [`Corpus::files`] says where it was opened.
@@ -116,7 +120,8 @@ impl Corpus {
             selected = Some(select(&mut train, selected.as_deref(), limit, seed));
         }
         let plan = Plan::new(train, eval, config.batch.slots, seed);
-        Ok(Self { files, source, columns, plan, labels, selected, selected_eval, on_progress: Box::new(|| ()) })
+        let (warnings, on_progress) = (Vec::new(), Box::new(|| ()));
+        Ok(Self { files, source, columns, plan, labels, selected, selected_eval, warnings, on_progress })
     }
 
     /// The same corpus, whose units take long to make perhaps: `hook` is called for every row on the way to samples, by
@@ -140,6 +145,11 @@ impl Corpus {
     /// the set does not depend on how much is learned from).
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// What is odd about the labels but may be meant; found by [`Corpus::open`].
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// What the plan was made from.

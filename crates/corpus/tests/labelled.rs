@@ -202,6 +202,22 @@ fn a_label_that_is_not_in_the_list_is_named_with_its_row() {
 }
 
 #[test]
+fn what_may_be_meant_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let warnings = |rows: &str, more: &str| {
+        let path = write(folder.path(), "l.csv", &format!("text,label\n{rows}"));
+        let config = config(&format!("{CLASSIFY} batch.micro_batch=2 {more}"), &[&path]);
+        Corpus::open(&config).unwrap().warnings().to_vec()
+    };
+    let labels = "objective.labels=[\"good\",\"bad\"]";
+    assert_eq!(warnings("cat,good\ndog,bad\n", labels), [""; 0]);
+    let unused = warnings("cat,good\ndog,good\n", labels);
+    assert!(unused.len() == 1 && unused[0].contains("no row") && unused[0].contains("`bad`"), "{unused:?}");
+    let large = warnings("cat,1\ndog,80\n", "objective.regression=true");
+    assert!(large.len() == 1 && large[0].contains("labels go up to 80"), "{large:?}");
+}
+
+#[test]
 fn what_helps_all_rows_is_said_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "l.csv", "text,label\ncat,good\ndog,baad\nmat,baad\nhat,bed\n");

@@ -131,6 +131,21 @@ fn a_classifier_starts_from_an_exported_folder() {
         "optimizer.learning_rate=3e-3",
     ]);
     cluster.until_completed(&run);
+    // A label that no row has may be meant, and whoever submits it hears of it.
+    let mut command = cluster.command("coordinator");
+    command.arg("submit").arg(cluster.config());
+    for set in [
+        &format!("data.paths=[\"{}\"]", cluster.corpus.classified.display()),
+        "data.label_column=label",
+        "run.kind=finetune",
+        "run.name=spare",
+        "run.steps=1",
+        "objective.kind=classify",
+        "objective.labels=[\"alive\",\"other\",\"spare\"]",
+    ] {
+        command.args(["--set", set]);
+    }
+    Output::of(&mut command).expect_code(0).says(&["warning: no row", "the label `spare`"]);
     let shown = cluster.show(&run);
     assert!(shown["metrics"]["eval/accuracy"].as_f64().unwrap() > 0.8, "{:#}", shown["metrics"]);
     assert!(shown["metrics"]["eval/mcc"].is_f64(), "{:#}", shown["metrics"]);

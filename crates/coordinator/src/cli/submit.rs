@@ -17,10 +17,13 @@ pub async fn run(connection: &Connection, arguments: SubmitArguments) -> Result<
         return super::sweep::submit(&client, &checked, &file, wait, json).await;
     }
     let request = v1::SubmitRequest { config: config::to_toml(&checked) };
-    let run = client.runs().submit(request).await?.into_inner().run;
+    let v1::SubmitResponse { run, warnings } = client.runs().submit(request).await?.into_inner();
     if json {
-        output::json(&json!({ "run": run }))?;
+        output::json(&json!({ "run": run, "warnings": warnings }))?;
     } else {
+        for warning in warnings {
+            output::message(&format!("warning: {warning}"));
+        }
         output::line(&run)?;
     }
     if wait {

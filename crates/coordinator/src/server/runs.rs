@@ -158,12 +158,12 @@ impl v1::runs_server::Runs for RunsService {
         let submission = submit::check(&text, &self.shown.reader, &self.repository, &self.shown.corpora).await?;
         let run = submission.run.clone();
         let (done, answer) = oneshot::channel();
-        let submit::Submission { run: id, spec, details, parent, .. } = submission;
+        let submit::Submission { run: id, spec, details, parent, warnings, .. } = submission;
         self.shown.commands.send(Command::Submit { run: id, spec, details, done }).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())?;
         drop(parent);
         tracing::info!(run = %run, "run submitted");
-        Ok(Response::new(v1::SubmitResponse { run: run.into() }))
+        Ok(Response::new(v1::SubmitResponse { run: run.into(), warnings }))
     }
 
     async fn list(&self, _: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {

@@ -27,6 +27,8 @@ pub struct Submission {
     pub parent: Option<Pin>,
     /// Room that its checkpoints take, roughly.
     pub bytes: u64,
+    /// What is odd about its data but may be meant.
+    pub warnings: Vec<String>,
 }
 
 /// Checks a config, its data, its tokenizer, what it starts from, and the room for its checkpoints.
@@ -63,7 +65,8 @@ pub async fn look_at(config: &CheckedConfig, parent: Parent, corpora: &Corpora) 
     .await?;
     let averaged = config.optimizer.ema_decay.is_some();
     let bytes = checkpoint_bytes(&shape, averaged).saturating_mul(checkpoints_kept(config));
-    let submission = Submission::new(config, parent, bytes);
+    let warnings = opened.corpus.warnings().to_vec();
+    let submission = Submission { warnings, ..Submission::new(config, parent, bytes) };
     corpora.keep(submission.run.clone(), opened);
     Ok(submission)
 }
@@ -73,7 +76,7 @@ impl Submission {
         let run: RunId = uuid::Uuid::now_v7().to_string().parse().expect("a UUID is an identifier");
         let id = parent.as_ref().map(|pin| pin.id().clone());
         let details = RunDetails { config: config::to_toml(config), parent: id, created_ms: Clock::wall_ms() };
-        Self { run, spec: RunSpec::of(config), details, parent, bytes }
+        Self { run, spec: RunSpec::of(config), details, parent, bytes, warnings: Vec::new() }
     }
 
     /// A run whose config differs from this one's in its name and seed alone, so that it need not be looked at again.

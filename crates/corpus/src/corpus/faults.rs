@@ -54,11 +54,12 @@ impl Faults {
     }
 }
 
-/// Looks at every label of `corpus`, held-out ones included.
-pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<(), CorpusError> {
+/// Looks at every label of `corpus`, held-out ones included. What may be meant is told, not refused.
+pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<String>, CorpusError> {
     let kind = config.objective.kind;
+    let mut warnings = Vec::new();
     if !kind.is_supervised() || kind == ObjectiveKind::Match {
-        return Ok(());
+        return Ok(warnings);
     }
     let mut faults = Faults::default();
     let mut largest = 0.0_f64;
@@ -110,19 +111,19 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<(), Corp
     }
     faults.into_result()?;
     if largest > NUMBER_MAX {
-        tracing::warn!(
+        warnings.push(format!(
             "labels go up to {largest}: scale them to a few units, or the squared error makes gradients that exact mode \
              cannot hold, and steps are skipped"
-        );
+        ));
     }
     let unused: Vec<&str> = corpus.labels.iter().filter(|label| seen[*label] == 0).map(String::as_str).collect();
     if unused.is_empty() {
-        return Ok(());
+        return Ok(warnings);
     }
     let unused = unused.join("`, `");
     let what = if kind == ObjectiveKind::Tag { "no word" } else { "no row" };
-    tracing::warn!("{what} of the training data has the label `{unused}`, so it cannot be learned");
-    Ok(())
+    warnings.push(format!("{what} of the training data has the label `{unused}`, so it cannot be learned"));
+    Ok(warnings)
 }
 
 /// A label that is a number.
