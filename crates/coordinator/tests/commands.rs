@@ -206,6 +206,10 @@ async fn waiting_for_a_run_ends_with_0_only_if_it_completed() {
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2, "{out}");
     assert_eq!(lines[0], json!({"run": training.assign.run, "warnings": []}));
+    let metrics = ["metrics", &training.assign.run, "--json", "--key", "loss", "--key", "los"];
+    let (code, rows, told) = server.command(&metrics).await;
+    assert!(code == 0 && rows.contains("\"loss\""), "{rows}{told}");
+    assert!(told.contains("has no value of los;"), "a key that is mistyped is told of: {told}");
     let shown = server.command(&["runs", "show", &training.assign.run, "--json"]).await.1;
     let mut shown: Value = serde_json::from_str(&shown).unwrap();
     for key in ["id", "status", "step", "weights_digest", "checkpoints"] {

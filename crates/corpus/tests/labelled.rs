@@ -218,6 +218,16 @@ fn what_may_be_meant_is_told() {
 }
 
 #[test]
+fn files_to_learn_from_without_a_row_are_counted_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (empty, held_out) =
+        (write(folder.path(), "e.csv", "text,label\n"), write(folder.path(), "h.csv", "text,label\ncat,good\n"));
+    let config = config(&format!("{CLASSIFY} data.eval_paths=[\"{held_out}\"]"), &[&empty]);
+    let error = Corpus::open(&config).err().unwrap().to_string();
+    assert!(error.contains("not one row in 1 file(s)"), "{error}");
+}
+
+#[test]
 fn what_helps_all_rows_is_said_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "l.csv", "text,label\ncat,good\ndog,baad\nmat,baad\nhat,bed\n");

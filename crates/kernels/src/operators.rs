@@ -68,7 +68,8 @@ pub fn masked_loss_in_parts(
     if count <= most {
         return loss_of_part(rows, weight, bias, labels);
     }
-    let most = count.unsigned_abs().div_ceil(count.unsigned_abs().div_ceil(most.unsigned_abs())) as i64;
+    let parts = (count - 1) / most + 1;
+    let most = (count - 1) / parts + 1;
     let part = |start: i64| {
         let length = most.min(count - start);
         let labels = labels.narrow(0, start, length);

@@ -263,7 +263,7 @@ fn what_operators_add_to_the_sum_is_their_gradient() {
     assert!(off(&once, &expected) < 1e-6, "off by {:e}", off(&once, &expected));
     let twice = run(2, 6, &[Turn::First, Turn::Later]);
     assert!(off(&twice, &(&expected * 2)) < 2e-6, "twice is off by {:e}", off(&twice, &(&expected * 2)));
-    // One part that adds itself, and more of them than may.
+    // Two parts and three, which add themselves, and six, which is more than may.
     for most in [5, 2, 1] {
         let parts = run(1, most, &[Turn::First]);
         assert_eq!(parts, run(1, most, &[Turn::First]), "the same bits again");

@@ -128,8 +128,8 @@ fn logits_in_parts_never_exist_whole() {
     let (whole, parts) = (peak(count), peak(16));
     assert!(whole > logits, "{whole} bytes hold no logits of {logits}");
     assert!(parts < logits * 3 / 4, "{parts} bytes, and all logits would be {logits}");
-    // Too few for parts of more than one row to be full: they are of one size.
-    assert!(peak(count - 1) < whole, "two parts, of which one has all rows but one");
+    // One row too many for one part makes two of one size.
+    assert!(peak(count - 1) < whole, "{} bytes in two parts, {whole} in one", peak(count - 1));
     let without_gradient = tch::no_grad(|| peak_memory(|| masked_loss_in_parts(&rows, &weight, &bias, &labels, 16)).1);
     assert!(without_gradient < logits / 8, "{without_gradient} bytes for parts of {}", logits / 16);
 }

@@ -2,9 +2,9 @@
 //! model, recipe and threads.
 //!
 //! Ours is the real binaries: a coordinator and two workers of one thread, as the README starts them, that have nothing to
-//! do yet; the Trainer has the two threads in its one process. The clock runs from the
-//! submission until the run is completed: its data made on the way, every step reported, a checkpoint every 100 steps
-//! and at the end, the held-out loss measured. The peer is `peers/pipeline.py`: its clock runs from the first
+//! do yet; the Trainer has the two threads in its one process. The clock runs from the submission until the run is
+//! completed: its data made on the way, every step reported, a checkpoint every 100 steps and at the end, the held-out
+//! loss measured. The peer is `peers/pipeline.py`: its clock runs from the first
 //! `datasets.map` until the held-out loss is known, with Python, torch and the model ready. BERT-mini with the
 //! vocabulary of the tokenizer, masked words only, learning rate constant after a short way up, so that a longer run is
 //! the same as a shorter one as far as that goes. A second run of ours tells when it first has the Trainer's final loss

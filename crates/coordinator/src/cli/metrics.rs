@@ -33,9 +33,8 @@ pub async fn run(connection: &Connection, arguments: MetricsArguments) -> Result
     if !missing.is_empty() {
         let missing: Vec<String> = missing.into_iter().collect();
         let since = if since > 0 { format!(" from step {since} on") } else { String::new() };
-        let text =
-            format!("run {name} has no value of {}{since}; its `train` and `eval` metrics: ", missing.join(", "));
-        output::message(&format!("{text}coordinator runs show {name}"));
+        let text = format!("run {name} has no value of {}{since}", missing.join(", "));
+        output::message(&format!("{text}; `coordinator runs show {name}` lists its metrics"));
     }
     if !json {
         output::table(&["ATTEMPT", "STEP", "KEY", "VALUE", "TIME"], &rows)?;
