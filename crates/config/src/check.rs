@@ -2,6 +2,7 @@
 
 mod choose;
 mod cloze;
+mod columns;
 mod relatives;
 mod sweep;
 mod tasks;
@@ -29,6 +30,19 @@ const HANG_FACTOR: std::ops::RangeInclusive<u32> = 3..=10_000;
 const NEXT_SENTENCE_UNIT_ROWS_MIN: u64 = 8;
 /// Units that wait in memory, for each slot.
 const PREFETCH_UNITS_MAX: usize = 64;
+
+/// What a run's name is taken for where a command takes a run, if not for that name.
+fn other_meaning(name: &str) -> Option<&'static str> {
+    let is_of_id = |(at, character): (usize, char)| match at {
+        8 | 13 | 18 | 23 => character == '-',
+        _ => character.is_ascii_hexdigit(),
+    };
+    match name {
+        "latest" => Some("the newest run"),
+        _ if name.len() == 36 && name.chars().enumerate().all(is_of_id) => Some("a run's id"),
+        _ => None,
+    }
+}
 
 /// A config that obeys every rule which can be checked without opening a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +79,13 @@ impl RunConfig {
             format!("`{}` is no name", run.name),
             "use 1 to 64 of a-z A-Z 0-9 . _ -, starting with a letter or digit",
         );
+        let meant = other_meaning(&run.name);
+        rule(
+            meant.is_none(),
+            "run.name",
+            format!("commands that take a run read `{}` as {}", run.name, meant.unwrap_or_default()),
+            "choose another name",
+        );
         rule(run.steps > 0, "run.steps", "is 0".into(), "give the number of optimizer steps");
         rule(run.min_workers > 0, "run.min_workers", "is 0".into(), "a run needs at least one worker");
         rule(
@@ -88,6 +109,7 @@ impl RunConfig {
             );
         }
         self.check_data(&mut rule);
+        self.check_columns(&mut rule);
         self.check_model(&mut rule);
         self.check_objective(&mut rule);
         self.check_relatives(&mut rule);

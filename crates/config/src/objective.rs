@@ -64,6 +64,11 @@ impl ObjectiveKind {
         !self.is_supervised()
     }
 
+    /// Whether its model has a head over the vocabulary; the generator of `replaced_tokens` is not part of the model.
+    pub fn predicts_words(self) -> bool {
+        matches!(self, Self::MlmNsp | Self::Mlm | Self::MlmSop | Self::Distill | Self::Cloze)
+    }
+
     /// Whether the samples are sentence pairs with a label of their own.
     pub fn has_pairs(self) -> bool {
         matches!(self, Self::MlmNsp | Self::MlmSop)
@@ -90,6 +95,13 @@ pub enum TagScheme {
     Plain,
     /// B-X, I-X, O: entity F1 is reported too.
     Bio,
+}
+
+impl TagScheme {
+    /// Whether a tag is one of this scheme.
+    pub fn has(self, tag: &str) -> bool {
+        self == Self::Plain || tag == "O" || tag.starts_with("B-") || tag.starts_with("I-")
+    }
 }
 
 /// Which tokens are masked together.

@@ -24,7 +24,8 @@ pub struct RecoveryConfig {
     pub on_divergence: OnDivergence,
     /// Steps between comparisons of the workers' parameters and optimizer states; 0: never.
     pub verify_every: u64,
-    /// So many steps in a row may be skipped for numbers that are not finite; then the run has diverged.
+    /// So many steps in a row may be skipped for numbers that are not finite; then the run has diverged. One that has
+    /// skipped all of its steps has, however few they are.
     pub max_skipped_steps: u64,
     /// A worker that everyone has waited for so many times longer than a step usually takes is taken to hang and is
     /// left out. Above 10 it stretches the second alike after which a worker that is not heard at all is left out: for

@@ -1,5 +1,6 @@
 //! A run whose state is not to be trusted: back to a checkpoint from before, or the end.
 
+use crate::failure::HELP;
 use crate::run::SeatState;
 use crate::{Control, Divergence, RunRecord};
 use config::OnDivergence;
@@ -23,16 +24,24 @@ impl Control {
         let (stops, before) = (run.record.spec.recovery.on_divergence == OnDivergence::Stop, run.record.diverged_at);
         // Durable before any member is told to forget what it saw.
         self.persist(id);
-        let text = format!("diverged at step {step}: {reason} ({worker})");
-        if stops {
-            return self.fail(id, text);
+        // What a person could do is said when the run ends: until then it helps itself.
+        let (seen, advice) = reason.split_at(reason.find(HELP).unwrap_or(reason.len()));
+        let text = format!("diverged at step {step}: {seen} ({worker})");
+        let text = match before {
+            _ if stops => text,
+            Some(before) => {
+                format!("{text}; it had gone back to a checkpoint when it diverged at step {before} already")
+            }
+            None => {
+                self.run_mut(id).record.diverged_at = Some(step);
+                return self.rewind(id, format!("{text}: back to a checkpoint"));
+            }
+        };
+        match kind {
+            Divergence::Replicas => self.fail_for_now(id, &text),
+            // On the same data the same config skips the same steps again.
+            Divergence::Skipped => self.fail(id, text + advice),
         }
-        if let Some(before) = before {
-            let text = format!("{text}; it had gone back to a checkpoint when it diverged at step {before} already");
-            return self.fail(id, text);
-        }
-        self.run_mut(id).record.diverged_at = Some(step);
-        self.rewind(id, format!("{text}: back to a checkpoint"));
     }
 }
 

@@ -146,8 +146,7 @@ impl Control {
                 self.regroup(id, false);
             }
             Stage::Saving { until } if all_finished && now >= until => {
-                let text = "all steps are done, but the last checkpoint was not committed in time";
-                self.fail(id, text.to_owned());
+                self.fail_for_now(id, "all steps are done, but the last checkpoint was not committed in time");
             }
             Stage::Saving { until } if !all_finished && (run.is_saved() || now >= until) => self.regroup(id, false),
             _ => {}
@@ -216,7 +215,7 @@ impl Control {
         let count = run.fruitless;
         if count >= limit {
             let text = format!("{limit} generations failed with no step between them; {}", run.last_error);
-            return self.fail(id, text);
+            return self.fail_for_now(id, &text);
         }
         if silent.is_empty() {
             self.suspect(id);

@@ -4,6 +4,9 @@ use crate::run::{Ahead, SeatState, Stage};
 use crate::{Control, Directive, Millis, RunStatus};
 use types::{Generation, RunId, Step, WorkerId};
 
+/// Between what went wrong and what to do about it.
+pub(crate) const HELP: &str = "\n  help: ";
+
 impl Control {
     pub(crate) fn step_failed(
         &mut self,
@@ -84,8 +87,8 @@ impl Control {
             text = format!("{text}\n{}", last_lines.join("\n"));
         }
         if restarts >= limit {
-            return self
-                .fail(&id, format!("trainers ended {restarts} times with no step between them; the last: {text}"));
+            let text = format!("trainers ended {restarts} times with no step between them; the last: {text}");
+            return self.fail_for_now(&id, &text);
         }
         self.note(&id, text);
         if !known {
@@ -182,6 +185,11 @@ impl Control {
 
     pub(crate) fn fail(&mut self, id: &RunId, reason: String) {
         self.end(id, RunStatus::Failed, Some(reason));
+    }
+
+    /// It failed for what is wrong with machines, a network or a store, and not with the run: another try may go well.
+    pub(crate) fn fail_for_now(&mut self, id: &RunId, reason: &str) {
+        self.fail(id, format!("{reason}{HELP}once that is mended, `coordinator runs resume {id}` goes on"));
     }
 
     /// All members forget the run.

@@ -21,6 +21,7 @@ mod session;
 mod stuck;
 mod submit;
 mod sweeps;
+mod weights;
 mod wire;
 mod workers;
 

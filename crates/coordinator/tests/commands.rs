@@ -160,13 +160,35 @@ async fn a_vocabulary_is_trained_that_a_run_can_use() {
     assert!(told.contains("tokens; use it with `tokenizer.path`"), "{told}");
     let words = std::fs::read_to_string(folder.path().join("made/vocab.txt")).unwrap();
     assert!(words.starts_with("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n") && words.lines().count() <= 40, "{words}");
-    let (code, made, _) = coordinator(folder.path(), &[&train[..], &["--json"]].concat()).await;
-    assert_eq!(code, 0);
+    // Another one is not mixed with it: its files go away where they are not written anew, and nothing else does.
+    let (code, out, told) = coordinator(folder.path(), &train).await;
+    assert_eq!((code, out.as_str()), (5, ""));
+    assert!(told.contains("made: the folder is not empty") && told.contains("--overwrite"), "{told}");
+    std::fs::write(folder.path().join("made/merges.txt"), "old").unwrap();
+    std::fs::write(folder.path().join("made/notes.txt"), "mine").unwrap();
+    let (code, made, told) = coordinator(folder.path(), &[&train[..], &["--overwrite", "--json"]].concat()).await;
+    assert_eq!(code, 0, "{told}");
+    let is_there = |name: &str| folder.path().join("made").join(name).exists();
+    assert_eq!(["vocab.txt", "merges.txt", "notes.txt"].map(is_there), [true, false, true]);
     let made: Value = serde_json::from_str(&made).unwrap();
     assert_eq!((&made["path"], &made["vocabulary"]), (&json!("made/tokenizer.json"), &json!(words.lines().count())));
     let set = ["data", "plan", "run.toml", "--set", "tokenizer.path=made/tokenizer.json"];
     let (code, _, told) = coordinator(folder.path(), &set).await;
     assert_eq!(code, 0, "{told}");
+
+    // The other way round: vocab.txt goes, and vocab.json comes.
+    let byte_level = ["tokenizer", "train", "--data", "corpus.jsonl", "--model", "byte-level-bpe"];
+    let byte_level = [&byte_level[..], &["--vocabulary", "300", "--out", "made", "--overwrite"]].concat();
+    let (code, _, told) = coordinator(folder.path(), &byte_level).await;
+    assert_eq!(code, 0, "{told}");
+    let names = ["vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json", "notes.txt"];
+    assert_eq!(names.map(is_there), [false, true, true, true, true]);
+    let (code, _, told) = coordinator(folder.path(), &[&byte_level[..], &["--lowercase"]].concat()).await;
+    assert_eq!(code, 2, "arguments that do not go together: {told}");
+    assert!(told.contains("--lowercase is for --model word-piece"), "{told}");
+    let (code, _, told) = coordinator(folder.path(), &["runs", "list", "--coordinator", "notanaddress"]).await;
+    assert_eq!(code, 2, "{told}");
+    assert!(told.contains("`notanaddress` is no address"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -103,6 +103,20 @@ async fn from_submission_to_completion() {
     let config = std::fs::read_to_string(out.join("tokenizer_config.json")).unwrap();
     assert_eq!(config, r#"{"unk_token": "<unk>"}"#, "the checkpoint's own, whatever its special tokens are");
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 6, "and no partial file");
+    // Another model's files are not mixed with these: they go away, and nothing else does.
+    for name in ["model.onnx", "merges.txt", "notes.txt"] {
+        std::fs::write(out.join(name), "before").unwrap();
+    }
+    std::fs::write(out.join("model.safetensors"), "before").unwrap();
+    let (code, _, complaint) = server.command(&export).await;
+    assert_eq!(code, 5);
+    assert!(complaint.contains(&out_text) && complaint.contains("--overwrite"), "{complaint}");
+    assert_eq!(std::fs::read_to_string(out.join("model.safetensors")).unwrap(), "before");
+    let (code, _, complaint) = server.command(&[&export[..], &["--overwrite"]].concat()).await;
+    assert_eq!(code, 0, "{complaint}");
+    assert_eq!(std::fs::read_to_string(out.join("model.safetensors")).unwrap(), "weights after step 6");
+    let is_there = |name: &str| out.join(name).exists();
+    assert_eq!(["model.onnx", "merges.txt", "notes.txt"].map(is_there), [false, false, true]);
     let (code, watched, _) = server.command(&["runs", "watch", &run, "--json"]).await;
     assert_eq!(code, 0);
     assert_eq!(serde_json::from_str::<Value>(&watched).unwrap()["status"], "completed");

@@ -145,15 +145,19 @@ async fn bad_runs_are_refused_when_they_are_submitted() {
     std::fs::write(path.join("empty.jsonl"), "").unwrap();
     std::fs::write(path.join("nulls.jsonl"), "{\"text\": null}\n".repeat(4)).unwrap();
     std::fs::write(path.join("broken.jsonl"), "{\"text\": \"ship\"}\n{\"text\": ").unwrap();
-    // Other models to start from: one of another size, and one whose vocabulary is too small.
-    for (name, hf) in [
-        ("large", r#"{"model_type": "bert", "num_hidden_layers": 24, "hidden_size": 1024}"#),
-        ("narrow", r#"{"model_type": "bert", "num_hidden_layers": 1, "vocab_size": 8}"#),
-        ("gpt", r#"{"model_type": "gpt2"}"#),
+    // Other models to start from: one of another size, one whose vocabulary is too small, one of another tokenizer, and
+    // one of which half is there.
+    const NO_TENSOR: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
+    for (name, hf, weights) in [
+        ("large", r#"{"model_type": "bert", "num_hidden_layers": 24, "hidden_size": 1024}"#, NO_TENSOR),
+        ("narrow", r#"{"model_type": "bert", "num_hidden_layers": 1, "vocab_size": 8}"#, NO_TENSOR),
+        ("gpt", r#"{"model_type": "gpt2"}"#, NO_TENSOR),
+        ("other", r#"{"model_type": "bert", "num_hidden_layers": 1, "trireme_tokenizer": "blake3:00"}"#, NO_TENSOR),
+        ("cut", r#"{"model_type": "bert", "num_hidden_layers": 1}"#, &NO_TENSOR[..9]),
     ] {
         std::fs::create_dir(path.join(name)).unwrap();
         std::fs::write(path.join(name).join("config.json"), hf).unwrap();
-        std::fs::write(path.join(name).join("model.safetensors"), "").unwrap();
+        std::fs::write(path.join(name).join("model.safetensors"), weights).unwrap();
     }
     let from = |name: &str| {
         let mut like_that = config(path, 6) + &format!("\n[init]\nfrom = \"hf:{}/{name}\"\n", path.display());
@@ -176,9 +180,13 @@ async fn bad_runs_are_refused_when_they_are_submitted() {
         (good.replace("layers = 1", "layers = 1\n max_positions = 8"), &["max_positions"]),
         (good.clone() + "\n[init]\nfrom = \"run:nobody\"\n", &["init.from", "nobody"]),
         (good.clone() + "\n[init]\nfrom = \"hf:/nowhere\"\n", &["/nowhere", "config.json"]),
+        (good.replace("\"small\"", "\"latest\""), &["run.name", "`latest` as the newest run"]),
+        (good.replace("\"small\"", "\"0193a1b2-0000-7abc-8def-0123456789ab\""), &["run.name", "as a run's id"]),
         (from("large"), &["model.layers", "24"]),
         (from("narrow"), &["8 rows"]),
         (from("gpt"), &["gpt2", "config.json"]),
+        (from("other"), &["does not belong to the model", "blake3:00"]),
+        (from("cut"), &["cut/model.safetensors", "not whole (9 bytes)"]),
     ];
     for (config, wanted) in cases {
         let refused = server.runs().await.submit(v1::SubmitRequest { config: config.clone() }).await;

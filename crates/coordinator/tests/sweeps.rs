@@ -145,9 +145,15 @@ async fn to_cancel_a_sweep_cancels_its_runs() {
     let server = Server::start(&data).await;
     let single = server.submit(&config(folder.path(), 3)).await;
     let request = v1::SubmitSweepRequest { config: sweep_config(folder.path(), 3) };
-    sweeps(&server).await.submit(request).await.unwrap();
-    let (code, _, told) = server.command(&["sweep", "cancel", "small"]).await;
+    let runs = sweeps(&server).await.submit(request).await.unwrap().into_inner().runs;
+    let (code, _, told) = server.command(&["runs", "cancel", &runs[0].run]).await;
     assert_eq!(code, 0, "{told}");
+    let (code, _, told) = server.command(&["sweep", "cancel", "small"]).await;
+    assert_eq!((code, told.trim()), (0, "cancelled 3 of the 4 runs of sweep small"));
+    // As of a run that has ended.
+    let (code, out, told) = server.command(&["sweep", "cancel", "small", "--json"]).await;
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(told.contains("sweep `small` has already ended") && told.contains("sweep show small"), "{told}");
     server.stop().await;
     // Durable, and nothing else was touched.
     let server = Server::start(&data).await;
@@ -155,6 +161,31 @@ async fn to_cancel_a_sweep_cancels_its_runs() {
     let statuses: Vec<&str> = shown.runs.iter().map(|run| run.status.as_str()).collect();
     assert_eq!(statuses, ["cancelled"; 4]);
     assert_eq!((shown.best, server.show(&single).await.status.as_str()), (None, "queued"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_odd_about_the_data_is_told_once_for_all_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let row = |row: usize| format!("{{\"text\": \"ship oar sea\", \"label\": \"{}\"}}\n", ["sea", "land"][row % 2]);
+    std::fs::write(folder.path().join("labelled.jsonl"), (0..240).map(row).collect::<String>()).unwrap();
+    let text = sweep_config(folder.path(), 3)
+        .replace("\"pretrain\"", "\"finetune\"")
+        .replace("corpus.jsonl", "labelled.jsonl")
+        .replace("unit_rows = 16", "unit_rows = 16\nlabel_column = \"label\"")
+        .replace("\"mlm\"", "\"classify\"\nlabels = [\"sea\", \"land\", \"spare\"]");
+    let file = folder.path().join("sweep.toml");
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let server = Server::start(&folder.path().join("data")).await;
+    let (code, told, complaint) = server.command(&["sweep", "submit", file, "--json"]).await;
+    assert_eq!(code, 0, "{complaint}");
+    let warning = "no row of the training data has the label `spare`, so it cannot be learned";
+    assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["warnings"], serde_json::json!([warning]));
+    let (code, told, complaint) = server.command(&["sweep", "submit", file, "--set", "run.name=again"]).await;
+    assert_eq!((code, told.trim()), (0, "again"), "{complaint}");
+    assert_eq!(complaint.matches(&format!("warning: {warning}")).count(), 1, "{complaint}");
     server.stop().await;
 }
 

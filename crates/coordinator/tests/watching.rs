@@ -221,7 +221,7 @@ async fn a_list_of_runs_says_nothing_that_it_has_not_read() {
     assert_eq!(code, 0);
     let listed: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&listed["id"], &listed["step"], &listed["status"]), (&json!(run), &json!(3), &json!("running")));
-    for field in ["metrics", "checkpoints", "coverage", "refused", "events"] {
+    for field in ["skipped_steps", "metrics", "checkpoints", "coverage", "refused", "events"] {
         assert!(listed.get(field).is_none(), "{field} in {listed}");
     }
     server.stop().await;
@@ -263,4 +263,60 @@ async fn how_far_a_run_goes_back_depends_on_how_it_diverged() {
         assert_eq!((again.attempt, again.restore.map(|at| at.step)), (2, step));
         server.stop().await;
     }
+}
+
+/// A worker that does two steps, of which it skips so many.
+async fn skips(worker: &mut FakeWorker, skipped: u64) -> FakeTraining {
+    let mut training = FakeTraining::new(worker.assigned_at_last().await);
+    for step in 1..=2 {
+        let segments = training.compute();
+        let mut report = progress(&training, segments);
+        if step <= skipped {
+            let key = "train/skipped".to_owned();
+            report.metrics.push(v1::Metric { attempt: 0, step, key, value: 1.0, time_ms: 1 });
+        }
+        worker.report(Report::Progress(report)).await;
+    }
+    training
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_a_run_ended_is_told_once_with_the_steps_that_it_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let file = folder.path().join("run.toml");
+    std::fs::write(&file, config(folder.path(), 2)).unwrap();
+    let waits = ["submit", file.to_str().unwrap(), "--wait"];
+    let server = Server::start(&folder.path().join("data")).await;
+    let mut worker = FakeWorker::join(&server, "alpha", None).await;
+    let completing = async {
+        let training = skips(&mut worker, 2).await;
+        assert!(worker.checkpoint(&server, &training).await);
+        worker.finished(&training).await;
+    };
+    let ((code, out, told), ()) = tokio::join!(server.command(&waits), completing);
+    assert_eq!(code, 0, "{told}");
+    let last = out.lines().last().unwrap();
+    assert!(last.starts_with("completed step 2/2  ") && last.matches("completed").count() == 1, "{out}");
+    let end = "is completed at step 2 of 2 (all of them skipped: nothing was learned)";
+    assert!(told.contains(end) && !told.contains("small: completed"), "{told}");
+
+    let failing = async {
+        let training = skips(&mut worker, 1).await;
+        let v1::Assign { run, generation, .. } = training.assign;
+        let reason = "corpus.jsonl, line 3: no text\n  help: mend the line".to_owned();
+        worker.report(Report::RunFailed(v1::RunFailed { run: run.clone(), generation, reason })).await;
+        run
+    };
+    let ((code, out, told), run) = tokio::join!(server.command(&waits), failing);
+    assert_eq!(code, 1, "{told}");
+    let all = format!("{out}{told}");
+    assert_eq!(all.matches("line 3: no text").count(), 1, "{all}");
+    assert!(told.contains(&format!("run {run} failed at step 2 of 2 (1 step skipped): alpha: corpus.jsonl")), "{told}");
+    assert!(told.contains("mend the line") && !all.contains("runs resume"), "it would fail again: {all}");
+    let (_, text, _) = server.command(&["runs", "show", &run]).await;
+    assert!(text.contains("step        2 of 2 (1 step skipped)"), "{text}");
+    let (_, text, _) = server.command(&["runs", "show", &run, "--json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["skipped_steps"], 1);
+    server.stop().await;
 }

@@ -7,7 +7,7 @@ use crate::plan::{self, Plan, Unit};
 use crate::random::Stream;
 use crate::rows;
 use crate::source::{Columns, CorpusFile, FileSource, UnitSource, place};
-use crate::{CorpusError, ErrorKind};
+use crate::{CorpusError, ErrorKind, Place};
 use arrow::array::{Array, ArrayRef, AsArray};
 use config::{CheckedConfig, ObjectiveKind};
 use groups::Groups;
@@ -42,7 +42,8 @@ impl Corpus {
         let source = FileSource::open(&data.paths, &data.eval_paths, data.format, &Columns::of(config))?;
         let files = source.files().to_vec();
         let corpus = Self::with_source(config, files, Arc::new(source))?;
-        let warnings = faults::refuse(&corpus, config)?;
+        let mut warnings = faults::refuse(&corpus, config)?;
+        warnings.extend(corpus.nothing_held_out(config)?);
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -74,12 +75,7 @@ impl Corpus {
         };
         let all = units_of(false);
         if all.is_empty() {
-            return Err(CorpusError::new(
-                ErrorKind::Empty,
-                files.first().map_or("data.paths", |file| file.path.as_str()),
-                format!("there is not one row in {} file(s)", files.iter().filter(|file| !file.held_out).count()),
-                "name files with rows in `data.paths`",
-            ));
+            return Err(no_row(&files, false));
         }
         let labels = match (has_labels, config.objective.given_labels().as_slice()) {
             (false, _) => Vec::new(),
@@ -90,6 +86,9 @@ impl Corpus {
         let (mut selected, mut selected_eval) = (None, None);
         let (mut train, eval) = if files.iter().any(|file| file.held_out) {
             let held_out = units_of(true);
+            if held_out.is_empty() {
+                return Err(no_row(&files, true));
+            }
             if columns.group.is_some() {
                 Groups::refuse_leaks(&all, &held_out, &files, source.as_ref(), &columns)?;
             }
@@ -147,7 +146,7 @@ impl Corpus {
         &self.labels
     }
 
-    /// What is odd about the labels but may be meant; found by [`Corpus::open`].
+    /// What is odd about the labels, or about what is held out, but may be meant; found by [`Corpus::open`].
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -184,8 +183,39 @@ impl Corpus {
         message: String,
         help: &str,
     ) -> CorpusError {
-        CorpusError::new(kind, place(&self.files, unit, row), message, help)
+        CorpusError::new(kind, self.place(unit, row), message, help)
     }
+
+    /// Where a unit stands, or a row of it, from 0.
+    pub(crate) fn place(&self, unit: &Unit, row: Option<u64>) -> Place {
+        place(&self.files, self.source.as_ref(), unit, row)
+    }
+
+    /// What is told where a share is to be held out of one row. A run that is to end early by what it measures is refused.
+    fn nothing_held_out(&self, config: &CheckedConfig) -> Result<Option<String>, CorpusError> {
+        if config.data.eval_fraction <= 0.0 || !self.plan.eval_units().is_empty() {
+            return Ok(None);
+        }
+        let message = "there is only one row, so that data.eval_fraction holds out nothing";
+        let help = "name held-out files in data.eval_paths";
+        if config.eval.patience.is_some() {
+            let help = format!("{help}, or leave out eval.patience");
+            return Err(CorpusError::new(ErrorKind::Empty, self.files[0].path.as_str(), message, help));
+        }
+        Ok(Some(format!("{message} and nothing is evaluated: {help}, or set data.eval_fraction = 0")))
+    }
+}
+
+/// Of files to train on, or of those held out, which together have none.
+fn no_row(files: &[CorpusFile], held_out: bool) -> CorpusError {
+    let named: Vec<&CorpusFile> = files.iter().filter(|file| file.held_out == held_out).collect();
+    let key = if held_out { "data.eval_paths" } else { "data.paths" };
+    CorpusError::new(
+        ErrorKind::Empty,
+        named.first().map_or(key, |file| file.path.as_str()),
+        format!("there is not one row in {} file(s)", named.len()),
+        format!("name files with rows in `{key}`"),
+    )
 }
 
 /// Keeps the first `limit` rows of a seeded permutation of all rows (of `among`, the rows of each unit that may be), so that a smaller limit takes a part of what a
@@ -224,7 +254,7 @@ fn find_labels(
     for unit in whole_row_groups(units) {
         let batch = source.read(&unit)?;
         let column = batch.column(batch.num_columns() - 1);
-        add_labels(column, tagged, &mut found).map_err(|message| wrong_type(files, &unit, message))?;
+        add_labels(column, tagged, &mut found).map_err(|message| wrong_type(files, source, &unit, message))?;
     }
     if found.contains("") {
         return Err(CorpusError::new(
@@ -255,8 +285,8 @@ fn whole_row_groups(units: &[Unit]) -> Vec<Unit> {
     groups.into_values().collect()
 }
 
-fn wrong_type(files: &[CorpusFile], unit: &Unit, message: String) -> CorpusError {
-    CorpusError::new(ErrorKind::Type, place(files, unit, None), message, LABEL_HELP)
+fn wrong_type(files: &[CorpusFile], source: &dyn UnitSource, unit: &Unit, message: String) -> CorpusError {
+    CorpusError::new(ErrorKind::Type, place(files, source, unit, None), message, LABEL_HELP)
 }
 
 pub(crate) const LABEL_HELP: &str = "write labels as text or whole numbers, tags as a list of them";

@@ -7,28 +7,54 @@ use std::fmt;
 pub struct Place {
     /// A path or URL, or what stands in for one (`tokenizer.path`).
     pub file: String,
-    /// Row group, from 0.
-    pub row_group: Option<u32>,
-    /// Row within the row group, from 0. Files without row groups have one.
-    pub row: Option<u64>,
+    /// Where in it.
+    pub spot: Spot,
+}
+
+/// Where in a file, as whoever opens it looks for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Spot {
+    /// Nowhere in particular.
+    #[default]
+    Whole,
+    /// A row group of Parquet, from 0.
+    RowGroup(u32),
+    /// A row of Parquet, counted as Parquet's own tools do.
+    Row {
+        /// Its row group, from 0.
+        row_group: u32,
+        /// Which row of the row group, from 0.
+        row: u64,
+    },
+    /// A line, from 1: the first one of a row that has several.
+    Line(u64),
+    /// A question of SQuAD's JSON: its id, or else what is asked, in backquotes.
+    Question(String),
+}
+
+impl Place {
+    /// A line of a file, from 1.
+    pub(crate) fn line(file: &str, line: u64) -> Self {
+        Self { file: file.to_owned(), spot: Spot::Line(line) }
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
-        if let Some(row_group) = self.row_group {
-            write!(f, ", row group {row_group}")?;
+        match &self.spot {
+            Spot::Whole => Ok(()),
+            Spot::RowGroup(row_group) => write!(f, ", row group {row_group}"),
+            Spot::Row { row_group, row } => write!(f, ", row group {row_group}, row {row}"),
+            Spot::Line(line) => write!(f, ", line {line}"),
+            Spot::Question(question) => write!(f, ", question {question}"),
         }
-        if let Some(row) = self.row {
-            write!(f, ", row {row}")?;
-        }
-        Ok(())
     }
 }
 
 impl From<&str> for Place {
     fn from(file: &str) -> Self {
-        Self { file: file.to_owned(), row_group: None, row: None }
+        Self { file: file.to_owned(), spot: Spot::Whole }
     }
 }
 

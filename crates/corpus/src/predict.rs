@@ -11,23 +11,21 @@ use config::AnswerWindows;
 use std::sync::Arc;
 
 /// A batch of texts, or of pairs with as many `second` texts, built as in training; its classes are all 0 and mean
-/// nothing.
+/// nothing. And which texts were cut.
 pub fn text_batch(
     tokenizer: &Tokenizer,
     texts: &[&str],
     second: Option<&[&str]>,
     sequence_length: usize,
-) -> Result<Batch, CorpusError> {
+) -> Result<(Batch, Vec<bool>), CorpusError> {
     let mut encoder = tokenizer.encoder();
     let mut builder = builder(Targets::Class(Vec::new()), &mut encoder, sequence_length);
     assert!(second.is_none_or(|second| second.len() == texts.len()), "each text needs its second one");
-    for (index, text) in texts.iter().enumerate() {
-        match second {
-            Some(second) => builder.add_pair(text, second[index], Target::Class(0))?,
-            None => builder.add_text(text, Target::Class(0))?,
-        }
-    }
-    Ok(assemble(tokenizer, &builder.samples, sequence_length))
+    let cut = add_each(&mut builder, texts.iter().enumerate(), |builder, (index, text)| match second {
+        Some(second) => builder.add_pair(text, second[index], Target::Class(0)),
+        None => builder.add_text(text, Target::Class(0)),
+    })?;
+    Ok((assemble(tokenizer, &builder.samples, sequence_length), cut))
 }
 
 /// A batch of texts, each with its second one where the prompt has a place for it, in a prompt, built as in training; its
@@ -41,12 +39,8 @@ pub fn cloze_batch(
     let mut encoder = tokenizer.encoder();
     let targets = Targets::Cloze { words: Arc::clone(cloze.words()), places: Vec::new() };
     let mut builder = builder(targets, &mut encoder, sequence_length);
-    let mut cut = Vec::with_capacity(texts.len());
-    for (text, pair) in texts {
-        let before = builder.truncated;
-        builder.add_cloze(cloze, text, *pair, Target::Class(0))?;
-        cut.push(builder.truncated > before);
-    }
+    let cut =
+        add_each(&mut builder, texts, |builder, (text, pair)| builder.add_cloze(cloze, text, *pair, Target::Class(0)))?;
     Ok((assemble(tokenizer, &builder.samples, sequence_length), cut))
 }
 
@@ -59,28 +53,25 @@ pub fn choice_batch(
 ) -> Result<(Batch, Vec<bool>), CorpusError> {
     let mut encoder = tokenizer.encoder();
     let mut builder = builder(Targets::Choice(Vec::new()), &mut encoder, sequence_length);
-    let mut cut = Vec::with_capacity(texts.len());
-    for (text, question, choices) in texts {
-        let before = builder.truncated;
-        builder.add_choices(text, *question, choices, 0)?;
-        cut.push(builder.truncated > before);
-    }
+    let cut = add_each(&mut builder, texts, |builder, (text, question, choices)| {
+        builder.add_choices(text, *question, choices, 0)
+    })?;
     Ok((assemble(tokenizer, &builder.samples, sequence_length), cut))
 }
 
 /// A batch of sentences of words, built as in training: its tags are the word's number in its sentence, from 0, on the
-/// first piece of each word that fits.
+/// first piece of each word that fits. And which sentences were cut.
 pub fn word_batch(
     tokenizer: &Tokenizer,
     sentences: &[Vec<&str>],
     sequence_length: usize,
-) -> Result<Batch, CorpusError> {
+) -> Result<(Batch, Vec<bool>), CorpusError> {
     let mut encoder = tokenizer.encoder();
     let mut builder = builder(Targets::Tags(Vec::new()), &mut encoder, sequence_length);
-    for words in sentences {
-        builder.add_tagged(words.iter().zip(0..).map(|(word, number)| (*word, number)))?;
-    }
-    Ok(assemble(tokenizer, &builder.samples, sequence_length))
+    let cut = add_each(&mut builder, sentences, |builder, words| {
+        builder.add_tagged(words.iter().zip(0..).map(|(word, number)| (*word, number)))
+    })?;
+    Ok((assemble(tokenizer, &builder.samples, sequence_length), cut))
 }
 
 /// Batches of `rows` rows at most with all windows of these questions with their passages, in order.
@@ -103,18 +94,31 @@ pub fn question_batches(
     Ok(all.chunks(rows.max(1)).map(|rows| assembler.batch(rows, form)).collect())
 }
 
-/// A batch of pairs whose texts stand in rows of their own, first and second in turn.
+/// A batch of pairs whose texts stand in rows of their own, first and second in turn. And which pairs were cut.
 pub fn separate_batch(
     tokenizer: &Tokenizer,
     pairs: &[(&str, &str)],
     sequence_length: usize,
-) -> Result<Batch, CorpusError> {
+) -> Result<(Batch, Vec<bool>), CorpusError> {
     let mut encoder = tokenizer.encoder();
     let mut builder = builder(Targets::Match(Vec::new()), &mut encoder, sequence_length);
-    for (first, second) in pairs {
-        builder.add_separate(first, second)?;
+    let cut = add_each(&mut builder, pairs, |builder, (first, second)| builder.add_separate(first, second))?;
+    Ok((assemble(tokenizer, &builder.samples, sequence_length), cut))
+}
+
+/// Adds one sample after the other, and tells which of them were cut.
+fn add_each<'a, 'b, T>(
+    builder: &mut LabelledBuilder<'a, 'b>,
+    samples: impl IntoIterator<Item = T>,
+    mut add: impl FnMut(&mut LabelledBuilder<'a, 'b>, T) -> Result<(), CorpusError>,
+) -> Result<Vec<bool>, CorpusError> {
+    let mut cut = Vec::new();
+    for sample in samples {
+        let before = builder.truncated;
+        add(builder, sample)?;
+        cut.push(builder.truncated > before);
     }
-    Ok(assemble(tokenizer, &builder.samples, sequence_length))
+    Ok(cut)
 }
 
 fn builder<'a, 'b>(targets: Targets, encoder: &'b mut Encoder<'a>, sequence_length: usize) -> LabelledBuilder<'a, 'b> {

@@ -131,7 +131,7 @@ impl Preparer {
     fn skip_null(&self, nulls: u64, work: &Work<'_, '_>) {
         if nulls > 0 {
             let total = self.counts.null_rows.fetch_add(nulls, Ordering::Relaxed) + nulls;
-            let place = crate::source::place(self.corpus.files(), &work.unit, None);
+            let place = self.corpus.place(&work.unit, None);
             tracing::warn!(%place, rows = nulls, total, "null or empty rows are skipped");
         }
     }

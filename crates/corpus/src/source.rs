@@ -9,7 +9,7 @@ mod squad;
 mod text_file;
 
 use crate::plan::Unit;
-use crate::{CorpusError, ErrorKind, Place, rows};
+use crate::{CorpusError, ErrorKind, Place, Spot, rows};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use config::{DataConfig, DataFormat, ObjectiveKind, RunConfig};
@@ -18,12 +18,18 @@ use parquet_file::ParquetFile;
 use serde::{Deserialize, Serialize};
 pub use squad::{SquadQuestion, squad_questions};
 use std::collections::HashMap;
+use text_file::Parsed;
 pub use text_file::scalar;
 
 /// Reads units. Blocking: an async caller goes through its blocking pool.
 pub trait UnitSource: Send + Sync {
     /// The rows of `unit`: columns in the order text, pair, group, choices, label, each if configured.
     fn read(&self, unit: &Unit) -> Result<RecordBatch, CorpusError>;
+
+    /// Where in its file a unit stands, or a row of it, from 0. Whoever does not have the file at hand counts rows.
+    fn spot(&self, unit: &Unit, row: Option<u64>) -> Spot {
+        counted(unit, row)
+    }
 }
 
 /// One file of a corpus: what the plan is made from.
@@ -132,7 +138,7 @@ pub struct FileSource {
 enum Contents {
     Parquet(ParquetFile),
     /// Small formats are read whole when they are opened.
-    Memory(RecordBatch),
+    Memory(Parsed),
 }
 
 /// The runtime that drives object stores. Shut down in the background, so that a source may be dropped anywhere.
@@ -230,9 +236,9 @@ impl FileSource {
             }
             other => {
                 let bytes = self.io.block_on(located.bytes())?;
-                let batch = text_file::parse(name, &bytes, other, columns)?;
-                let rows = vec![batch.num_rows() as u64];
-                (Contents::Memory(batch), rows)
+                let parsed = text_file::parse(name, &bytes, other, columns)?;
+                let rows = vec![parsed.batch.num_rows() as u64];
+                (Contents::Memory(parsed), rows)
             }
         };
         let file = CorpusFile { path: name.to_owned(), bytes: located.size, row_group_rows, held_out };
@@ -251,7 +257,7 @@ impl FileSource {
 
     /// Where a unit's row stands, for errors.
     pub fn place(&self, unit: &Unit, row: Option<u64>) -> Place {
-        place(&self.files, unit, row)
+        place(&self.files, self, unit, row)
     }
 }
 
@@ -271,10 +277,25 @@ impl UnitSource for FileSource {
             return Err(unknown());
         }
         match contents {
-            Contents::Memory(batch) => Ok(batch.slice(unit.first_row as usize, unit.rows as usize)),
+            Contents::Memory(parsed) => Ok(parsed.batch.slice(unit.first_row as usize, unit.rows as usize)),
             Contents::Parquet(file) => self.io.block_on(file.read(unit)),
         }
     }
+
+    fn spot(&self, unit: &Unit, row: Option<u64>) -> Spot {
+        match self.contents.get(unit.file as usize) {
+            Some(Contents::Memory(parsed)) => {
+                row.and_then(|row| parsed.spots.of(unit.first_row + row)).unwrap_or_default()
+            }
+            _ => counted(unit, row),
+        }
+    }
+}
+
+/// Where a row has nothing but its number.
+fn counted(unit: &Unit, row: Option<u64>) -> Spot {
+    let row_group = unit.row_group;
+    row.map_or(Spot::RowGroup(row_group), |row| Spot::Row { row_group, row: unit.first_row + row })
 }
 
 /// A file that would be trained on twice, or both trained on and held out.
@@ -298,9 +319,9 @@ fn named_twice(name: &str, first: &str, in_both: bool) -> CorpusError {
     CorpusError::new(ErrorKind::Value, name, message, help)
 }
 
-pub(crate) fn place(files: &[CorpusFile], unit: &Unit, row: Option<u64>) -> Place {
+pub(crate) fn place(files: &[CorpusFile], source: &dyn UnitSource, unit: &Unit, row: Option<u64>) -> Place {
     let file = files.get(unit.file as usize).map_or("?", |file| file.path.as_str());
-    Place { file: file.to_owned(), row_group: Some(unit.row_group), row: row.map(|row| unit.first_row + row) }
+    Place { file: file.to_owned(), spot: source.spot(unit, row) }
 }
 
 fn format_of(name: &str) -> Option<DataFormat> {
@@ -350,11 +371,16 @@ fn check_columns(name: &str, schema: &SchemaRef, columns: &Columns) -> Result<Ve
             (is_text(data_type) || is_list_of(data_type, DataType::is_integer), "text, or a list of token ids")
         };
         if !fits {
+            let help = if is_label && data_type.is_floating() && !columns.tagged && !columns.answers {
+                "write classes as that type; to learn numbers set objective.regression = true"
+            } else {
+                "name another column, or write this one as that type"
+            };
             return Err(CorpusError::new(
                 ErrorKind::Type,
                 name,
                 format!("column `{column}` is of type {data_type}; needed is {wanted}"),
-                "name another column, or write this one as that type",
+                help,
             ));
         }
         indices.push(index);
@@ -362,7 +388,7 @@ fn check_columns(name: &str, schema: &SchemaRef, columns: &Columns) -> Result<Ve
     Ok(indices)
 }
 
-fn no_column(name: &str, column: &str, known: &[&str]) -> CorpusError {
+fn no_column(place: impl Into<Place>, column: &str, known: &[&str]) -> CorpusError {
     let nearest = known
         .iter()
         .map(|other| (strsim::jaro_winkler(column, other), other))
@@ -372,7 +398,7 @@ fn no_column(name: &str, column: &str, known: &[&str]) -> CorpusError {
         Some((_, nearest)) => format!("did you mean `{nearest}`? The columns are: {}", known.join(", ")),
         None => format!("the columns are: {}", known.join(", ")),
     };
-    CorpusError::new(ErrorKind::Column, name, format!("there is no column `{column}`"), help)
+    CorpusError::new(ErrorKind::Column, place, format!("there is no column `{column}`"), help)
 }
 
 fn is_text(data_type: &DataType) -> bool {

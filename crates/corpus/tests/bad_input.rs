@@ -135,10 +135,17 @@ fn text_files_that_do_not_parse() {
         &csv,
         &["line 3: 3 fields where the header has 2", "quote fields"],
     );
+    let csv_of_windows = write(folder.path(), "w.csv", b"text,label\r\na,b\r\n\r\nc,d,e\r\n");
+    check(&open(CLASSIFY, &csv_of_windows), ErrorKind::Corrupt, &csv_of_windows, &["line 4: 3 fields"]);
     let latin = write(folder.path(), "l.csv", b"text,label\na,b\ncaf\xe9,d\n");
     check(&open(CLASSIFY, &latin), ErrorKind::Corrupt, &latin, &["line 3: not UTF-8", "iconv"]);
     let json = write(folder.path(), "t.jsonl", b"{\"text\": \"a\", \"label\": 1}\nnothing\n");
-    check(&open(CLASSIFY, &json), ErrorKind::Corrupt, &json, &["line 2", "one JSON object"]);
+    let error = open(CLASSIFY, &json);
+    check(&error, ErrorKind::Corrupt, &format!("{json}, line 2: "), &["at column 2\n", "one JSON object"]);
+    assert!(!error.to_string().contains("line 1"), "{error}");
+    // The column is that of an editor, which counts characters.
+    let json = write(folder.path(), "c.jsonl", "{\"text\": \"éé\", 5}\n".as_bytes());
+    check(&open(CLASSIFY, &json), ErrorKind::Corrupt, &format!("{json}, line 1: "), &["at column 16\n"]);
     let nested = write(folder.path(), "n.jsonl", b"{\"text\": {\"a\": 1}, \"label\": 1}\n");
     check(&open(CLASSIFY, &nested), ErrorKind::Corrupt, &nested, &["line 1: `text` is {\"a\":1}; needed is text"]);
     let tags = write(folder.path(), "t.pos", b"The/DT cat/NN\nsat on/IN\n");
@@ -153,7 +160,25 @@ fn text_files_that_do_not_parse() {
         b"{\"text\": [\"a\", \"b\"], \"label\": [\"x\", \"y\"]}\n{\"text\": [\"a\"], \"label\": [\"x\", \"y\"]}\n",
     );
     let error = open("objective.kind=tag data.label_column=label data.eval_fraction=0 batch.slots=1", &fewer);
-    check(&error, ErrorKind::Value, &format!("{fewer}, row group 0, row 1"), &["1 words and 2 tags"]);
+    check(&error, ErrorKind::Value, &format!("{fewer}, line 2"), &["1 words and 2 tags"]);
+}
+
+#[test]
+fn rows_of_text_files_are_told_by_their_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let classify = format!("{CLASSIFY} objective.labels=[\"good\",\"bad\"]");
+    let tag = "objective.kind=tag objective.labels=[\"N\",\"V\"]";
+    for (settings, name, contents, line) in [
+        (classify.as_str(), "plain.csv", "text,label\ncat,good\ndog,odd\n", 3),
+        (&classify, "quoted.csv", "text,label\n\"cat\n\nsat\",good\n\ndog,odd\n", 6),
+        (&classify, "windows.csv", "text,label\r\n\"cat\r\nsat\",good\r\n\r\ndog,odd", 5),
+        (&classify, "gaps.jsonl", "{\"text\":\"a\",\"label\":\"bad\"}\n\n \n{\"text\":\"b\",\"label\":\"odd\"}", 4),
+        (tag, "gaps.pos", "cat/N\n\ndog/N ran/X\n", 3),
+        (tag, "sentences.conll", "-DOCSTART- O\n\ncat N\nsat V\n\n\ndog N\nran X\n", 7),
+    ] {
+        let path = write(folder.path(), name, contents.as_bytes());
+        check(&open(settings, &path), ErrorKind::Value, &format!("{path}, line {line}: `"), &["none of the 2 labels"]);
+    }
 }
 
 #[test]
@@ -183,7 +208,8 @@ fn labels_of_a_wrong_type() {
     let folder = tempfile::tempdir().unwrap();
     let scores: ArrayRef = Arc::new(Float64Array::from(vec![0.5, 0.7]));
     let path = write_parquet(&folder.path().join("l.parquet"), &[("text", texts(2)), ("label", scores)], 10);
-    check(&open(CLASSIFY, &path), ErrorKind::Type, &path, &["column `label` is of type Float64", "whole numbers"]);
+    let parts = ["column `label` is of type Float64", "whole numbers", "objective.regression = true"];
+    check(&open(CLASSIFY, &path), ErrorKind::Type, &path, &parts);
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
     let path = write_parquet(&folder.path().join("t.parquet"), &[("text", numbers), ("label", texts(2))], 10);
     check(&open(CLASSIFY, &path), ErrorKind::Type, &path, &["column `text` is of type Int64"]);

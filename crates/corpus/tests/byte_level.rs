@@ -60,13 +60,13 @@ fn texts_pairs_and_words_are_encoded_as_by_hugging_face() {
                 let real = batch.mask.as_ref().map_or(batch.ids.len(), |mask| mask.iter().filter(|it| **it).count());
                 batch.ids[..real].to_vec()
             };
-            assert_eq!(row(text_batch(&tokenizer, &[text], None, 512).unwrap()), single, "{text:?}");
-            let batch = text_batch(&tokenizer, &[text], Some(&["the end"]), 512).unwrap();
+            assert_eq!(row(text_batch(&tokenizer, &[text], None, 512).unwrap().0), single, "{text:?}");
+            let (batch, _) = text_batch(&tokenizer, &[text], Some(&["the end"]), 512).unwrap();
             assert_eq!(row(batch), pair, "{text:?} and another, spaces={spaces}");
             // Words by themselves, which Hugging Face only encodes with spaces before them; so does the other one here.
             if let Some(words) = case.get("words") {
                 for tokenizer in [&tokenizer, &open(None)] {
-                    let batch = word_batch(tokenizer, &[text.split_whitespace().collect()], 512).unwrap();
+                    let (batch, _) = word_batch(tokenizer, &[text.split_whitespace().collect()], 512).unwrap();
                     assert_eq!(row(batch), ids(words), "the words of {text:?}");
                 }
             }

@@ -231,22 +231,22 @@ fn rows_that_cannot_be_right_are_named_with_what_to_do() {
     ];
     let path = write(folder.path(), "a.jsonl", &lines.join("\n"));
     let error = refused(&settings, &path);
-    for (row, says) in [
-        (0, "`2` is none of the 2 choices"),
-        (1, "1 choice(s)"),
-        (2, "choice B is empty"),
-        (3, "choices A and C are the same: ` mat`"),
-        (4, "`1` is the number of choice B, and the text of choice A; write `B` or `A`"),
-        (6, "`0` is none of the choices' labels: A, B"),
+    for (line, says) in [
+        (1, "`2` is none of the 2 choices"),
+        (2, "1 choice(s)"),
+        (3, "choice B is empty"),
+        (4, "choices A and C are the same: ` mat`"),
+        (5, "`1` is the number of choice B, and the text of choice A; write `B` or `A`"),
+        (7, "`0` is none of the choices' labels: A, B"),
     ] {
-        assert!(error.contains(&format!("{path}, row group 0, row {row}: {says}")), "{says}: {error}");
+        assert!(error.contains(&format!("{path}, line {line}: {says}")), "{says}: {error}");
     }
     assert!(error.contains("number from 0 to 1, its letter from A to B, or its text"), "{error}");
-    assert!(!error.contains("row 5") && !error.contains("row 7"), "{error}");
+    assert!(!error.contains("line 6") && !error.contains("line 8"), "{error}");
     // Held-out files are looked at too.
     let good = write(folder.path(), "good.jsonl", lines[7]);
     let error = refused(&format!("{settings} data.eval_paths=[\"{path}\"]"), &good);
-    assert!(error.starts_with(&format!("{path}, row group 0, row 0")), "{error}");
+    assert!(error.starts_with(&format!("{path}, line 1: ")), "{error}");
     // What holds no choices at all.
     let csv = write(folder.path(), "a.csv", "text,choices,label\nthe cat,mat,0\n");
     let error = refused(&settings, &csv);
@@ -271,7 +271,7 @@ fn rows_that_cannot_be_right_are_named_with_what_to_do() {
     assert_eq!(labels(&two.next(SlotId(0), Step(1)).unwrap().batches[0]).0[0], 2, "the last one is left out");
     let gap = write(folder.path(), "gap.csv", "text,c0,c1,c2,label\na,mat,,dog,0\n");
     let error = refused(&settings_of_columns, &gap);
-    assert!(error.contains("row 0: choice B is empty") && error.contains("behind the others"), "{error}");
+    assert!(error.contains("line 2: choice B is empty") && error.contains("behind the others"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod shared;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, ListBuilder, StringBuilder};
-use corpus::{Columns, Corpus, ErrorKind, FileSource, IGNORED, Labels, Loader, text_batch, word_batch};
+use corpus::{Columns, Corpus, ErrorKind, FileSource, IGNORED, Labels, Loader, separate_batch, text_batch, word_batch};
 use shared::{config, strings, tokenizer, write_parquet};
 use std::path::Path;
 use std::sync::Arc;
@@ -195,7 +195,7 @@ fn a_label_that_is_not_in_the_list_is_named_with_its_row() {
     loader.assign(&[(SlotId(0), Cursor::default())]);
     for error in [Corpus::open(&config).err().unwrap(), loader.next(SlotId(0), Step(1)).unwrap_err()] {
         assert_eq!(error.kind, ErrorKind::Value);
-        let expected = format!("{path}, row group 0, row 1: `baad` is none of the 2 labels");
+        let expected = format!("{path}, line 3: `baad` is none of the 2 labels");
         assert!(error.to_string().starts_with(&expected), "{error}");
         assert!(error.to_string().contains("known: good, bad"), "{error}");
     }
@@ -228,31 +228,103 @@ fn files_to_learn_from_without_a_row_are_counted_alone() {
 }
 
 #[test]
+fn files_to_measure_on_without_a_row_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "l.csv", "text,label\ncat,good\ndog,bad\n");
+    let held_out = write(folder.path(), "e.csv", "text,label\n");
+    let config = config(&format!("{CLASSIFY} data.eval_paths=[\"{held_out}\"]"), &[&path]);
+    let error = Corpus::open(&config).err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Empty);
+    let error = error.to_string();
+    assert!(error.starts_with(&format!("{held_out}: there is not one row in 1 file(s)")), "{error}");
+    assert!(error.contains("`data.eval_paths`"), "{error}");
+}
+
+#[test]
+fn one_row_of_which_a_share_is_to_be_held_out_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |rows: usize, more: &str| {
+        let path = write(folder.path(), "t.jsonl", &"{\"text\": \"the cat sat\"}\n".repeat(rows));
+        Corpus::open(&config(&format!("objective.kind=mlm {more}"), &[&path]))
+    };
+    let alone = open(1, "").unwrap();
+    assert!(alone.plan().eval_units().is_empty());
+    let [said] = alone.warnings() else { panic!("{:?}", alone.warnings()) };
+    for part in ["only one row", "data.eval_fraction", "data.eval_paths"] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+    assert_eq!(open(1, "data.eval_fraction=0").unwrap().warnings(), [""; 0], "it is meant");
+    assert_eq!(open(2, "").unwrap().warnings(), [""; 0], "one of two is held out");
+    let error = open(1, "eval.patience=2").err().unwrap().to_string();
+    assert!(error.contains("only one row") && error.contains("leave out eval.patience"), "{error}");
+}
+
+#[test]
+fn numbers_with_a_fraction_are_classes_only_if_they_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |labels: [&str; 3], more: &str| {
+        let lines = labels.map(|label| format!("{{\"text\": \"the cat\", \"label\": {label}}}\n"));
+        let path = write(folder.path(), "l.jsonl", &lines.concat());
+        (Corpus::open(&config(&format!("{CLASSIFY} {more}"), &[&path])), path)
+    };
+    let (refused, path) = open(["1.0", "0.5", "\" 2.5\""], "");
+    let error = refused.err().unwrap().to_string();
+    assert!(error.starts_with(&format!("{path}, line 2: `0.5` is a number with a fraction")), "{error}");
+    assert!(error.contains("line 3: ` 2.5` is a number") && !error.contains("line 1"), "{error}");
+    assert!(error.contains("objective.regression = true") && error.contains("objective.labels"), "{error}");
+    let listed = open(["1.0", "0.5", "0.5"], "objective.labels=[\"0.5\",\"1.0\"]").0.unwrap();
+    assert_eq!(listed.labels(), ["0.5", "1.0"]);
+    open(["1.0", "0.5", "0.5"], "objective.regression=true").0.unwrap();
+    for labels in [["1.0", "2.0", "3"], ["\"v1.5\"", "\"NaN\"", "\"inf\""]] {
+        open(labels, "").0.unwrap();
+    }
+}
+
+#[test]
 fn what_helps_all_rows_is_said_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "l.csv", "text,label\ncat,good\ndog,baad\nmat,baad\nhat,bed\n");
     let config = config(&format!("{CLASSIFY} objective.labels=[\"good\",\"bad\"] batch.micro_batch=2"), &[&path]);
     let error = Corpus::open(&config).err().unwrap().to_string();
-    assert!(error.contains("row 1: `baad`") && error.contains("row 3: `bed`"), "{error}");
+    assert!(error.contains("line 3: `baad`") && error.contains("line 5: `bed`"), "{error}");
     assert_eq!(error.matches("known: good, bad").count(), 1, "{error}");
 }
 
 #[test]
 fn predictions_are_built_as_training_samples_are() {
     let tokenizer = tokenizer();
-    let single = text_batch(&tokenizer, &["the cat sat", "dog"], None, 32).unwrap();
+    let (single, cut) = text_batch(&tokenizer, &["the cat sat", "dog"], None, 32).unwrap();
+    assert_eq!(cut, [false, false]);
     assert_eq!((single.samples, single.sequence_length), (2, 8));
     assert!(single.segment_ids.is_none());
     assert_eq!(single.tokens(), 5 + 3);
-    let pairs = text_batch(&tokenizer, &["the cat"], Some(&["dog"]), 32).unwrap();
+    let (pairs, _) = text_batch(&tokenizer, &["the cat"], Some(&["dog"]), 32).unwrap();
     assert_eq!(pairs.segment_ids.unwrap(), [0, 0, 0, 0, 1, 1, 0, 0]);
-    let words = word_batch(&tokenizer, &[vec!["farther", "sun"], vec!["the", "\u{7}", "sun"]], 32).unwrap();
+    let (words, _) = word_batch(&tokenizer, &[vec!["farther", "sun"], vec!["the", "\u{7}", "sun"]], 32).unwrap();
     let Labels::Tags(labels) = words.labels else { panic!("no tags") };
     let numbers = |row: usize| labels[8 * row..8 * (row + 1)].iter().copied().filter(|tag| *tag != IGNORED);
     assert_eq!(numbers(0).collect::<Vec<_>>(), [0, 1], "one tag a word, however many pieces it has");
     assert_eq!(numbers(1).collect::<Vec<_>>(), [0, 1, 2], "also where the tokenizer keeps nothing of it");
     // What does not fit has no tag.
-    let words = word_batch(&tokenizer, &[vec!["the"; 20]], 8).unwrap();
+    let (words, cut) = word_batch(&tokenizer, &[vec!["the"; 20]], 8).unwrap();
     let Labels::Tags(labels) = words.labels else { panic!("no tags") };
-    assert_eq!(labels.iter().filter(|tag| **tag != IGNORED).count(), 6);
+    assert_eq!((labels.iter().filter(|tag| **tag != IGNORED).count(), cut), (6, vec![true]));
+}
+
+#[test]
+fn what_was_cut_for_a_prediction_is_told() {
+    let tokenizer = tokenizer();
+    let (fits, long) = (vec!["the"; 6], vec!["the"; 7]);
+    let texts = [fits.join(" "), long.join(" ")];
+    let texts = texts.each_ref().map(String::as_str);
+    assert_eq!(text_batch(&tokenizer, &texts, None, 8).unwrap().1, [false, true]);
+    assert_eq!(text_batch(&tokenizer, &texts, Some(&["", ""]), 9).unwrap().1, [false, true]);
+    assert_eq!(separate_batch(&tokenizer, &[(texts[0], texts[0]), (texts[0], texts[1])], 8).unwrap().1, [false, true]);
+    assert_eq!(word_batch(&tokenizer, &[fits, long], 8).unwrap().1, [false, true]);
+    // The last word has its tag, and not all of its pieces.
+    let pieces = tokenizer.encode("farther").unwrap().len();
+    assert!(pieces > 1);
+    for (length, expected) in [(pieces + 2, false), (pieces + 1, true)] {
+        assert_eq!(word_batch(&tokenizer, &[vec!["farther"]], length).unwrap().1, [expected], "{length}");
+    }
 }

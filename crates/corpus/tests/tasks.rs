@@ -127,8 +127,8 @@ fn answers_that_do_not_occur_are_all_named() {
     let lines = [line("cat", 4), line("dog", 4), line("cat", 3), line("the", 0)];
     let path = write(folder.path(), "a.jsonl", &lines.join("\n"));
     let error = refused(ANSWER, &path);
-    assert!(error.starts_with(&format!("{path}, row group 0, row 1: the answer `dog` does not occur")), "{error}");
-    assert!(error.contains(&format!("{path}, row group 0, row 2: the answer `cat` is not at character 3")), "{error}");
+    assert!(error.starts_with(&format!("{path}, line 2: the answer `dog` does not occur")), "{error}");
+    assert!(error.contains(&format!("{path}, line 3: the answer `cat` is not at character 3")), "{error}");
     assert!(
         error.contains("it is at 4: correct `answer_start`") && error.contains("help: correct the answer"),
         "{error}"
@@ -136,16 +136,21 @@ fn answers_that_do_not_occur_are_all_named() {
     let none = write(folder.path(), "b.jsonl", r#"{"context": "the cat", "question": "sat", "answers": []}"#);
     let error = refused(ANSWER, &none);
     assert!(
-        error.contains("row 0: the question has no answer") && error.contains("no_answer_threshold = 0.0"),
+        error.contains("line 1: the question has no answer") && error.contains("no_answer_threshold = 0.0"),
         "{error}"
     );
     assert!(open(&format!("{ANSWER} objective.no_answer_threshold=0.0"), &none).is_ok());
     let impossible = SQUAD.replace("\"id\"", "\"is_impossible\": true, \"id\"");
-    let impossible = write(folder.path(), "c.json", &impossible);
-    assert!(refused(ANSWER, &impossible).contains("has no answer"), "plausible answers are none");
+    // A row of SQuAD's JSON is told by its question: plausible answers are none.
+    for (json, question) in [(impossible.clone(), "q1"), (impossible.replace("\"id\": \"q1\", ", ""), "`the cat`")] {
+        let path = write(folder.path(), "c.json", &json);
+        let error = refused(ANSWER, &path);
+        assert!(error.starts_with(&format!("{path}, question {question}: the question has no answer")), "{error}");
+    }
     let broken = write(folder.path(), "d.json", "{\"data\": [{\"paragraphs\": \n3}]}");
     let error = refused(ANSWER, &broken);
     assert!(error.contains("line 2: not SQuAD") && error.contains("paragraphs"), "{error}");
+    assert!(error.contains("at column 1\n") && !error.contains("at line"), "{error}");
 }
 
 #[test]
@@ -208,7 +213,7 @@ fn numbers_are_read_and_what_is_none_is_named() {
     assert!(open(settings, &path).unwrap().labels().is_empty());
     let path = write(folder.path(), "b.csv", "text,score\ncat,2.5\ndog,high\nsun,NaN\n");
     let error = refused(settings, &path);
-    assert!(error.contains("row 1: `high` is no number") && error.contains("row 2: `NaN` is no number"), "{error}");
+    assert!(error.contains("line 3: `high` is no number") && error.contains("line 4: `NaN` is no number"), "{error}");
 }
 
 #[test]
@@ -219,7 +224,7 @@ fn labels_that_are_none_of_the_listed_ones_are_named_and_listed_ones_need_no_row
     let more = open(&format!("{settings}[\"good\",\"bad\",\"neutral\"]"), &path).unwrap();
     assert_eq!(more.labels(), ["good", "bad", "neutral"]);
     let error = refused(&format!("{settings}[\"god\",\"bda\"]"), &path);
-    for row in ["row 0: `good` is none of the 2 labels", "row 1: `bad` is none of the 2 labels"] {
+    for row in ["line 2: `good` is none of the 2 labels", "line 3: `bad` is none of the 2 labels"] {
         assert!(error.contains(row), "{error}");
     }
     let path =
@@ -243,7 +248,7 @@ fn pairs_that_match_become_rows_of_their_own() {
     let pairs: BTreeSet<(String, String)> = [(text(0), text(1)), (text(2), text(3))].into();
     let expected = [("sun", "the mat"), ("the cat sat", "dog")].map(|(a, b)| (a.to_owned(), b.to_owned()));
     assert_eq!(pairs, BTreeSet::from(expected));
-    let predicted = separate_batch(&tokenizer(), &[("the cat sat", "dog")], 32).unwrap();
+    let (predicted, _) = separate_batch(&tokenizer(), &[("the cat sat", "dog")], 32).unwrap();
     assert_eq!((predicted.samples, predicted.tokens()), (2, 5 + 3));
 }
 
@@ -286,7 +291,7 @@ fn groups_stay_together() {
     // Held-out files that share a group with the others are refused.
     let eval = write(folder.path(), "e.csv", "text,label,who\nthe cat,0,new\nthe dog,1,g3\n");
     let error = refused(&format!("{settings} data.eval_paths=[\"{eval}\"]"), &path);
-    assert!(error.starts_with(&format!("{eval}, row group 0, row 1: the group `g3` is held out here")), "{error}");
+    assert!(error.starts_with(&format!("{eval}, line 3: the group `g3` is held out here")), "{error}");
 }
 
 #[test]
@@ -323,12 +328,12 @@ fn labels_that_only_held_out_rows_have_and_words_without_tags_are_named_before_t
     let test = write(folder.path(), "test.csv", "text,label\nsun,good\ndog,worse\n");
     let settings = format!("objective.kind=classify data.label_column=label data.eval_paths=[\"{test}\"]");
     let error = refused(&settings, &train);
-    assert!(error.contains("test.csv") && error.contains("row 1: `worse` is none of the 2 labels"), "{error}");
+    assert!(error.contains("test.csv") && error.contains("line 3: `worse` is none of the 2 labels"), "{error}");
 
     let lines = "{\"text\":[\"cat\",\"sat\"],\"tags\":[\"N\",\"V\"]}\n{\"text\":[\"dog\",\"ran\"],\"tags\":[\"N\"]}\n";
     let path = write(folder.path(), "tags.jsonl", lines);
     let error = refused("objective.kind=tag data.label_column=tags", &path);
-    assert!(error.contains("row 1: 2 words and 1 tags") && error.contains("one tag"), "{error}");
+    assert!(error.contains("line 2: 2 words and 1 tags") && error.contains("one tag"), "{error}");
 }
 
 #[test]

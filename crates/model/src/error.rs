@@ -21,6 +21,14 @@ pub enum ModelError {
     /// `config.json` is not JSON, lacks a key, or a key has the wrong type.
     #[error("config.json: {0}")]
     Config(String),
+    /// What is wrong with the `config.json` of a folder.
+    #[error("{folder}/{error}")]
+    OfFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// Begins with the file's name.
+        error: Box<ModelError>,
+    },
     /// The weights were made for another vocabulary.
     #[error(
         "the weights have {found} vocabulary rows, the model has {expected}: use the tokenizer that the weights were made with, or set model.vocabulary = {found}"

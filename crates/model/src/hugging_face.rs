@@ -32,11 +32,12 @@ pub struct Folder {
 pub fn read_folder(path: &Path) -> Result<Folder, ModelError> {
     let config = path.join("config.json");
     let config = std::fs::read_to_string(&config).map_err(ModelError::file(config))?;
-    let (shape, head) = from_config_json(&config)?;
+    let of_folder = |error: ModelError| ModelError::OfFolder { folder: path.to_owned(), error: Box::new(error) };
+    let (shape, head) = from_config_json(&config).map_err(of_folder)?;
     let keys: serde_json::Value = serde_json::from_str(&config).unwrap_or_default();
     let tokenizer_identity = keys[TOKENIZER_KEY].as_str().map(str::to_owned);
     let reading = keys.get(Reading::KEY).map(|reading| serde_json::from_value(reading.clone())).transpose();
-    let reading = reading.map_err(|error| ModelError::Config(format!("`{}`: {error}", Reading::KEY)))?;
+    let reading = reading.map_err(|error| of_folder(ModelError::Config(format!("`{}`: {error}", Reading::KEY))))?;
     Ok(Folder { shape, head, tensors: weights::read(path)?, tokenizer_identity, reading })
 }
 

@@ -161,6 +161,14 @@ fn broken_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let read = || hugging_face::read_folder(folder.path()).unwrap_err().to_string();
     assert!(read().contains("config.json"), "{}", read());
+    let config = folder.path().join("config.json");
+    let says = |what: &str| assert!(read().starts_with(&format!("{}: {what}", config.display())), "{}", read());
+    std::fs::write(&config, "{\n  \"model_type\": \"bert\",\n}").unwrap();
+    says("trailing comma at line 3");
+    std::fs::write(&config, "{\"model_type\": \"gpt2\"}").unwrap();
+    says("`model_type` = \"gpt2\" is not supported");
+    std::fs::write(&config, "{\"model_type\": \"bert\", \"trireme_reading\": 1}").unwrap();
+    says("`trireme_reading`: ");
     for (name, bytes) in hugging_face::side_files(&shape(Architecture::Bert), &Head::MaskedLm, b"{}").unwrap() {
         std::fs::write(folder.path().join(name), bytes).unwrap();
     }
@@ -168,9 +176,13 @@ fn broken_files_are_named() {
     std::fs::write(folder.path().join("pytorch_model.bin"), "x").unwrap();
     assert!(read().contains("pytorch_model.bin: it is not what torch.save writes"), "{}", read());
     let mut bytes = safetensors_io::write(&named(&make(Architecture::Bert, Head::MaskedLm, 1))).unwrap();
-    bytes.truncate(bytes.len() - 10);
+    let whole = bytes.len();
+    bytes.truncate(whole - 10);
     std::fs::write(folder.path().join("model.safetensors"), &bytes).unwrap();
     assert!(read().contains("model.safetensors: ") && read().contains("not whole"), "{}", read());
+    assert!(read().contains(&format!("cut short, {} bytes of {whole}", whole - 10)), "{}", read());
+    std::fs::write(folder.path().join("model.safetensors"), &bytes[..20]).unwrap();
+    assert!(read().contains("not whole (20 bytes)"), "{}", read());
 
     let sides = hugging_face::side_files(&shape(Architecture::Bert), &Head::MaskedLm, b"not json");
     let error = sides.unwrap_err().to_string();

@@ -8,7 +8,7 @@ use crate::host::{CheckpointFiles, Host};
 use crate::objective;
 use crate::state::State;
 use crate::teacher::Teacher;
-use config::{CheckedConfig, InitSource, ModelShape, ObjectiveKind, Padding, ReduceMode, TagScheme};
+use config::{CheckedConfig, InitSource, ModelShape, ObjectiveKind, Padding, ReduceMode};
 use corpus::Tokenizer;
 use kernels::fixed_point;
 use model::{Execution, Missing, Model, hugging_face, safetensors_io};
@@ -43,16 +43,6 @@ pub(crate) fn check(config: &CheckedConfig, tokenizer: &Tokenizer, labels: &[Str
             "objective.labels: the training data has {} label(s), and a classifier needs at least two: check \
              data.label_column, or list the labels in objective.labels",
             labels.len()
-        )));
-    }
-    let bio = |label: &String| label == "O" || label.starts_with("B-") || label.starts_with("I-");
-    if config.objective.kind == ObjectiveKind::Tag
-        && config.objective.tag_scheme == TagScheme::Bio
-        && let Some(other) = labels.iter().find(|label| !bio(label))
-    {
-        return Err(TrainError::fatal(format!(
-            "objective.tag_scheme: `bio` needs tags like O, B-X and I-X, but the data has `{other}`: use \
-             tag_scheme = \"plain\", or correct the tags"
         )));
     }
     Ok(())

@@ -225,20 +225,31 @@ impl Stepper<'_> {
         state.header.skipped_in_a_row += 1;
         let skipped = state.header.skipped_in_a_row;
         tracing::warn!(run = %self.context.membership.run, step = next.0, skipped, "gradients overflowed; the step is skipped");
-        if u64::from(skipped) >= self.context.config.recovery.max_skipped_steps {
+        let never_updated = state.header.updates == 0 && next.0 >= self.context.config.run.steps;
+        if never_updated || u64::from(skipped) >= self.context.config.recovery.max_skipped_steps {
             return Err(TrainError::Diverged {
                 step: state.header.step,
                 kind: Divergence::Skipped,
                 reason: format!(
-                    "the gradients of {skipped} steps in a row, up to step {next}, were not finite or too large: lower \
-                     optimizer.learning_rate or reduce.fraction_bits (now {}), raise schedule.warmup, or look for \
-                     broken samples in data.paths{}",
-                    self.context.config.reduce.fraction_bits,
-                    if self.context.config.objective.regression { "; scale the labels to a few units" } else { "" }
+                    "the gradients of {skipped} steps in a row, up to step {next}, were not finite or too large\n  help: \
+                     submit it again with {}",
+                    self.remedy(state.header.updates)
                 ),
             });
         }
         Ok(())
+    }
+
+    /// What most likely makes gradients fit, after so many updates: where there was none, the learning rate has had no part
+    /// in it.
+    fn remedy(&self, updates: u64) -> String {
+        let config = self.context.config;
+        match config.reduce.mode {
+            _ if updates > 0 => format!("a lower optimizer.learning_rate (now {})", config.optimizer.learning_rate),
+            _ if config.objective.regression => "labels scaled to a few units".to_owned(),
+            ReduceMode::Exact => format!("a lower reduce.fraction_bits (now {})", config.reduce.fraction_bits),
+            ReduceMode::Fast => "another model or other data: not one gradient was finite".to_owned(),
+        }
     }
 
     /// Losses and accuracies of the global batch.

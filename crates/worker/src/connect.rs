@@ -51,11 +51,11 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// The process's exit code: 4 for the token, else 1.
+    /// The process's exit code: 4 for the token, 2 for what is no address.
     pub fn exit_code(&self) -> u8 {
         match self {
             ConnectError::TokenFile { .. } | ConnectError::Token { .. } => 4,
-            ConnectError::Address { .. } => 1,
+            ConnectError::Address { .. } => 2,
         }
     }
 }
@@ -206,7 +206,8 @@ mod tests {
     #[tokio::test]
     async fn an_address_needs_host_and_port() {
         for bad in ["", "localhost", ":7117", "localhost:", "localhost:port", "localhost:0", "a b:1", "h:70000"] {
-            assert!(Coordinator::new(bad, None).is_err(), "{bad}");
+            let code = Coordinator::new(bad, None).err().map(|error| error.exit_code());
+            assert_eq!(code, Some(2), "{bad}");
         }
         for good in ["127.0.0.1:7117", "localhost:1", "[::1]:7117", "http://host:9"] {
             assert!(Coordinator::new(good, None).is_ok(), "{good}");

@@ -4,7 +4,7 @@ mod explain;
 mod output;
 
 use crate::cli::Problem;
-use crate::loaded::{Loaded, Wanted};
+use crate::loaded::{Cuts, Loaded, Wanted};
 use crate::source::{self, Line, ModelArguments, TextArguments};
 use clap::{Args, ValueEnum};
 use output::Sink;
@@ -82,27 +82,25 @@ pub(crate) fn run(arguments: &EmbedArguments) -> Result<ExitCode, Problem> {
         explain::print(&found, vectors.as_ref(), arguments.top_k as usize, arguments.json)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut cut = 0;
+    let mut cuts = Cuts::default();
     source::batches(lines, WINDOW.max(batch), |lines| {
-        let (embedded, cut_here) = embed(&loaded, lines, arguments.pooling, arguments.normalize, batch)?;
-        cut += cut_here;
+        let (embedded, cut) = embed(&loaded, lines, arguments.pooling, arguments.normalize, batch)?;
+        cuts.count(cut);
         lines.iter().zip(&embedded).try_for_each(|(line, vector)| sink.add(&line.text, vector))
     })?;
     sink.finish(loaded.model.shape().hidden as usize)?;
-    if cut > 0 {
-        tracing::warn!(texts = cut, "texts were longer than what is read, and cut at the end (--max-length)");
-    }
+    cuts.tell(loaded.length());
     Ok(ExitCode::SUCCESS)
 }
 
-/// The vectors of the texts in their order, and how many texts had to be cut.
+/// The vectors of the texts in their order, and which texts were cut.
 fn embed(
     loaded: &Loaded,
     lines: &[Line],
     pooling: Pool,
     normalize: bool,
     batch: usize,
-) -> Result<(Vec<Vec<f32>>, usize), Problem> {
+) -> Result<(Vec<Vec<f32>>, Vec<bool>), Problem> {
     let tokens = lines.iter().map(|line| loaded.tokens(&line.text)).collect::<Result<Vec<_>, _>>()?;
     let mut order: Vec<usize> = (0..tokens.len()).collect();
     order.sort_by_key(|index| tokens[*index].ids.len());
@@ -120,7 +118,7 @@ fn embed(
             vectors[*index] = vector(&pooled.get(row));
         }
     }
-    Ok((vectors, tokens.iter().filter(|tokens| tokens.cut).count()))
+    Ok((vectors, tokens.iter().map(|tokens| tokens.cut).collect()))
 }
 
 /// `[texts, hidden]`.
@@ -170,7 +168,7 @@ mod tests {
             "the wind the sea the wind the sea the wind the sea the sea the sea",
         ]);
         let (vectors, cut) = embed(&loaded, &texts, Pool::Mean, false, 2).ok().unwrap();
-        assert_eq!(cut, 1);
+        assert_eq!(cut, [false, false, true]);
         // By hand, without padding: [CLS] sea [SEP].
         let input = |ids: &[i64]| Input { ids: Tensor::from_slice(ids).unsqueeze(0), segments: None, mask: None };
         let hidden = model.encode(&input(&[2, 6, 3]), false).detach().get(0);

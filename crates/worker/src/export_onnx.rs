@@ -6,16 +6,19 @@ use crate::loaded::open_folder;
 use crate::source::SourceArguments;
 use clap::Args;
 use config::{Reading, TOKENIZER_KEY};
+use corpus::{CorpusError, MODEL_FILES, TOKENIZER_FILES};
 use model::onnx_graph::{self, Exported, Numbers};
-use model::{Missing, Model};
+use model::{Missing, Model, safetensors_io};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tch::Device;
 
-/// What a tokenizer needs, of what is there.
-const TOKENIZER_FILES: [&str; 4] = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"];
+const CONFIG: &str = "config.json";
+/// The key of an export's config.json that says which weights its graphs are made of: their
+/// [digest](safetensors_io::digest).
+const WEIGHTS_KEY: &str = "trireme_weights";
 
 /// `worker export-onnx`
 #[derive(Debug, Args)]
@@ -28,14 +31,19 @@ attention_mask and, where the model has segments, token_type_ids; batch and leng
 between them for multiple choice. Outputs are named as in transformers: logits; start_logits and end_logits;
 last_hidden_state, and sentence_embedding of a model that makes vectors.
 
+One folder can hold both graphs of the same weights, and the model that they are made of (--model and --out the same).
+
 --int8 stores the weights of dense layers as whole numbers with a scale for each output, and multiplies whole numbers.
 docs/guide/deployment.md says what that costs and gains.")]
 pub struct ExportOnnxArguments {
     #[command(flatten)]
     source: SourceArguments,
-    /// A folder, made if it is not there.
+    /// A folder, made if it is not there; else it must be empty, the model's own, or of the same weights.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
+    /// Write into a folder that holds other things: the files of a model that are there go away, all other files stay.
+    #[arg(long)]
+    overwrite: bool,
     /// Dense layers in int8: a quarter of their size, and faster where the processor has instructions for it.
     #[arg(long)]
     int8: bool,
@@ -59,7 +67,8 @@ pub(crate) fn run(arguments: &ExportOnnxArguments) -> Result<ExitCode, Problem> 
         Numbers::Float
     };
     let fetched = arguments.source.fetch()?;
-    let (path, exported) = export(fetched.folder(), fetched.reading.as_ref(), numbers, &arguments.out)?;
+    let reading = fetched.reading.as_ref();
+    let (path, exported) = export(fetched.folder(), reading, numbers, &arguments.out, arguments.overwrite)?;
     let Exported { bytes, dense_float, dense_stored } = exported;
     let told = if arguments.json {
         let told = json!({
@@ -81,11 +90,19 @@ fn export(
     reading: Option<&Reading>,
     numbers: Numbers,
     out: &Path,
+    overwrite: bool,
 ) -> Result<(PathBuf, Exported), Problem> {
     let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
+    let of_corpus = |error: CorpusError| Problem::failure(error.to_string());
     let (read, tokenizer) = open_folder(folder)?;
     let mut model = Model::new(&read.shape, read.head, 0, Device::Cpu).map_err(|error| at(&error))?;
     model.load_parameters(&read.tensors, Missing::Refuse).map_err(|error| at(&error))?;
+    let weights = safetensors_io::digest(model.parameters().iter().map(|it| &it.tensor)).map_err(|error| at(&error))?;
+    let is_own = matches!((folder.canonicalize(), out.canonicalize()), (Ok(folder), Ok(out)) if folder == out);
+    let belongs = is_own || weights_of(out).is_some_and(|found| found == weights.to_string());
+    if !belongs {
+        corpus::check_out_folder(out, overwrite).map_err(of_corpus)?;
+    }
     let vocabulary = tokenizer.size() as i64;
     let identity = tokenizer.identity().to_string();
     let metadata = [(TOKENIZER_KEY, identity.clone())];
@@ -93,27 +110,37 @@ fn export(
 
     std::fs::create_dir_all(out)
         .map_err(|error| Problem::failure(format!("cannot make the folder {}: {error}", out.display())))?;
-    for name in TOKENIZER_FILES.into_iter().filter(|name| folder.join(name).exists()) {
-        let bytes = std::fs::read(folder.join(name)).map_err(|error| at(&format!("{name}: {error}")))?;
-        write_whole(&out.join(name), &bytes)?;
+    let graph = if numbers == Numbers::Float { "model.onnx" } else { "model_int8.onnx" };
+    if !is_own {
+        let own = |name: &str| std::fs::read(folder.join(name)).map_err(|error| at(&format!("{name}: {error}")));
+        let mut written = vec![graph, CONFIG];
+        for &name in TOKENIZER_FILES.iter().filter(|name| folder.join(name).exists()) {
+            write_whole(&out.join(name), &own(name)?)?;
+            written.push(name);
+        }
+        let mut config: Value =
+            serde_json::from_slice(&own(CONFIG)?).map_err(|error| at(&format!("{CONFIG}: {error}")))?;
+        config["vocab_size"] = json!(vocabulary.min(model.shape().vocabulary));
+        config[TOKENIZER_KEY] = json!(identity);
+        config[WEIGHTS_KEY] = json!(weights.to_string());
+        if let Some(reading) = reading {
+            config[Reading::KEY] = json!(reading);
+        }
+        write_whole(&out.join(CONFIG), format!("{config:#}\n").as_bytes())?;
+        if !belongs {
+            let of_models = [MODEL_FILES, TOKENIZER_FILES].concat();
+            corpus::remove_stale(out, &of_models, &written).map_err(of_corpus)?;
+        }
     }
-    let config = std::fs::read(folder.join("config.json")).map_err(|error| at(&format!("config.json: {error}")))?;
-    let mut config: Value = serde_json::from_slice(&config).map_err(|error| at(&format!("config.json: {error}")))?;
-    config["vocab_size"] = weights_rows(out).unwrap_or_else(|| json!(vocabulary.min(model.shape().vocabulary)));
-    config[TOKENIZER_KEY] = json!(identity);
-    if let Some(reading) = reading {
-        config[Reading::KEY] = json!(reading);
-    }
-    write_whole(&out.join("config.json"), format!("{config:#}\n").as_bytes())?;
-    let path = out.join(if numbers == Numbers::Float { "model.onnx" } else { "model_int8.onnx" });
+    let path = out.join(graph);
     write_whole(&path, &exported.bytes)?;
     Ok((path, exported))
 }
 
-/// The folder may be an export already, with weights in it that have as many rows as its config.json says.
-fn weights_rows(out: &Path) -> Option<Value> {
-    let config = std::fs::read(out.join("config.json")).ok().filter(|_| out.join("model.safetensors").exists())?;
-    serde_json::from_slice::<Value>(&config).ok()?.get("vocab_size").cloned()
+/// Which weights the graphs in an export are made of.
+fn weights_of(out: &Path) -> Option<String> {
+    let config: Value = serde_json::from_slice(&std::fs::read(out.join(CONFIG)).ok()?).ok()?;
+    config[WEIGHTS_KEY].as_str().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -135,10 +162,10 @@ mod tests {
         write_model(from.path(), Head::MaskedLm);
         let out = to.path().join("deployed");
         let reading = Reading { sequence_length: Some(12), ..Reading::default() };
-        let (path, exported) = export(from.path(), Some(&reading), Numbers::Float, &out).ok().unwrap();
+        let (path, exported) = export(from.path(), Some(&reading), Numbers::Float, &out, false).ok().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), exported.bytes.len() as u64);
         let int8 = Numbers::Int8 { bits: 8, tables: true };
-        let (_, whole) = export(from.path(), None, int8, &out).ok().unwrap();
+        let (_, whole) = export(from.path(), None, int8, &out, false).ok().unwrap();
         assert!(whole.bytes.len() < exported.bytes.len());
         assert_eq!(
             names(&out),
@@ -157,13 +184,52 @@ mod tests {
     }
 
     #[test]
+    fn graphs_of_other_weights_are_not_mixed() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write_model(from.path(), Head::MaskedLm);
+        let out = to.path().join("deployed");
+        let int8 = Numbers::Int8 { bits: 8, tables: false };
+        for numbers in [Numbers::Float, int8] {
+            export(from.path(), None, numbers, &out, false).ok().unwrap();
+        }
+        for name in ["model.safetensors", "merges.txt", "notes.txt"] {
+            std::fs::write(out.join(name), "old").unwrap();
+        }
+        // Another head is another model.
+        write_model(from.path(), Head::PreTraining);
+        let refused = export(from.path(), None, int8, &out, false).err().unwrap();
+        let (message, _) = refused.into_text_and_help();
+        assert!(message.contains(&out.display().to_string()) && message.contains("--overwrite"), "{message}");
+        assert!(out.join("model.onnx").exists());
+        export(from.path(), None, int8, &out, true).ok().unwrap();
+        let is_there = |name: &str| out.join(name).exists();
+        assert_eq!(["model_int8.onnx", "config.json", "tokenizer.json", "notes.txt"].map(is_there), [true; 4]);
+        assert_eq!(["model.onnx", "model.safetensors", "merges.txt"].map(is_there), [false; 3]);
+    }
+
+    #[test]
+    fn a_model_s_own_folder_gets_a_graph_and_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        write_model(folder.path(), Head::MaskedLm);
+        let before: Vec<_> = names(folder.path()).into_iter().map(|name| folder.path().join(name)).collect();
+        let read = || before.iter().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>();
+        let contents = read();
+        // By another name for it.
+        let out = folder.path().join(".");
+        export(folder.path(), None, Numbers::Float, &out, true).ok().unwrap();
+        assert!(read() == contents && names(folder.path()).len() == before.len() + 1);
+        assert!(folder.path().join("model.onnx").exists());
+    }
+
+    #[test]
     fn a_head_that_is_not_there_is_named() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write_model(from.path(), Head::None);
         let path = from.path().join("config.json");
         let text = std::fs::read_to_string(&path).unwrap().replace("BertModel", "BertForMaskedLM");
         std::fs::write(&path, text).unwrap();
-        let (message, _) = export(from.path(), None, Numbers::Float, to.path()).err().unwrap().into_text_and_help();
+        let refused = export(from.path(), None, Numbers::Float, to.path(), false).err().unwrap();
+        let (message, _) = refused.into_text_and_help();
         assert!(message.contains("cls.predictions") && message.contains("architectures"), "{message}");
         assert_eq!(names(to.path()), Vec::<String>::new());
     }

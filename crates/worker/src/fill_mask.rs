@@ -1,7 +1,7 @@
 //! `worker fill-mask`: which words a pretrained model puts in the place of `[MASK]`.
 
 use crate::cli::Problem;
-use crate::loaded::{Loaded, Wanted};
+use crate::loaded::{Cuts, Loaded, Tokens, Wanted};
 use crate::source::{self, Line, ModelArguments, TextArguments};
 use clap::Args;
 use config::PROMPT_MASK;
@@ -20,7 +20,7 @@ use tch::{Kind, Tensor};
 
 One text a line, with one [MASK] or several; each is predicted on its own. A tokenizer's own word for it, such as <mask>, will
 do as well. For each: probability, token, and with a single [MASK] the text with the token in its place. As JSON: {text, masks:
-[[{token, id, score, text}]]}.")]
+[[{token, id, score, text}]], cut}; `cut` is true where the end of the text was not read.")]
 pub struct FillMaskArguments {
     #[command(flatten)]
     model: ModelArguments,
@@ -40,8 +40,10 @@ pub(crate) fn run(arguments: &FillMaskArguments) -> Result<ExitCode, Problem> {
     let source = arguments.model.find()?;
     let loaded = Loaded::open(source.folder(), Wanted::Vocabulary, source.length, source.device)?;
     let mut out = std::io::stdout().lock();
+    let mut cuts = Cuts::default();
     source::batches(lines, arguments.texts.batch(), |batch| {
         for filled in fill(&loaded, batch, arguments.top_k as usize)? {
+            cuts.count([filled.cut]);
             let written = if arguments.json {
                 writeln!(out, "{}", filled.json())
             } else {
@@ -52,6 +54,7 @@ pub(crate) fn run(arguments: &FillMaskArguments) -> Result<ExitCode, Problem> {
         let _ = out.flush();
         Ok(())
     })?;
+    cuts.tell(loaded.length());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -60,6 +63,8 @@ struct Filled {
     text: String,
     /// For each `[MASK]` the best tokens, best first.
     masks: Vec<Vec<Candidate>>,
+    /// Some of the text did not fit.
+    cut: bool,
 }
 
 struct Candidate {
@@ -118,7 +123,7 @@ fn fill(loaded: &Loaded, lines: &[Line], top_k: usize) -> Result<Vec<Filled>, Pr
         let scores = Vec::<f64>::try_from(scores.get(row)).unwrap_or_default();
         scores.into_iter().zip(Vec::<i64>::try_from(best.get(row)).unwrap_or_default())
     });
-    let filled = lines.iter().zip(&texts).zip(&ids).map(|((line, text), ids)| {
+    let filled = lines.iter().zip(&texts).zip(&tokens).map(|((line, text), Tokens { ids, cut, .. })| {
         let count = ids.iter().filter(|id| **id == special.mask).count();
         let masks = rows.by_ref().take(count).map(|row| {
             let candidates = row.map(|(score, id)| {
@@ -129,7 +134,7 @@ fn fill(loaded: &Loaded, lines: &[Line], top_k: usize) -> Result<Vec<Filled>, Pr
             });
             candidates.collect()
         });
-        Filled { text: line.text.clone(), masks: masks.collect() }
+        Filled { text: line.text.clone(), masks: masks.collect(), cut: *cut }
     });
     Ok(filled.collect())
 }
@@ -174,7 +179,7 @@ impl Filled {
             value
         };
         let masks: Vec<Vec<Value>> = self.masks.iter().map(|mask| mask.iter().map(candidate).collect()).collect();
-        json!({ "text": self.text, "masks": masks })
+        json!({ "text": self.text, "masks": masks, "cut": self.cut })
     }
 }
 
@@ -201,7 +206,7 @@ mod tests {
         let hidden = model.encode(&Input { ids, segments: None, mask: None }, false);
         let logits = model.mlm_logits(&hidden, &Tensor::from_slice(&[1i64, 4])).narrow(1, 0, 10);
         let expected = logits.detach().softmax(-1, Kind::Double);
-        assert_eq!((filled[0].masks.len(), filled[1].masks.len()), (1, 2));
+        assert_eq!((filled[0].masks.len(), filled[1].masks.len(), filled[0].cut), (1, 2, false));
         for (row, mask) in filled[1].masks.iter().enumerate() {
             assert_eq!(mask.len(), 10, "the rows that pad the vocabulary are left out");
             assert!(mask.windows(2).all(|pair| pair[0].score >= pair[1].score));
@@ -215,6 +220,8 @@ mod tests {
         assert_eq!(ship.text.as_deref(), Some("the ship"));
         let value = filled[0].json();
         assert_eq!(value["masks"][0][0]["score"], json!(filled[0].masks[0][0].score));
+        let long = [line(&format!("the [MASK]{}", " sea".repeat(20)), 1)];
+        assert_eq!(fill(&loaded, &long, 1).ok().unwrap()[0].json()["cut"], json!(true));
         assert!(filled[1].plain().starts_with("[MASK] wind the [MASK]s.\n  1.\n  0."), "{}", filled[1].plain());
     }
 

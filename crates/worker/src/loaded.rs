@@ -41,6 +41,36 @@ pub(crate) struct Tokens {
     pub(crate) cut: bool,
 }
 
+/// How many texts did not fit into what a model reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cuts {
+    texts: usize,
+    cut: usize,
+}
+
+impl Cuts {
+    /// Counts some texts, each of which was cut or not.
+    pub(crate) fn count(&mut self, texts: impl IntoIterator<Item = bool>) {
+        for cut in texts {
+            self.texts += 1;
+            self.cut += usize::from(cut);
+        }
+    }
+
+    /// Says so, once and at the end, if any had more than these `tokens`.
+    pub(crate) fn tell(self, tokens: usize) {
+        let Self { texts, cut } = self;
+        if cut > 0 {
+            tracing::warn!(
+                cut,
+                texts,
+                tokens,
+                "texts were cut: what comes after these tokens is not read (--max-length, as far as the model goes)"
+            );
+        }
+    }
+}
+
 impl Loaded {
     pub(crate) fn open(folder: &Path, wanted: Wanted, length: Option<usize>, device: Device) -> Result<Self, Problem> {
         let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
@@ -197,6 +227,14 @@ pub(crate) mod tests {
         assert!(mask.is_some() && none.is_none());
         let off = (together.get(0).narrow(0, 0, 4) - alone.get(0)).abs().max().double_value(&[]);
         assert!(off < 1e-5, "{off}");
+    }
+
+    #[test]
+    fn what_was_cut_is_counted_over_all_batches() {
+        let mut cuts = Cuts::default();
+        cuts.count([false, true]);
+        cuts.count([true]);
+        assert_eq!(cuts, Cuts { texts: 3, cut: 2 });
     }
 
     #[test]

@@ -28,7 +28,8 @@ use std::process::ExitCode;
 
 One text a line. A classifier answers `label <tab> probability <tab> text`, a tagger `word/tag word/tag …`, a model that
 gives numbers `number <tab> text`. A model that was trained on pairs (data.pair_column) reads two texts a line, with a tab
-between them; one that was trained to match them gives their cosine, `similarity <tab> first <tab> second`.
+between them; one that was trained to match them gives their cosine, `similarity <tab> first <tab> second`. Of a text
+longer than --max-length the end is not read: as JSON its `cut` is true, and a warning at the end counts such texts.
 
 A model that answers questions reads `question <tab> passage`, or JSON lines {\"question\", \"context\"}, or a file of SQuAD's
 JSON (--file NAME.json), and answers `answer <tab> probability <tab> question`. As JSON: {question, answer, start, end, score,
@@ -83,6 +84,7 @@ pub(crate) fn run(arguments: &PredictArguments) -> Result<ExitCode, Problem> {
     if predictor.task() == Task::Choices {
         let posed = arguments.texts.lines()?.map(|line| arguments.choices.posed(&line?, pairs));
         source::batches(posed, batch, |posed| printer.choices(&predictor, posed, batch))?;
+        printer.finish(predictor.length());
         return Ok(ExitCode::SUCCESS);
     }
     if pairs && predictor.task() == Task::Tags {
@@ -90,6 +92,7 @@ pub(crate) fn run(arguments: &PredictArguments) -> Result<ExitCode, Problem> {
     }
     let texts = arguments.texts.plain_lines()?.map(|line| Text::parse(line?, pairs));
     source::batches(texts, batch, |texts| printer.print(&predictor, texts))?;
+    printer.finish(predictor.length());
     Ok(ExitCode::SUCCESS)
 }
 

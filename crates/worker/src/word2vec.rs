@@ -27,8 +27,8 @@ enum Word2VecCommand {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  worker word2vec train --corpus corpus.parquet --output vectors.txt
-  worker word2vec train --corpus zh.parquet --dictionary words.txt --output vectors.txt --dimensions 200
+  worker word2vec train --corpus corpus.parquet --out vectors.txt
+  worker word2vec train --corpus zh.parquet --dictionary words.txt --out vectors.txt --dimensions 200
 
 The output is the text format of word2vec.c, which gensim and others read, too. One thread; the same corpus, options and
 seed give the same file. A .txt file is read line by line, other files by their --column.")]
@@ -37,8 +37,8 @@ struct TrainArguments {
     #[arg(long, required = true, value_name = "PATH", num_args = 1..)]
     corpus: Vec<String>,
     /// The file to write. It appears when it is whole.
-    #[arg(long, value_name = "FILE")]
-    output: PathBuf,
+    #[arg(long, alias = "output", value_name = "FILE")]
+    out: PathBuf,
     /// The text column.
     #[arg(long, default_value = "text", value_name = "COLUMN")]
     column: String,
@@ -112,10 +112,10 @@ pub(crate) fn read(path: &Path) -> Result<Vectors, Problem> {
 
 fn train(arguments: &TrainArguments) -> Result<(), Problem> {
     // Before the work, not after it.
-    let folder = arguments.output.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = arguments.out.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-        let text = format!("there is no folder {} for {}", folder.display(), arguments.output.display());
-        return Err(Problem::failure(text).with_help("make it, or choose another --output"));
+        let text = format!("there is no folder {} for {}", folder.display(), arguments.out.display());
+        return Err(Problem::failure(text).with_help("make it, or choose another --out"));
     }
     let corpus = gather(arguments)?;
     let (tokens, words) = (corpus.tokens(), corpus.frequent(arguments.min_count));
@@ -141,7 +141,7 @@ fn train(arguments: &TrainArguments) -> Result<(), Problem> {
             tracing::info!(percent = (share * 100.0) as u32, "trained");
         }
     });
-    write_whole(&arguments.output, vectors.to_text().as_bytes())
+    write_whole(&arguments.out, vectors.to_text().as_bytes())
 }
 
 /// The corpus as sentences of words: a row, or a line, is one.
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn where_nothing_can_be_written_nothing_is_trained() {
         // The corpus would be missed next.
-        let refused = call(&["train", "--corpus", "none.txt", "--output", "no/such/folder/a.txt"]);
+        let refused = call(&["train", "--corpus", "none.txt", "--out", "no/such/folder/a.txt"]);
         let (message, _) = refused.err().unwrap().into_text_and_help();
         assert!(message.contains("there is no folder no/such/folder"), "{message}");
     }
@@ -234,7 +234,7 @@ mod tests {
         std::fs::write(at("words.txt"), "苹果 100 n\n手机\n电话\n").unwrap();
         let train = |output: &str| {
             let common = ["train", "--corpus", &at("corpus.txt"), "--dictionary", &at("words.txt"), "--subsample", "0"];
-            call(&[&common[..], &["--dimensions", "8", "--output", &at(output)]].concat()).ok().unwrap();
+            call(&[&common[..], &["--dimensions", "8", "--out", &at(output)]].concat()).ok().unwrap();
             std::fs::read_to_string(at(output)).unwrap()
         };
         let table = train("a.txt");
@@ -245,6 +245,7 @@ mod tests {
         assert!(nearest.iter().all(|(word, _)| ["我", "吃", "甜", "红"].contains(word)), "{nearest:?}");
         let problem = call(&["nearest", "--vectors", &at("a.txt"), "梨"]).err().unwrap();
         assert!(problem.into_text_and_help().0.contains("no vector of `梨`"));
+        // By its earlier name.
         let few = ["train", "--corpus", &at("words.txt"), "--output", &at("c.txt")];
         assert!(call(&few).err().unwrap().into_text_and_help().1.unwrap().contains("--min-count"));
     }

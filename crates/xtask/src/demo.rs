@@ -234,7 +234,7 @@ fn corpus(
         let (data, size) = (parquet.display().to_string(), scale.vocabulary.to_string());
         let folder = folder.display().to_string();
         let train = ["tokenizer", "train", "--data", &data, "--vocabulary", &size, "--lowercase", "--out", &folder];
-        print!("{}", cluster.command(&train)?);
+        print!("{}", cluster.command(&[&train[..], &["--overwrite"]].concat())?);
     }
     Ok((parquet, tokenizer))
 }

@@ -85,12 +85,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     println!("fine-tuned: {:.1} % of {held_out} held-out examples right", 100.0 * accuracy);
 
     let exported = out.join("exported").display().to_string();
-    cluster.command(&["checkpoints", "export", "--format", "hf", &name, "--out", &exported])?;
+    cluster.command(&["checkpoints", "export", "--format", "hf", &name, "--out", &exported, "--overwrite"])?;
     let mut variants = Vec::new();
     for (index, (name, options)) in VARIANTS.iter().enumerate() {
         let folder = out.join(format!("onnx-{index}"));
         let mut command = Command::new(&binaries.worker);
-        command.args(["export-onnx", "--model", &exported, "--out"]).arg(&folder).args(*options);
+        command.args(["export-onnx", "--model", &exported, "--overwrite", "--out"]).arg(&folder).args(*options);
         let path = cache::output(&mut command)?;
         variants.push(json!({ "name": name, "path": path.trim() }));
     }

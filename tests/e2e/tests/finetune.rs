@@ -11,8 +11,8 @@ fn export(cluster: &Cluster, run: &str, name: &str) -> (PathBuf, Output) {
     let root = std::env::var_os("TRIREME_EXPORT_DIR").map_or_else(|| cluster.path("exports"), PathBuf::from);
     let folder = root.join(format!("exported-{name}"));
     let out = folder.display().to_string();
-    let said = cluster.coordinator(&["checkpoints", "export", "--format", "hf", run, "--out", &out, "--json"]);
-    let said = said.expect_code(0);
+    let arguments = ["checkpoints", "export", "--format", "hf", run, "--out", &out, "--overwrite", "--json"];
+    let said = cluster.coordinator(&arguments).expect_code(0);
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         assert!(path.extension().is_some_and(|ending| ending != "partial"), "{} is left", path.display());
@@ -88,6 +88,10 @@ fn a_pretrained_model_becomes_a_tagger_that_predicts_and_is_exported() {
     assert_eq!(tags.len(), 7);
     let at_step = predict(&["--checkpoint", "tagger@60", "--text", text]);
     assert_eq!(at_step.stdout.trim(), "the/D old/J sailor/N sees/V a/D ship/N ./.");
+    let cut = predict(&["--checkpoint", "tagger", "--text", text, "--text", "a ship .", "--max-length", "8", "--json"]);
+    let told = cut.json_lines();
+    assert_eq!((&line["cut"], &told[0]["cut"], &told[1]["cut"]), (&json!(false), &json!(true), &json!(false)));
+    cut.says(&["texts were cut", "cut=1 texts=2 tokens=8"]);
 
     let (folder, said) = export(&cluster, "tagger", "tagger");
     assert_eq!((said.json()["warnings"].clone(), said.stderr.as_str()), (json!([]), ""));
@@ -337,17 +341,23 @@ fn questions_choices_and_numbers_are_predicted_as_transformers_does() {
     let plain = predict(&["--checkpoint", "numbers", "--text", passage, "--top", "2"]);
     plain.expect_code(1).says(&["--top is for models that answer questions"]);
 
-    // The same for onnxruntime, with the rows that pad the vocabulary left out.
-    let mut command = cluster.command("worker");
-    command.args(["export-onnx", "--checkpoint", "numbers", "--json", "--out"]).arg(&folder);
-    let told = Output::of(&mut command).expect_code(0).json();
-    assert_eq!(told["dense_bytes"], told["dense_bytes_float32"]);
-    let mut command = cluster.command("worker");
-    command.args(["export-onnx", "--checkpoint", "numbers", "--int8", "--weight-bits", "7", "--json", "--out"]);
-    let told = Output::of(command.arg(&folder)).expect_code(0).json();
-    let share = told["dense_bytes"].as_f64().unwrap() / told["dense_bytes_float32"].as_f64().unwrap();
-    assert!((0.25..0.32).contains(&share), "{told:#}");
-    assert_eq!(rows(&folder), 30);
+    // The same for onnxruntime: in the model's own folder, and in another without the rows that pad the vocabulary.
+    let export_onnx = |arguments: &[&str], out: &Path| {
+        let mut command = cluster.command("worker");
+        Output::of(command.arg("export-onnx").args(arguments).args(["--json", "--out"]).arg(out))
+    };
+    let deployed = cluster.path("deployed");
+    for (source, out) in [(["--model", folder.to_str().unwrap()], &folder), (["--checkpoint", "numbers"], &deployed)] {
+        let told = export_onnx(&source, out).expect_code(0).json();
+        assert_eq!(told["dense_bytes"], told["dense_bytes_float32"]);
+        let told = export_onnx(&[&source[..], &["--int8", "--weight-bits", "7"]].concat(), out).expect_code(0).json();
+        let share = told["dense_bytes"].as_f64().unwrap() / told["dense_bytes_float32"].as_f64().unwrap();
+        assert!((0.25..0.32).contains(&share), "{told:#}");
+        assert!(out.join("model.onnx").exists() && out.join("model_int8.onnx").exists());
+        assert_eq!(rows(out), 30);
+    }
+    let mixed = export_onnx(&["--checkpoint", "answers"], &deployed);
+    mixed.expect_code(1).says(&[deployed.to_str().unwrap(), "is not empty", "--overwrite"]);
 }
 
 #[test]
@@ -457,7 +467,7 @@ fn prompts_label_texts_with_and_without_examples() {
     let again = [&["--model", &folder, "--labelled", "--file", &file][..], &template].concat();
     assert_eq!(prompt(&again).expect_code(0).json_lines().last(), few.last());
 
-    // A word of several pieces is refused when the run is submitted, and a model without the head when it starts.
+    // A word of several pieces is refused when the run is submitted, and so is a model without the head.
     let wrong = [&settings[..], &["init.from=run:tiny", "objective.verbalizers.other=[\"aship\"]"]].concat();
     let config = cluster.config().display().to_string();
     let submit = |set: &[&str]| {
@@ -475,8 +485,10 @@ fn prompts_label_texts_with_and_without_examples() {
         "objective.kind=tag",
     ]);
     cluster.until_completed(&tagger);
-    let headless =
-        cluster.submit(&[&settings[..], &["init.from=run:tagger", "run.name=headless", "run.steps=2"]].concat());
-    let shown = cluster.until_status(&headless, "failed");
-    assert!(shown["reason"].as_str().unwrap().contains("no head over the vocabulary"), "{}", shown["reason"]);
+    let headless = [&settings[..], &["init.from=run:tagger"]].concat();
+    submit(&headless).expect_code(5).says(&["run:tagger", "no head over the vocabulary", "learned `tag`"]);
+    let (folder, _) = export(&cluster, "tagger", "headless");
+    let from = format!("init.from=hf:{}", folder.display());
+    let headless = [&settings[..], &[from.as_str()]].concat();
+    submit(&headless).expect_code(5).says(&["no head over the vocabulary", "none among its weights"]);
 }

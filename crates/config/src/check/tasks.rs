@@ -53,6 +53,14 @@ impl RunConfig {
             "are for objective.kind = \"classify\" and \"tag\"".into(),
             "leave them out",
         );
+        let other =
+            objective.labels.iter().find(|label| kind == ObjectiveKind::Tag && !objective.tag_scheme.has(label));
+        rule(
+            other.is_none(),
+            "objective.labels",
+            format!("`{}` is no tag of `bio`, which are O, B-X and I-X", other.map_or("", String::as_str)),
+            "correct it, or set objective.tag_scheme = \"plain\"",
+        );
         rule(
             kind != ObjectiveKind::Match || data.label_column.is_none(),
             "data.label_column",

@@ -197,7 +197,14 @@ impl Desk {
         self.diverged_by(Divergence::Replicas, "the states differ", name, generation, step)
     }
 
-    fn diverged_by(&mut self, kind: Divergence, reason: &str, name: &str, generation: u64, step: u64) -> Vec<Effect> {
+    pub fn diverged_by(
+        &mut self,
+        kind: Divergence,
+        reason: &str,
+        name: &str,
+        generation: u64,
+        step: u64,
+    ) -> Vec<Effect> {
         let (worker, run, reason) = (worker(name), run(), reason.to_owned());
         let (generation, step) = (Generation(generation), Step(step));
         self.tell(Event::Diverged { worker, run, generation, step, kind, reason })

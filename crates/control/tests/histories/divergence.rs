@@ -2,7 +2,7 @@
 
 use crate::desk::{Desk, assigned, run, worker};
 use config::OnDivergence;
-use control::{Effect, Event, Millis, Record, RunRecord, RunStatus};
+use control::{Divergence, Effect, Event, Millis, Record, RunRecord, RunStatus};
 use types::{Attempt, Generation, Step};
 
 /// One worker at step 60, with checkpoints at steps 20 and 55.
@@ -81,6 +81,32 @@ fn a_run_may_rather_stop() {
     // A person who resumes it does not get the bad state back.
     let effects = desk.tell(Event::Resume { run: run() });
     assert!(asked(&effects, 0), "{effects:?}");
+}
+
+#[test]
+fn what_to_do_is_said_once_it_has_failed_and_fits_how_it_diverged() {
+    let resumes = "`coordinator runs resume run`";
+    let mut desk = Desk::with_long_run(1, 1, 4, 1000);
+    desk.connect("a", 1, None);
+    (1..=10).for_each(|step| drop(desk.progress("a", 1, step)));
+    let skipped = "10 steps were skipped\n  help: lower the rate";
+    desk.diverged_by(Divergence::Skipped, skipped, "a", 1, 10);
+    assert_eq!(desk.reason(), "diverged at step 10: 10 steps were skipped (a): back to a checkpoint");
+    desk.found(None);
+    let generation = desk.generation();
+    desk.diverged_by(Divergence::Skipped, skipped, "a", generation, 10);
+    assert_eq!(desk.status(), RunStatus::Failed);
+    assert!(desk.reason().ends_with("at step 10 already\n  help: lower the rate"), "{}", desk.reason());
+    assert!(!desk.reason().contains(resumes), "the same again would end the same: {}", desk.reason());
+    // Of two replicas that differ one machine is wrong, and the other goes on.
+    let mut desk = Desk::new();
+    desk.recovery.on_divergence = OnDivergence::Stop;
+    desk.submit(&run(), 1, 1);
+    desk.connect("a", 1, None);
+    desk.progress("a", 1, 1);
+    desk.replicas_differ("a", 1, 1);
+    assert_eq!(desk.status(), RunStatus::Failed);
+    assert!(desk.reason().contains(resumes), "{}", desk.reason());
 }
 
 #[test]

@@ -349,7 +349,9 @@ fn a_member_that_hangs_in_every_generation_ends_the_run_at_last() {
             }
         }
     }
-    assert_eq!(desk.reason(), "10 generations failed with no step between them; b made no progress");
+    let help = "once that is mended, `coordinator runs resume run` goes on";
+    let seen = "10 generations failed with no step between them; b made no progress";
+    assert_eq!(desk.reason(), format!("{seen}\n  help: {help}"));
 }
 
 #[test]

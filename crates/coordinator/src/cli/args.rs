@@ -287,9 +287,12 @@ pub struct ExportArguments {
     /// The format; `hf` is Hugging Face's.
     #[arg(long, value_enum)]
     pub format: ExportFormat,
-    /// The folder to write; made if it does not exist.
+    /// The folder to write; made if it does not exist, else it must be empty.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Write into a folder that is not empty: the files of a model that are there go away, all other files stay.
+    #[arg(long)]
+    pub overwrite: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -436,9 +439,13 @@ pub struct TrainTokenizerArguments {
     /// Lower-case and strip accents (WordPiece only).
     #[arg(long)]
     pub lowercase: bool,
-    /// The folder for tokenizer.json and vocab.txt, or vocab.json and merges.txt; made if it does not exist.
+    /// The folder for tokenizer.json and vocab.txt, or vocab.json and merges.txt; made if it does not exist, else it
+    /// must be empty.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Write into a folder that is not empty: the files of a tokenizer that are there go away, all other files stay.
+    #[arg(long)]
+    pub overwrite: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -23,12 +23,28 @@ pub fn reference(text: &str) -> Result<v1::CheckpointRef, Problem> {
     Ok(v1::CheckpointRef { run: run.to_owned(), generation: 0, step })
 }
 
+/// The checkpoints of the run that is meant; says so where another one may have been.
+async fn list(client: &Client, run: &str) -> Result<v1::ListCheckpointsResponse, Problem> {
+    let request = v1::ListCheckpointsRequest { run: run.to_owned() };
+    let listed = client.checkpoints().list(request).await?.into_inner();
+    if !listed.note.is_empty() {
+        output::message(&format!("`{run}`: {}", listed.note));
+    }
+    Ok(listed)
+}
+
+/// A reference with the run's id in place of what a person wrote.
+pub async fn resolve(client: &Client, text: &str) -> Result<v1::CheckpointRef, Problem> {
+    let written = reference(text)?;
+    let run = list(client, &written.run).await?.run;
+    Ok(v1::CheckpointRef { run, ..written })
+}
+
 pub async fn run(connection: &Connection, arguments: CheckpointsArguments) -> Result<ExitCode, Problem> {
     match arguments.command {
         CheckpointsCommand::List(RunArguments { run, json }) => {
             let client = Client::connect(connection).await?;
-            let request = v1::ListCheckpointsRequest { run };
-            let checkpoints = client.checkpoints().list(request).await?.into_inner().checkpoints;
+            let checkpoints = list(&client, &run).await?.checkpoints;
             if json {
                 for checkpoint in &checkpoints {
                     output::json(&run_view::checkpoint(checkpoint))?;
@@ -40,7 +56,7 @@ pub async fn run(connection: &Connection, arguments: CheckpointsArguments) -> Re
         }
         CheckpointsCommand::Verify(CheckpointArguments { checkpoint, json }) => {
             let client = Client::connect(connection).await?;
-            let answer = client.checkpoints().verify(reference(&checkpoint)?).await?.into_inner();
+            let answer = client.checkpoints().verify(resolve(&client, &checkpoint).await?).await?.into_inner();
             if json {
                 output::json(&json!({ "ok": answer.ok, "problems": answer.problems }))?;
             }

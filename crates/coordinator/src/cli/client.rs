@@ -30,10 +30,10 @@ impl Client {
         let show = ShowToken::new(token.as_deref())
             .ok_or_else(|| Problem::access("the token holds characters that no token has"))?;
         let bare = proto::authority(&address).map_err(|reason| {
-            Problem::input(format!("`{address}` is no address: {reason}")).help(proto::ADDRESS_HELP)
+            Problem::usage(format!("`{address}` is no address: {reason}")).help(proto::ADDRESS_HELP)
         })?;
         let endpoint = Endpoint::from_shared(format!("http://{bare}"))
-            .map_err(|_| Problem::input(format!("`{address}` is no address")).help(proto::ADDRESS_HELP))?
+            .map_err(|_| Problem::usage(format!("`{address}` is no address")).help(proto::ADDRESS_HELP))?
             .connect_timeout(Duration::from_secs(5))
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(20))

@@ -2,18 +2,19 @@
 //!
 //! A checkpoint's files have Hugging Face's names and contents already. Here they are downloaded and compared with the
 //! manifest, the rows that only pad the vocabulary are left out, and config.json says which tokenizer belongs to the model.
-//! A model card comes with them. A file gets its name when all of them are right.
+//! A model card comes with them. A file gets its name when all of them are right; another model's files go away then.
 
 mod card;
 mod vocabulary;
 
 use super::args::{Connection, ExportArguments, ExportFormat};
-use super::checkpoints::reference;
+use super::checkpoints::resolve;
 use super::client::Client;
 use super::data::corpus_problem;
 use super::output;
 use super::problem::Problem;
 use crate::data_dir;
+use corpus::{MODEL_FILES, TOKENIZER_FILES};
 use proto::v1;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -31,9 +32,10 @@ const CARD: &str = "README.md";
 const LEFT_OUT: [&str; 2] = ["generator.safetensors", "span_boundary.safetensors"];
 
 pub async fn run(connection: &Connection, arguments: ExportArguments) -> Result<ExitCode, Problem> {
-    let ExportArguments { checkpoint, format: ExportFormat::Hf, out, json } = arguments;
+    let ExportArguments { checkpoint, format: ExportFormat::Hf, out, overwrite, json } = arguments;
+    corpus::check_out_folder(&out, overwrite).map_err(corpus_problem)?;
     let client = Client::connect(connection).await?;
-    let manifest = client.checkpoints().manifest(reference(&checkpoint)?).await?.into_inner();
+    let manifest = client.checkpoints().manifest(resolve(&client, &checkpoint).await?).await?.into_inner();
     // From here on by its full name: the newest one may be another a moment later.
     let exact = manifest.checkpoint.clone().unwrap_or_default();
     let request = v1::RunRequest { run: exact.run.clone() };
@@ -131,7 +133,8 @@ async fn download(
     Ok(partial)
 }
 
-/// Cuts the vocabulary, writes the card and gives the files their names; what a user must know of them, if anything.
+/// Cuts the vocabulary, writes the card, removes another model's files and gives these their names; what a user must
+/// know of them, if anything.
 fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef) -> Result<Option<String>, Problem> {
     let path = |name: &str| files.iter().find(|file| file.name == name).map(Partial::path).unwrap_or_default();
     let broken =
@@ -164,9 +167,12 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
             write(&file.path(), &String::from_utf8_lossy(&contents)).map_err(|error| file.failed(&error))?;
             files.insert(0, file);
         }
-        let card = Partial { name: CARD, folder };
+        let card = Partial { name: CARD, folder: folder.clone() };
         write(&card.path(), &text).map_err(|error| card.failed(&error))?;
         files.insert(0, card);
+        let written: Vec<&str> = files.iter().map(|file| file.name).collect();
+        let of_models = [MODEL_FILES, TOKENIZER_FILES].concat();
+        corpus::remove_stale(&folder, &of_models, &written).map_err(corpus_problem)?;
     }
     for file in files {
         file.move_into_place()?;
@@ -229,9 +235,14 @@ mod tests {
         let files = vec![partial(folder.path(), WEIGHTS, "x"), partial(folder.path(), CONFIG, "{")];
         assert!(finish(files).unwrap_err().to_string().contains("config.json"));
         assert_eq!(names(folder.path()), Vec::<String>::new());
+        // Of another model, and of nobody's.
+        for name in [WEIGHTS, "model.onnx", "merges.txt", "notes.txt"] {
+            std::fs::write(folder.path().join(name), "old").unwrap();
+        }
         let files = vec![partial(folder.path(), WEIGHTS, "x"), partial(folder.path(), CONFIG, "{}")];
         assert_eq!(finish(files).unwrap(), None);
-        assert_eq!(names(folder.path()), [CARD, CONFIG, WEIGHTS]);
+        assert_eq!(names(folder.path()), [CARD, CONFIG, WEIGHTS, "notes.txt"]);
+        assert_eq!(std::fs::read(folder.path().join(WEIGHTS)).unwrap(), b"x");
         let card = std::fs::read_to_string(folder.path().join(CARD)).unwrap();
         assert!(card.contains(&blake3::hash(b"x").to_hex().to_string()), "{card}");
     }

@@ -14,6 +14,7 @@ pub struct Problem {
 }
 
 const FAILURE: u8 = 1;
+const USAGE: u8 = 2;
 const ACCESS: u8 = 4;
 const INPUT: u8 = 5;
 const RETRY: u8 = 75;
@@ -22,6 +23,11 @@ impl Problem {
     /// It did not work.
     pub fn failure(what: impl Into<String>) -> Self {
         Self { what: what.into(), help: None, exit: FAILURE }
+    }
+
+    /// Arguments that cannot be, or not together.
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self { what: what.into(), help: None, exit: USAGE }
     }
 
     /// What was given is wrong.

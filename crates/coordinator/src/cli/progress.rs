@@ -68,21 +68,33 @@ pub async fn follow(client: &Client, run: &str, json: bool) -> Result<ExitCode, 
     }
 }
 
+/// The last word, and the only one on why it ended.
 fn finish(run: &v1::Run, json: bool) -> Result<ExitCode, Problem> {
     if json {
         output::json(&run_view::run(run))?;
-    } else {
-        output::message(&format!("run {} is {} at step {} of {}", run.id, run.status, run.step, run.total_steps));
     }
+    let (id, steps) = (&run.id, run_view::steps(run));
     match run.status.as_str() {
-        "completed" => Ok(ExitCode::SUCCESS),
-        "cancelled" => Err(Problem::failure(format!("run {} was cancelled at step {}", run.id, run.step))
-            .help(format!("`coordinator runs resume {}` goes on from its last checkpoint", run.id))),
-        _ => Err(Problem::failure(format!("run {} failed: {}", run.id, run.reason)).help(format!(
-            "`coordinator runs show {}` tells more; `coordinator runs resume {}` tries again",
-            run.id, run.id
-        ))),
+        "completed" => {
+            if !json {
+                output::message(&format!("run {id} is completed at step {steps}{}", run_view::reason(run)));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        "cancelled" => Err(Problem::failure(format!("run {id} was cancelled at step {steps}"))
+            .help(format!("`coordinator runs resume {id}` goes on from its last checkpoint"))),
+        _ => Err(failed(run)),
     }
+}
+
+/// A reason that knows what to do brings it along.
+fn failed(run: &v1::Run) -> Problem {
+    let more = format!("`coordinator runs show {}` tells more", run.id);
+    let (reason, help) = match run.reason.rsplit_once("\n  help: ") {
+        Some((reason, help)) => (reason, format!("{help}; {more}")),
+        None => (run.reason.as_str(), more),
+    };
+    Problem::failure(format!("run {} failed at step {}: {reason}", run.id, run_view::steps(run))).help(help)
 }
 
 impl Follower {
@@ -123,7 +135,7 @@ impl Follower {
         while let Some(snapshot) = snapshots.message().await? {
             *lost = None;
             self.show(&snapshot)?;
-            if matches!(snapshot.status.as_str(), "completed" | "failed" | "cancelled") {
+            if run_view::has_ended(&snapshot.status) {
                 return Ok(Some(snapshot));
             }
         }
@@ -131,40 +143,35 @@ impl Follower {
     }
 
     fn show(&mut self, run: &v1::Run) -> Result<(), Problem> {
-        for event in fresh(&run.events, self.last_event.as_ref()) {
+        for event in fresh(&run.events, self.last_event.as_ref()).iter().filter(|event| !tells_end(event, run)) {
             self.say(&format!("{}: {}", run.name, event.text));
         }
         self.last_event = run.events.last().cloned().or(self.last_event.take());
-        let described = self.describe(run, Instant::now());
+        let figures = self.figures(run, Instant::now());
         if let Some(bar) = &self.bar {
             bar.set_length(run.total_steps);
             bar.set_position(run.step);
-            bar.set_message(described);
+            bar.set_message(beside_bar(run, &figures));
             return Ok(());
         }
         let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
         if due || run.status != self.last_status {
             self.last_line = Some(Instant::now());
             self.last_status.clone_from(&run.status);
+            let line = plain_line(run, &figures);
             if self.json {
-                output::message(&format!("{} step {}/{} {}", run.status, run.step, run.total_steps, described));
+                output::message(&line);
             } else {
-                output::line(&format!("{} step {}/{} {}", run.status, run.step, run.total_steps, described))?;
+                output::line(&line)?;
             }
         }
         Ok(())
     }
 
-    fn describe(&mut self, run: &v1::Run, now: Instant) -> String {
+    /// Losses, speed, time left, workers.
+    fn figures(&mut self, run: &v1::Run, now: Instant) -> String {
         let value = |key: &str| run.metrics.iter().find(|metric| metric.key == key).map(|metric| metric.value);
         let mut parts = Vec::new();
-        if run.status != "running" {
-            parts.push(if run.reason.is_empty() {
-                run.status.clone()
-            } else {
-                format!("{}: {}", run.status, run.reason)
-            });
-        }
         if let Some(loss) = value("train/loss") {
             parts.push(format!("loss {loss:.3}"));
         }
@@ -196,6 +203,27 @@ impl Follower {
     }
 }
 
+/// What stands beside a bar, which shows the steps.
+fn beside_bar(run: &v1::Run, figures: &str) -> String {
+    if run.status == "running" { figures.to_owned() } else { format!("{}{}  {figures}", run.status, why(run)) }
+}
+
+/// What is printed where there is no bar.
+fn plain_line(run: &v1::Run, figures: &str) -> String {
+    format!("{} step {}/{}{}  {figures}", run.status, run.step, run.total_steps, why(run))
+}
+
+/// Why it waits; [`finish`] says why it ended.
+fn why(run: &v1::Run) -> String {
+    let waits = run.status != "running" && !run_view::has_ended(&run.status);
+    if waits { run_view::reason(run) } else { String::new() }
+}
+
+/// Whether it is what [`finish`] says.
+fn tells_end(event: &v1::RunEvent, run: &v1::Run) -> bool {
+    run_view::has_ended(&run.status) && event.text == format!("{}{}", run.status, run_view::reason(run))
+}
+
 /// The events after the last one that was shown. A snapshot holds the newest only, so their number tells nothing.
 fn fresh<'a>(events: &'a [v1::RunEvent], last: Option<&v1::RunEvent>) -> &'a [v1::RunEvent] {
     let seen = last.and_then(|last| events.iter().rposition(|event| event == last));
@@ -218,11 +246,12 @@ mod tests {
     #[test]
     fn the_line_tells_loss_speed_time_left_and_workers() {
         let mut follower = Follower::new(true);
+        let mut described = |run: &v1::Run, now| beside_bar(run, &follower.figures(run, now));
         let began = Instant::now();
         let after = |seconds| began + Duration::from_secs(seconds);
         let metric = |key: &str, value| v1::Metric { key: key.into(), value, ..v1::Metric::default() };
         let queued = v1::Run { status: "queued".into(), total_steps: 100, ..v1::Run::default() };
-        assert_eq!(follower.describe(&queued, began), "queued  0 workers");
+        assert_eq!(described(&queued, began), "queued  0 workers");
         let at = |step, attempt| v1::Run {
             status: "running".into(),
             step,
@@ -236,17 +265,46 @@ mod tests {
             ..queued.clone()
         };
         let figures = "loss 2.346  held-out 3.000  1235 tokens/s";
-        assert_eq!(follower.describe(&at(10, 1), after(60)), format!("{figures}  2 workers"), "no pace yet");
+        assert_eq!(described(&at(10, 1), after(60)), format!("{figures}  2 workers"), "no pace yet");
         // Two seconds a step, seen from step 10 on.
-        assert_eq!(follower.describe(&at(20, 1), after(80)), format!("{figures}  ETA 2 min 40 s  2 workers"));
-        assert_eq!(follower.describe(&at(90, 1), after(220)), format!("{figures}  ETA 20 s  2 workers"));
+        assert_eq!(described(&at(20, 1), after(80)), format!("{figures}  ETA 2 min 40 s  2 workers"));
+        assert_eq!(described(&at(90, 1), after(220)), format!("{figures}  ETA 20 s  2 workers"));
         // A rewind: the pace is measured anew.
-        assert_eq!(follower.describe(&at(50, 2), after(300)), format!("{figures}  2 workers"));
+        assert_eq!(described(&at(50, 2), after(300)), format!("{figures}  2 workers"));
         let lost =
             v1::Run { status: "interrupted".into(), reason: "its workers are gone".into(), world_size: 1, ..at(60, 2) };
-        let line = follower.describe(&lost, after(310));
+        let line = described(&lost, after(310));
         assert_eq!(line, format!("interrupted: its workers are gone  {figures}  1 worker"));
         assert_eq!((duration(59.4), duration(3_725.0)), ("59 s".into(), "1 h 2 min".into()));
+    }
+
+    #[test]
+    fn how_it_ended_is_said_once() {
+        let run = v1::Run {
+            id: "r".into(),
+            status: "failed".into(),
+            reason: "alpha: it broke\n  help: mend it".into(),
+            step: 3,
+            total_steps: 8,
+            skipped_steps: 2,
+            ..v1::Run::default()
+        };
+        assert_eq!(plain_line(&run, "1 worker"), "failed step 3/8  1 worker");
+        assert_eq!(beside_bar(&run, "1 worker"), "failed  1 worker");
+        let event = |text: &str| v1::RunEvent { time_ms: 1, text: text.into() };
+        assert!(tells_end(&event("failed: alpha: it broke\n  help: mend it"), &run));
+        assert!(!tells_end(&event("alpha is lost"), &run));
+        let told = |run: &v1::Run| {
+            let problem = failed(run);
+            (problem.to_string(), miette::Diagnostic::help(&problem).map(|help| help.to_string()).unwrap_or_default())
+        };
+        let (what, help) = told(&run);
+        assert_eq!(what, "run r failed at step 3 of 8 (2 steps skipped): alpha: it broke");
+        assert_eq!(help, "mend it; `coordinator runs show r` tells more");
+        let (_, help) = told(&v1::Run { reason: "alpha: it broke".into(), ..run.clone() });
+        assert_eq!(help, "`coordinator runs show r` tells more");
+        let waits = v1::Run { status: "interrupted".into(), reason: "its workers are gone".into(), ..run };
+        assert_eq!(plain_line(&waits, "1 worker"), "interrupted step 3/8: its workers are gone  1 worker");
     }
 
     #[test]
@@ -263,9 +321,9 @@ mod tests {
         };
         let began = Instant::now();
         let mut follower = Follower::new(true);
-        follower.describe(&at(0), began);
+        follower.figures(&at(0), began);
         // 25 steps of one sample, 25 of two, 50 of three: a second each, so far.
-        let line = follower.describe(&at(25), began + Duration::from_secs(25));
+        let line = follower.figures(&at(25), began + Duration::from_secs(25));
         assert!(line.contains("ETA 3 min 20 s"), "{line}");
     }
 

@@ -40,6 +40,7 @@ pub fn run(run: &v1::Run) -> Value {
         "reason": run.reason,
         "step": run.step,
         "total_steps": run.total_steps,
+        "skipped_steps": run.skipped_steps,
         "attempt": run.attempt,
         "generation": run.generation,
         "world_size": run.world_size,
@@ -68,7 +69,7 @@ pub fn run(run: &v1::Run) -> Value {
 pub fn listed(listed: &v1::Run) -> Value {
     let mut value = run(listed);
     if let Some(fields) = value.as_object_mut() {
-        for not_read in ["sweep", "metrics", "checkpoints", "coverage", "refused", "events"] {
+        for not_read in ["skipped_steps", "sweep", "metrics", "checkpoints", "coverage", "refused", "events"] {
             fields.remove(not_read);
         }
     }
@@ -123,7 +124,7 @@ pub fn print(run: &v1::Run) -> std::io::Result<()> {
         format!("run         {} ({})", run.id, run.name),
         format!("kind        {}", run.kind),
         format!("status      {}{}", run.status, reason(run)),
-        format!("step        {} of {}", run.step, run.total_steps),
+        format!("step        {}", steps(run)),
         format!("attempt     {}, generation {}", run.attempt, run.generation),
         format!("workers     {} on {} slots{}", run.world_size, run.slots, names(&run.workers)),
     ];
@@ -167,10 +168,44 @@ pub fn print(run: &v1::Run) -> std::io::Result<()> {
     output::line(&lines.join("\n"))
 }
 
-fn reason(run: &v1::Run) -> String {
+/// Nothing more happens to a run of that status unless a person resumes it.
+pub fn has_ended(status: &str) -> bool {
+    matches!(status, "completed" | "failed" | "cancelled")
+}
+
+/// "6 of 8 (2 steps skipped)".
+pub fn steps(run: &v1::Run) -> String {
+    let skipped = match run.skipped_steps {
+        0 => String::new(),
+        all if all == run.step => " (all of them skipped: nothing was learned)".to_owned(),
+        1 => " (1 step skipped)".to_owned(),
+        some => format!(" ({some} steps skipped)"),
+    };
+    format!("{} of {}{skipped}", run.step, run.total_steps)
+}
+
+/// ": why", where something is known of it.
+pub fn reason(run: &v1::Run) -> String {
     if run.reason.is_empty() { String::new() } else { format!(": {}", run.reason) }
 }
 
 fn names(workers: &[String]) -> String {
     if workers.is_empty() { String::new() } else { format!(": {}", workers.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipped_steps_stand_beside_the_steps() {
+        let of = |step, skipped_steps| {
+            let run = v1::Run { step, total_steps: 8, skipped_steps, ..v1::Run::default() };
+            assert_eq!(super::run(&run)["skipped_steps"], skipped_steps);
+            steps(&run)
+        };
+        assert_eq!((of(0, 0), of(8, 0)), ("0 of 8".into(), "8 of 8".into()));
+        assert_eq!((of(8, 1), of(8, 3)), ("8 of 8 (1 step skipped)".into(), "8 of 8 (3 steps skipped)".into()));
+        assert_eq!(of(8, 8), "8 of 8 (all of them skipped: nothing was learned)");
+    }
 }

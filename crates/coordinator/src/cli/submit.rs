@@ -21,9 +21,7 @@ pub async fn run(connection: &Connection, arguments: SubmitArguments) -> Result<
     if json {
         output::json(&json!({ "run": run, "warnings": warnings }))?;
     } else {
-        for warning in warnings {
-            output::message(&format!("warning: {warning}"));
-        }
+        warn(&warnings);
         output::line(&run)?;
     }
     if wait {
@@ -33,4 +31,11 @@ pub async fn run(connection: &Connection, arguments: SubmitArguments) -> Result<
         output::message(&format!("queued; `coordinator runs watch {run}` follows it"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is odd about what was submitted but may be meant.
+pub fn warn(warnings: &[String]) {
+    for warning in warnings {
+        output::message(&format!("warning: {warning}"));
+    }
 }

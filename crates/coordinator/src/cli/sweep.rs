@@ -3,7 +3,7 @@
 use super::args::{Connection, NamedSweepArguments, SubmitSweepArguments, SweepArguments, SweepCommand};
 use super::client::Client;
 use super::problem::Problem;
-use super::{output, sweep_view};
+use super::{output, run_view, sweep_view};
 use config::{CheckedConfig, Override};
 use proto::v1;
 use std::path::Path;
@@ -51,9 +51,7 @@ pub async fn run(connection: &Connection, arguments: SweepArguments) -> Result<E
             if json {
                 output::json(&sweep_view::sweep(&sweep))?;
             } else {
-                let going = sweep.runs.iter().filter(|run| !has_ended(run)).count();
-                let going = if going > 0 { format!("; {going} stop after a last checkpoint") } else { String::new() };
-                output::message(&format!("the runs of sweep {} are cancelled{going}", sweep.name));
+                output::message(&sweep_view::cancelled(&sweep));
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -75,6 +73,7 @@ pub async fn submit(
     if json {
         output::json(&sweep_view::submitted(&sweep))?;
     } else {
+        super::submit::warn(&sweep.warnings);
         output::line(&sweep.name)?;
     }
     if wait {
@@ -100,7 +99,7 @@ async fn follow(client: &Client, name: &str) -> Result<v1::Sweep, Problem> {
             Ok(sweep) => {
                 away = None;
                 let sweep = sweep.into_inner();
-                if sweep.runs.iter().all(has_ended) {
+                if sweep.runs.iter().all(|run| run_view::has_ended(&run.status)) {
                     return Ok(sweep);
                 }
             }
@@ -111,10 +110,6 @@ async fn follow(client: &Client, name: &str) -> Result<v1::Sweep, Problem> {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-}
-
-fn has_ended(run: &v1::SweepRun) -> bool {
-    matches!(run.status.as_str(), "completed" | "failed" | "cancelled")
 }
 
 fn show(sweep: &v1::Sweep, json: bool) -> std::io::Result<()> {

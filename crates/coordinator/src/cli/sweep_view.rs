@@ -1,7 +1,7 @@
 //! A sweep as JSON (the contract) and as text.
 
 use super::output;
-use super::run_view::ago;
+use super::run_view::{ago, has_ended};
 use proto::v1;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -65,7 +65,15 @@ pub fn submitted(sweep: &v1::Sweep) -> Value {
         "digest": sweep.digest,
         "known": sweep.known,
         "runs": sweep.runs.iter().map(|run| &run.run).collect::<Vec<_>>(),
+        "warnings": sweep.warnings,
     })
+}
+
+/// `sweep cancel`
+pub fn cancelled(sweep: &v1::Sweep) -> String {
+    let going = sweep.runs.iter().filter(|run| !has_ended(&run.status)).count();
+    let going = if going > 0 { format!("; {going} will end after a last checkpoint") } else { String::new() };
+    format!("cancelled {} of the {} runs of sweep {}{going}", sweep.cancelled, sweep.runs.len(), sweep.name)
 }
 
 /// `sweep list --json`, one line.

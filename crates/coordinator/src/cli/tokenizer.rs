@@ -4,7 +4,9 @@ use super::args::{TokenizerArguments, TokenizerCommand, TokenizerModel, TrainTok
 use super::data::corpus_problem;
 use super::output;
 use super::problem::Problem;
-use corpus::{ByteLevelOptions, Columns, FileSource, WordPieceOptions, train_byte_level, train_word_piece};
+use corpus::{
+    ByteLevelOptions, Columns, FileSource, TOKENIZER_FILES, WordPieceOptions, train_byte_level, train_word_piece,
+};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::process::ExitCode;
@@ -20,11 +22,12 @@ pub async fn run(arguments: TokenizerArguments) -> Result<ExitCode, Problem> {
 }
 
 fn train(arguments: TrainTokenizerArguments) -> Result<ExitCode, Problem> {
-    let TrainTokenizerArguments { data, column, model, vocabulary, lowercase, out, json } = arguments;
+    let TrainTokenizerArguments { data, column, model, vocabulary, lowercase, out, overwrite, json } = arguments;
     if lowercase && model == TokenizerModel::ByteLevelBpe {
-        return Err(Problem::failure("--lowercase is for --model word-piece: a byte-level BPE keeps every byte")
+        return Err(Problem::usage("--lowercase is for --model word-piece: a byte-level BPE keeps every byte")
             .help("leave it out"));
     }
+    corpus::check_out_folder(&out, overwrite).map_err(corpus_problem)?;
     let files = FileSource::open(&data, &[], None, &Columns::text(&column)).map_err(corpus_problem)?;
     // Hidden where stderr is no terminal.
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -45,12 +48,18 @@ fn train(arguments: TrainTokenizerArguments) -> Result<ExitCode, Problem> {
     let tokenizer = tokenizer.map_err(corpus_problem)?;
     bar.finish_and_clear();
     tokenizer.write_folder(&out).map_err(corpus_problem)?;
-    if model == TokenizerModel::ByteLevelBpe {
-        // What vocab.json and merges.txt do not say.
-        let config = out.join("tokenizer_config.json");
-        std::fs::write(&config, "{\"add_prefix_space\": true}\n")
-            .map_err(|error| Problem::failure(format!("{}: {error}", config.display())))?;
+    let mut written = vec!["tokenizer.json"];
+    match model {
+        TokenizerModel::WordPiece => written.push("vocab.txt"),
+        TokenizerModel::ByteLevelBpe => {
+            // What vocab.json and merges.txt do not say.
+            let config = out.join("tokenizer_config.json");
+            std::fs::write(&config, "{\"add_prefix_space\": true}\n")
+                .map_err(|error| Problem::failure(format!("{}: {error}", config.display())))?;
+            written.extend(["vocab.json", "merges.txt", "tokenizer_config.json"]);
+        }
     }
+    corpus::remove_stale(&out, TOKENIZER_FILES, &written).map_err(corpus_problem)?;
     let path = out.join("tokenizer.json").display().to_string();
     if json {
         let digest = tokenizer.digest().to_string();

@@ -2,21 +2,19 @@
 //! trainer does the same again with the weights; here a person is still there to be told.
 
 use super::checkpoints::{self, Pin, Repository};
+use super::corpora::stored_config;
 use super::on_thread::OnThread;
-use super::runs::find;
-use super::wire;
-use config::{Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape};
+use super::runs::find_with_checkpoint;
+use super::{weights, wire};
+use config::{Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ObjectiveKind, TOKENIZER_KEY};
+use corpus::Tokenizer;
 use futures::TryStreamExt;
 use proto::{Failure, FailureKind};
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::{CheckpointId, Reader};
 use types::Step;
-
-/// The files in which a folder's weights may lie: one, or an index of several. The trainer reads them.
-const WEIGHTS: [&str; 4] =
-    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// What a run starts from.
 #[derive(Debug, Default)]
@@ -25,6 +23,39 @@ pub struct Parent {
     pub pin: Option<Pin>,
     /// The shape that the run's model gets from it.
     pub shape: Option<ModelShape>,
+    /// The tokenizer that it was trained with.
+    pub tokenizer: ItsTokenizer,
+    /// It may be another one than was meant.
+    pub note: Option<String>,
+}
+
+/// What is known of the tokenizer that a model was trained with.
+#[derive(Debug, Default)]
+pub enum ItsTokenizer {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// Its identity: another one is refused.
+    Recorded(String),
+    /// The words of the one that lies beside the weights, in this file: another one may be meant.
+    Beside(String, PathBuf),
+}
+
+impl ItsTokenizer {
+    /// Refuses a tokenizer that is certainly another one; says so where it may be meant.
+    pub fn check(&self, tokenizer: &Tokenizer, path: &str) -> Result<Option<String>, corpus::CorpusError> {
+        match self {
+            Self::Unknown => Ok(None),
+            Self::Recorded(identity) => tokenizer.check_identity(path, Some(identity)).map(|()| None),
+            Self::Beside(words, file) => Ok((*words != tokenizer.vocabulary_text()).then(|| {
+                format!(
+                    "`tokenizer.path` = `{path}` has other words than {}, which lies beside the weights that the run \
+                     starts from: each id means another word unless the model was made for both",
+                    file.display()
+                )
+            })),
+        }
+    }
 }
 
 fn invalid(message: String) -> Failure {
@@ -44,8 +75,8 @@ pub async fn of(
         InitSource::Seed => Ok(Parent::default()),
         InitSource::HuggingFace { path } => {
             let is_there = |name: &&str| Path::new(&path).join(name).is_file();
-            let missing = if is_there(&"config.json") { WEIGHTS[0] } else { "config.json" };
-            if missing == "config.json" || !WEIGHTS.iter().any(is_there) {
+            let missing = if is_there(&"config.json") { weights::FILES[0] } else { "config.json" };
+            if missing == "config.json" || !weights::FILES.iter().any(is_there) {
                 return Err(invalid(format!(
                     "`{key}` = `{from}`: there is no file {path}/{missing}\n  help: name a folder with Hugging \
                      Face's config.json and model.safetensors or pytorch_model.bin, as `checkpoints export --format hf` \
@@ -55,10 +86,15 @@ pub async fn of(
             let file = Path::new(&path).join("config.json");
             let text = std::fs::read(&file)
                 .map_err(|error| invalid(format!("`{key}` = `{from}`: cannot read {}: {error}", file.display())))?;
-            Ok(Parent { pin: None, shape: Some(inherited(config, &text)?) })
+            let shape = inherited(config, &text)?;
+            let names = weights::names(Path::new(&path))
+                .map_err(|message| invalid(format!("`{key}` = `{from}`: {message}")))?;
+            let predicts_words = names.is_none_or(|names| weights::have_vocabulary_head(&names, shape.architecture));
+            check_head(config, predicts_words, &format!("{path} has none among its weights"))?;
+            Ok(Parent { shape: Some(shape), tokenizer: beside(Path::new(&path), &text), ..Parent::default() })
         }
         InitSource::Run { run, step } => {
-            let row = find(reader, &run)
+            let (row, note) = find_with_checkpoint(reader, &run)
                 .await
                 .map_err(|failure| invalid(format!("`{key}` = `{from}`: {}", failure.message)))?;
             let found = match step {
@@ -88,8 +124,15 @@ pub async fn of(
                 let message = format!("`{key}` = `{from}`: checkpoint {id} is damaged: {}", problems.join("; "));
                 return Err(Failure::new(FailureKind::Corrupt, message));
             }
-            let text = read(repository, id).await?;
-            Ok(Parent { shape: Some(inherited(config, &text)?), pin: Some(pin) })
+            let shape = inherited(config, &read(repository, id, "config.json").await?)?;
+            let learned = stored_config(&row.id, &row.config)?.objective.kind;
+            check_head(config, learned.predicts_words(), &format!("run {} learned `{}`", row.id, learned.as_str()))?;
+            let bytes = read(repository, id, "tokenizer.json").await?;
+            let theirs = Tokenizer::from_bytes("its tokenizer.json", &bytes, true)
+                .map_err(|error| invalid(format!("`{key}` = `{from}`: {error}")))?;
+            let tokenizer = ItsTokenizer::Recorded(theirs.identity().to_string());
+            let note = note.map(|note| format!("`{key}` = `{from}`: {note}"));
+            Ok(Parent { shape: Some(shape), tokenizer, note, pin: Some(pin) })
         }
     }
 }
@@ -99,11 +142,40 @@ pub fn named(config: &CheckedConfig) -> String {
     config.distill.as_ref().map_or_else(|| config.init.from.clone(), |distill| distill.teacher.clone())
 }
 
-/// A checkpoint's config.json.
-async fn read(repository: &Repository, id: &CheckpointId) -> Result<Vec<u8>, Failure> {
-    let (_, content) = repository.store().open_file(id, "config.json").await.map_err(checkpoints::failure)?;
+/// A small file of a checkpoint.
+async fn read(repository: &Repository, id: &CheckpointId, name: &str) -> Result<Vec<u8>, Failure> {
+    let (_, content) = repository.store().open_file(id, name).await.map_err(checkpoints::failure)?;
     let chunks: Vec<_> = content.try_collect().await.map_err(checkpoints::failure)?;
     Ok(chunks.concat())
+}
+
+/// What a Hugging Face folder says of the tokenizer that its model was trained with.
+fn beside(folder: &Path, config_json: &[u8]) -> ItsTokenizer {
+    let keys: Value = serde_json::from_slice(config_json).unwrap_or_default();
+    if let Some(identity) = keys[TOKENIZER_KEY].as_str() {
+        return ItsTokenizer::Recorded(identity.to_owned());
+    }
+    for name in ["tokenizer.json", "vocab.txt"] {
+        let file = folder.join(name);
+        // One that cannot be read tells nothing; nobody asked for it.
+        let theirs = std::fs::read(&file).ok().and_then(|bytes| Tokenizer::from_bytes(name, &bytes, true).ok());
+        if let Some(theirs) = theirs {
+            return ItsTokenizer::Beside(theirs.vocabulary_text(), file);
+        }
+    }
+    ItsTokenizer::Unknown
+}
+
+/// Words of a head that was never trained stand for nothing, and `cloze` asks for them.
+fn check_head(config: &CheckedConfig, predicts_words: bool, why: &str) -> Result<(), Failure> {
+    if config.objective.kind != ObjectiveKind::Cloze || predicts_words {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "`init.from` = `{}` has no head over the vocabulary, and `objective.kind` = `cloze` asks for its words: {why}\n  \
+         help: start from a model that was pretrained on masked words and not fine-tuned since",
+        named(config)
+    )))
 }
 
 /// The shape of the model that starts from the one with this config.json, if the config fits it.

@@ -29,6 +29,8 @@ const SNAPSHOT_EVERY: Duration = Duration::from_millis(200);
 const ANSWER: Duration = Duration::from_secs(2);
 /// Words of progress that wait for a slow reader.
 const PROGRESS: usize = 4;
+/// What trainers report of a step that changed nothing.
+const SKIPPED: &str = "train/skipped";
 
 /// Serves `trireme.v1.Runs`.
 #[derive(Debug)]
@@ -55,6 +57,30 @@ pub async fn find(reader: &OnThread<Reader>, wanted: &str) -> Result<RunRow, Fai
         }))
     });
     found.await.map_err(wire::database_failure)?
+}
+
+/// The run whose checkpoints are meant, and what people should know of that choice. A name is the newest run of that name
+/// that has a checkpoint: one that failed before its first must not hide an earlier one.
+pub async fn find_with_checkpoint(
+    reader: &OnThread<Reader>,
+    wanted: &str,
+) -> Result<(RunRow, Option<String>), Failure> {
+    let newest = find(reader, wanted).await?;
+    if newest.name != wanted {
+        return Ok((newest, None));
+    }
+    let name = wanted.to_owned();
+    let found = reader.call(move |reader| reader.newest_with_checkpoint(&name)).await;
+    Ok(match found.map_err(wire::database_failure)? {
+        Some(row) if row.id != newest.id => {
+            let note = format!(
+                "run {} is taken; a newer run of the name `{wanted}`, {}, is {} and has no checkpoint",
+                row.id, newest.id, newest.status
+            );
+            (row, Some(note))
+        }
+        _ => (newest, None),
+    })
 }
 
 /// What a run is shown from.
@@ -88,6 +114,7 @@ impl Shown {
                 checkpoints: reader.checkpoints(&id)?,
                 events: reader.events(&id, EVENTS)?,
                 sweep: reader.sweep_of(&id)?,
+                skipped_steps: reader.metric_count(&id, SKIPPED)?,
                 samples_digest: row.samples_digest.or(last.as_ref().map(|commit| commit.samples_digest)),
                 ..RunParts::default()
             };

@@ -5,7 +5,7 @@ use super::clock::Clock;
 use super::corpora::{self, Corpora, Opened, blocking};
 use super::driver::RunDetails;
 use super::on_thread::OnThread;
-use super::parent::{self, Parent};
+use super::parent::{self, ItsTokenizer, Parent};
 use config::{CheckedConfig, ModelShape};
 use control::RunSpec;
 use corpus::Loader;
@@ -27,7 +27,7 @@ pub struct Submission {
     pub parent: Option<Pin>,
     /// Room that its checkpoints take, roughly.
     pub bytes: u64,
-    /// What is odd about its data but may be meant.
+    /// What is odd about its data, or about what it starts from, but may be meant.
     pub warnings: Vec<String>,
 }
 
@@ -57,15 +57,15 @@ pub fn read(text: &str) -> Result<CheckedConfig, Failure> {
 
 /// Checks a run's data, its tokenizer, and that they fit what it starts from.
 pub async fn look_at(config: &CheckedConfig, parent: Parent, corpora: &Corpora) -> Result<Submission, Failure> {
-    let Parent { pin: parent, shape } = parent;
-    let (opened, shape) = blocking({
+    let Parent { pin: parent, shape, tokenizer, note } = parent;
+    let (opened, shape, odd) = blocking({
         let config = config.clone();
-        move || open(&config, shape)
+        move || open(&config, shape, &tokenizer)
     })
     .await?;
     let averaged = config.optimizer.ema_decay.is_some();
     let bytes = checkpoint_bytes(&shape, averaged).saturating_mul(checkpoints_kept(config));
-    let warnings = opened.corpus.warnings().to_vec();
+    let warnings = note.into_iter().chain(opened.corpus.warnings().iter().cloned()).chain(odd).collect();
     let submission = Submission { warnings, ..Submission::new(config, parent, bytes) };
     corpora.keep(submission.run.clone(), opened);
     Ok(submission)
@@ -89,20 +89,25 @@ impl Submission {
     }
 }
 
-/// Opens the data and makes the first samples of one slot from it.
-fn open(config: &CheckedConfig, inherited: Option<ModelShape>) -> Result<(Arc<Opened>, ModelShape), Failure> {
+/// Opens the data and makes the first samples of one slot from it. The text is what is odd about the tokenizer.
+fn open(
+    config: &CheckedConfig,
+    inherited: Option<ModelShape>,
+    its_tokenizer: &ItsTokenizer,
+) -> Result<(Arc<Opened>, ModelShape, Option<String>), Failure> {
     let failure = |error: corpus::CorpusError| corpora::failure(&error);
     let Opened { corpus, tokenizer } = corpora::open(config)?;
     let size = i64::try_from(tokenizer.size()).unwrap_or(i64::MAX);
     let length = i64::try_from(config.batch.sequence_length).unwrap_or(i64::MAX);
     let shape = inherited.unwrap_or_else(|| config.model.shape(size, length));
     corpus::check_vocabulary(&tokenizer, &shape).map_err(failure)?;
+    let odd = its_tokenizer.check(&tokenizer, &config.tokenizer.path).map_err(failure)?;
     corpus::check_segmenter(&config.objective, &tokenizer).map_err(failure)?;
     let mut loader = Loader::new(Arc::clone(&corpus), Arc::clone(&tokenizer), config);
     loader.assign(&[(SlotId(0), Cursor::default())]);
     loader.next(SlotId(0), Step(1)).map_err(failure)?;
     drop(loader);
-    Ok((Arc::new(Opened { corpus, tokenizer }), shape))
+    Ok((Arc::new(Opened { corpus, tokenizer }), shape, odd))
 }
 
 /// How many checkpoints lie there at the same time: those that are kept and one that is being written, but never more

@@ -120,6 +120,18 @@ fn stands(reader: &Reader, sweep: &SweepRow, with_metrics: bool) -> Result<Vec<S
     Ok(stands)
 }
 
+/// As a single run is refused.
+fn nothing_to_cancel(sweep: &v1::Sweep) -> Failure {
+    let ended = sweep.runs.iter().all(|run| matches!(run.status.as_str(), "completed" | "failed" | "cancelled"));
+    let (name, runs) = (&sweep.name, sweep.runs.len());
+    let message = if ended {
+        format!("sweep `{name}` has already ended, with all {runs} runs; `coordinator sweep show {name}` shows how")
+    } else {
+        format!("sweep `{name}` is being cancelled: wait until its runs have stopped")
+    };
+    Failure::new(FailureKind::Conflict, message)
+}
+
 fn sweep(row: SweepRow, stands: Vec<Stand>) -> v1::Sweep {
     let run = |stand: Stand| v1::SweepRun {
         run: stand.row.id.to_string(),
@@ -180,13 +192,19 @@ impl v1::sweeps_server::Sweeps for SweepsService {
             runs: places.collect(),
         };
         let count = runs.len();
+        let mut warnings: Vec<String> = Vec::new();
+        for warning in runs.iter().flat_map(|run| &run.warnings) {
+            if !warnings.contains(warning) {
+                warnings.push(warning.clone());
+            }
+        }
         let (done, answer) = oneshot::channel();
         let command = Command::Sweep(SweepCommand::Submit { row, runs, done });
         self.shown.commands.send(command).await.map_err(|_| ending())?;
         let known = answer.await.map_err(|_| ending())??;
         tracing::info!(sweep = name, runs = count, known, "sweep submitted");
         let row = self.found(&name).await?;
-        Ok(Response::new(v1::Sweep { known, ..self.show_row(row).await? }))
+        Ok(Response::new(v1::Sweep { known, warnings, ..self.show_row(row).await? }))
     }
 
     async fn list(&self, _: Request<v1::ListSweepsRequest>) -> Result<Response<v1::ListSweepsResponse>, Status> {
@@ -209,7 +227,11 @@ impl v1::sweeps_server::Sweeps for SweepsService {
         let runs = row.runs.iter().map(|it| it.run.clone()).collect();
         let command = Command::Sweep(SweepCommand::Cancel { runs, done });
         self.shown.commands.send(command).await.map_err(|_| ending())?;
-        answer.await.map_err(|_| ending())?;
-        Ok(Response::new(self.show_row(row).await?))
+        let cancelled = answer.await.map_err(|_| ending())?;
+        let sweep = self.show_row(row).await?;
+        if cancelled == 0 {
+            return Err(nothing_to_cancel(&sweep).into());
+        }
+        Ok(Response::new(v1::Sweep { cancelled, ..sweep }))
     }
 }

@@ -77,6 +77,8 @@ pub struct RunParts {
     pub coverage: Option<v1::Coverage>,
     /// The sweep it belongs to.
     pub sweep: Option<String>,
+    /// Committed steps that changed nothing.
+    pub skipped_steps: u64,
 }
 
 /// A run, for people. Digests that are not known yet are empty.
@@ -114,6 +116,7 @@ pub fn run(row: RunRow, parts: RunParts) -> v1::Run {
         refused: parts.refused.into_iter().map(|(kind, count)| v1::Refused { kind: kind.to_owned(), count }).collect(),
         coverage: parts.coverage,
         sweep: parts.sweep.unwrap_or_default(),
+        skipped_steps: parts.skipped_steps,
     }
 }
 

@@ -373,14 +373,19 @@ impl FakeWorker {
 
     /// Uploads this rank's part of a checkpoint of the present step.
     pub async fn checkpoint(&self, server: &Server, training: &FakeTraining) -> bool {
+        self.save(server, training, &training.files()).await
+    }
+
+    /// The same with other contents.
+    pub async fn save(&self, server: &Server, training: &FakeTraining, contents: &[(&str, Vec<u8>)]) -> bool {
         let reference = training.reference();
         let mut files = Vec::new();
-        for (name, content) in training.files() {
-            upload(server, &reference, name, &content).await.unwrap();
+        for (name, content) in contents {
+            upload(server, &reference, name, content).await.unwrap();
             files.push(v1::CheckpointFile {
-                name: name.to_owned(),
+                name: (*name).to_owned(),
                 bytes: content.len() as u64,
-                blake3: Digest::blake3(&content).0.to_vec(),
+                blake3: Digest::blake3(content).0.to_vec(),
             });
         }
         let request = v1::CompleteShardRequest {

@@ -6,7 +6,7 @@ use crate::choices::ChoiceRows;
 use crate::documents::is_filled;
 use crate::plan::Unit;
 use crate::rows::{self, AnswerRows};
-use crate::source::{Columns, place};
+use crate::source::Columns;
 use crate::{Corpus, CorpusError, ErrorKind, Place};
 use arrow::array::{Array, AsArray, RecordBatch};
 use config::{CheckedConfig, ObjectiveKind};
@@ -62,6 +62,7 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
         return Ok(warnings);
     }
     let mut faults = Faults::default();
+    let finds_classes = kind == ObjectiveKind::Classify && config.objective.labels.is_empty();
     let mut largest = 0.0_f64;
     // Where the config gives none they are those of the training files: other files must not have more.
     let mut seen: HashMap<String, u64> = corpus.labels.iter().map(|label| (label.clone(), 0)).collect();
@@ -88,6 +89,10 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
                 let mut look = |row: u64, label: &str| {
                     let fault = if config.objective.regression {
                         number(label).map(|number| largest = largest.max(number.abs())).err()
+                    } else if !config.objective.tag_scheme.has(label) {
+                        Some(no_bio_tag(label))
+                    } else if finds_classes && has_fraction(label) {
+                        Some(no_class(label))
                     } else {
                         match seen.get_mut(label) {
                             Some(times) => {
@@ -124,6 +129,21 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
     let what = if kind == ObjectiveKind::Tag { "no word" } else { "no row" };
     warnings.push(format!("{what} of the training data has the label `{unused}`, so it cannot be learned"));
     Ok(warnings)
+}
+
+/// Whether a label is likelier a number to learn than a class.
+fn has_fraction(label: &str) -> bool {
+    label.trim().parse::<f64>().is_ok_and(|number| number.fract().abs() > 0.0)
+}
+
+fn no_class(label: &str) -> Fault {
+    let help = "set objective.regression = true to learn numbers, or list the classes in objective.labels".to_owned();
+    (format!("`{label}` is a number with a fraction, not a class"), help)
+}
+
+fn no_bio_tag(tag: &str) -> Fault {
+    let help = "correct it, or set objective.tag_scheme = \"plain\"".to_owned();
+    (format!("`{tag}` is no tag of `bio`, which are O, B-X and I-X"), help)
 }
 
 /// A label that is a number.
@@ -221,10 +241,6 @@ pub(crate) fn no_answer() -> Fault {
 }
 
 impl Corpus {
-    fn place(&self, unit: &Unit, row: Option<u64>) -> Place {
-        place(&self.files, unit, row)
-    }
-
     /// What is told of a label that is none of the run's.
     pub(crate) fn unknown_label(&self, label: &str) -> Fault {
         let known: Vec<&str> = self.labels.iter().take(20).map(String::as_str).collect();

@@ -33,7 +33,7 @@ impl Groups {
         let mut read: HashMap<(u32, u32), Vec<Option<String>>> = HashMap::new();
         for whole in whole_row_groups(units) {
             let batch = source.read(&whole)?;
-            let names = rows::text(batch.column(at)).map_err(|message| wrong_type(files, &whole, message))?;
+            let names = rows::text(batch.column(at)).map_err(|message| wrong_type(files, source, &whole, message))?;
             let names = names.iter().map(|name| name.map(str::to_owned)).collect();
             read.insert((whole.file, whole.row_group), names);
         }
@@ -54,7 +54,7 @@ impl Groups {
             let columns = &batch.columns()[..texts];
             let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
             let rows = RowConverter::new(fields).and_then(|converter| converter.convert_columns(columns));
-            let rows = rows.map_err(|error| wrong_type(files, &whole, error.to_string()))?;
+            let rows = rows.map_err(|error| wrong_type(files, source, &whole, error.to_string()))?;
             let names = rows.iter().map(|row| Some(Digest::blake3(row.as_ref()).to_string())).collect();
             read.insert((whole.file, whole.row_group), names);
         }
@@ -181,7 +181,7 @@ impl Groups {
                 if trained.names.binary_search(name).is_ok() {
                     return Err(CorpusError::new(
                         ErrorKind::Value,
-                        place(files, unit, Some(row)),
+                        place(files, source, unit, Some(row)),
                         format!("the group `{name}` is held out here, and trained on in `data.paths`"),
                         "move all rows of a group to one side, or leave out `data.eval_paths` to have groups held out",
                     ));

@@ -157,12 +157,13 @@ impl LabelledBuilder<'_, '_> {
             unreachable!("made for tags")
         };
         let most = tokens.len() + self.sequence_length - 1;
+        let mut cut = false;
         tokens.push(classify);
         tags.push(IGNORED);
         for (word, tag) in words {
             let start = tokens.len();
             if start >= most {
-                self.truncated += 1;
+                cut = true;
                 break;
             }
             self.encoder.encode_word(word, tokens)?;
@@ -170,10 +171,12 @@ impl LabelledBuilder<'_, '_> {
                 // A word of nothing that the tokenizer keeps still has its tag.
                 tokens.push(unknown);
             }
+            cut |= tokens.len() > most;
             tokens.truncate(most);
             tags.push(tag);
             tags.resize(tokens.len(), IGNORED);
         }
+        self.truncated += u64::from(cut);
         tokens.push(separator);
         tags.push(IGNORED);
         self.end_sample();

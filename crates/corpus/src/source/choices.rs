@@ -1,18 +1,18 @@
 //! Multiple choice as JSON lines: a text, the list of its choices, and which one is right.
 
-use super::text_file::{broken, finish, scalar, utf8};
+use super::text_file::{Parsed, Spots, broken, finish, objects, scalar, utf8};
 use super::{Columns, no_column};
 use crate::CorpusError;
 use crate::rows::choice_lists;
-use arrow::array::{ArrayRef, LargeListBuilder, LargeStringBuilder, RecordBatch};
-use serde_json::{Map, Value};
+use arrow::array::{ArrayRef, LargeListBuilder, LargeStringBuilder};
+use serde_json::Value;
 use std::sync::Arc;
 
 const HELP: &str = "write the choices as a list of texts, or as {\"text\": […], \"label\": […]}";
 
 /// One JSON object a line. The choices are `["…", "…"]`, or `{"text": ["…", "…"], "label": ["A", "B"]}` (Hugging Face's
 /// `datasets` of CommonsenseQA, ARC and OpenBookQA).
-pub(super) fn lines(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+pub(super) fn lines(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parsed, CorpusError> {
     let names: Vec<&str> = columns.names().collect();
     let mut plain: Vec<LargeStringBuilder> = names.iter().map(|_| LargeStringBuilder::new()).collect();
     let [mut texts, mut labels] = [(); 2].map(|()| LargeListBuilder::new(LargeStringBuilder::new()));
@@ -20,10 +20,10 @@ pub(super) fn lines(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
     // A line may leave something out, but not every line: then the name is wrong.
     let mut seen = vec![false; names.len()];
     let mut keys: Vec<String> = Vec::new();
-    for (index, line) in utf8(name, bytes)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let number = index as u64 + 1;
-        let object: Map<String, Value> = serde_json::from_str(line)
-            .map_err(|error| broken(name, number, error, "each line must be one JSON object"))?;
+    let mut lines = Vec::new();
+    for object in objects(name, utf8(name, bytes)?) {
+        let (number, object) = object?;
+        lines.push(number);
         for ((column, plain), seen) in names.iter().zip(&mut plain).zip(&mut seen) {
             let value = object.get(*column).unwrap_or(&Value::Null);
             *seen |= object.contains_key(*column);
@@ -53,7 +53,7 @@ pub(super) fn lines(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
         Some(lists) => lists,
         None => Arc::new(plain.finish()) as ArrayRef,
     });
-    Ok(finish(columns, arrays.collect()))
+    Ok(finish(columns, arrays.collect(), Spots::Lines(lines)))
 }
 
 type List = Vec<Option<String>>;

@@ -1,9 +1,9 @@
 //! CoNLL's columns: a word a line with its tags beside it, an empty line between sentences.
 
 use super::Columns;
-use super::text_file::{broken, finish, utf8};
+use super::text_file::{Parsed, Spots, broken, finish, utf8};
 use crate::{CorpusError, ErrorKind};
-use arrow::array::{LargeListBuilder, LargeStringBuilder, RecordBatch};
+use arrow::array::{LargeListBuilder, LargeStringBuilder};
 use std::sync::Arc;
 
 /// The documents of CoNLL-2002 and 2003 begin with a line of this.
@@ -14,7 +14,7 @@ const UNIVERSAL: usize = 10;
 
 /// Columns are parted by tabs if the file has any, else by white space. With tabs, a line that begins with `#` and has none
 /// is a comment, and of ten columns those whose first is `1-2` or `8.1` are no words of the text (CoNLL-U).
-pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parsed, CorpusError> {
     if !columns.tagged {
         return Err(CorpusError::new(
             ErrorKind::Type,
@@ -38,6 +38,7 @@ pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
     };
     let mut words = LargeListBuilder::new(LargeStringBuilder::new());
     let mut tags = LargeListBuilder::new(LargeStringBuilder::new());
+    let mut lines = Vec::new();
     // The columns of the first line, and its number.
     let mut width: Option<(usize, u64)> = None;
     let mut open = false;
@@ -82,6 +83,9 @@ pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
         };
         words.values().append_value(cell(word_column, "column")?);
         tags.values().append_value(cell(tag_column.unwrap_or(expected), "label_column")?);
+        if !open {
+            lines.push(line_number);
+        }
         open = true;
     }
     if open {
@@ -89,7 +93,7 @@ pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
         tags.append(true);
     }
     let names = Columns { text: "words".into(), tagged: true, ..Columns::default() };
-    Ok(finish(&names, vec![Arc::new(words.finish()), Arc::new(tags.finish())]))
+    Ok(finish(&names, vec![Arc::new(words.finish()), Arc::new(tags.finish())], Spots::Lines(lines)))
 }
 
 /// What `data.column` is where a config leaves it out.

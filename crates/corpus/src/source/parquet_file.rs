@@ -3,7 +3,7 @@
 use super::locate::{Located, store_error};
 use super::{Columns, check_columns, is_text};
 use crate::plan::Unit;
-use crate::{CorpusError, ErrorKind, Place};
+use crate::{CorpusError, ErrorKind, Place, Spot};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use bytes::Bytes;
@@ -49,7 +49,7 @@ impl ParquetFile {
     }
 
     pub(super) async fn read(&self, unit: &Unit) -> Result<RecordBatch, CorpusError> {
-        let place = || Place { file: self.located.name.clone(), row_group: Some(unit.row_group), row: None };
+        let place = || Place { file: self.located.name.clone(), spot: Spot::RowGroup(unit.row_group) };
         let selection = RowSelection::from(vec![
             RowSelector::skip(unit.first_row as usize),
             RowSelector::select(unit.rows as usize),

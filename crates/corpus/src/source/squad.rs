@@ -1,11 +1,9 @@
 //! Questions and answers: SQuAD's own JSON, and the same as one JSON object a line.
 
-use super::text_file::{broken, finish, utf8};
+use super::text_file::{Parsed, Spots, broken, finish, objects, utf8, wrong_json};
 use super::{Columns, no_column};
-use crate::{CorpusError, ErrorKind};
-use arrow::array::{
-    ArrayRef, Int64Builder, LargeListBuilder, LargeStringArray, LargeStringBuilder, RecordBatch, StructArray,
-};
+use crate::{CorpusError, ErrorKind, Place};
+use arrow::array::{ArrayRef, Int64Builder, LargeListBuilder, LargeStringArray, LargeStringBuilder, StructArray};
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -99,12 +97,15 @@ pub fn squad_questions(name: &str, bytes: &[u8]) -> Result<Vec<SquadQuestion>, C
 fn parse(name: &str, bytes: &[u8]) -> Result<File, CorpusError> {
     const HELP: &str = "give SQuAD's JSON: {\"data\": [{\"title\", \"paragraphs\": [{\"context\", \"qas\": [{\"question\", \
                         \"answers\": [{\"text\", \"answer_start\"}]}]}]}]}";
-    serde_json::from_str(utf8(name, bytes)?)
-        .map_err(|error| broken(name, error.line() as u64, format!("not SQuAD: {error}"), HELP))
+    let text = utf8(name, bytes)?;
+    serde_json::from_str(text).map_err(|error| {
+        let (line, what) = wrong_json(text, &error);
+        broken(name, line, format!("not SQuAD: {what}"), HELP)
+    })
 }
 
 /// SQuAD v1.1 and v2.0.
-pub(super) fn squad(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+pub(super) fn squad(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parsed, CorpusError> {
     if !columns.answers {
         return Err(CorpusError::new(
             ErrorKind::Type,
@@ -116,11 +117,13 @@ pub(super) fn squad(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
     let file = parse(name, bytes)?;
     let (mut contexts, mut questions, mut groups) = (Vec::new(), Vec::new(), Vec::new());
     let mut answers = Answers::default();
+    let mut ids = Vec::new();
     for article in &file.data {
         for paragraph in &article.paragraphs {
             for asked in &paragraph.qas {
                 contexts.push(paragraph.context.as_str());
                 questions.push(asked.question.as_str());
+                ids.push(asked.id.clone().unwrap_or_else(|| format!("`{}`", asked.question)));
                 groups.push(match columns.group.as_deref() {
                     Some("title") => article.title.as_str(),
                     Some("context") => paragraph.context.as_str(),
@@ -138,22 +141,22 @@ pub(super) fn squad(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
         arrays.push(text(groups));
     }
     arrays.push(answers.finish());
-    Ok(finish(columns, arrays))
+    Ok(finish(columns, arrays, Spots::Questions(ids)))
 }
 
 /// One JSON object a line: passage, question, and the answers as `{"text": […], "answer_start": […]}` (Hugging Face's
 /// `datasets`) or as `[{"text": …, "answer_start": …}]`. No answers, an empty list or null: the question has none.
-pub(super) fn lines(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+pub(super) fn lines(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parsed, CorpusError> {
     let names: Vec<&str> = columns.names().collect();
     let (answers_name, text_names) = names.split_last().expect("a passage and answers");
     let mut texts: Vec<LargeStringBuilder> = text_names.iter().map(|_| LargeStringBuilder::new()).collect();
     let mut answers = Answers::default();
     // A line may leave the answers out, but not every line: then the name is wrong.
     let (mut seen, mut last_known) = (false, Vec::new());
-    for (index, line) in utf8(name, bytes)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let number = index as u64 + 1;
-        let object: serde_json::Map<String, Value> = serde_json::from_str(line)
-            .map_err(|error| broken(name, number, error, "each line must be one JSON object"))?;
+    let mut lines = Vec::new();
+    for object in objects(name, utf8(name, bytes)?) {
+        let (number, object) = object?;
+        lines.push(number);
         let known = || object.keys().map(String::as_str).collect::<Vec<_>>();
         for (column, builder) in text_names.iter().zip(&mut texts) {
             match object.get(*column) {
@@ -163,7 +166,7 @@ pub(super) fn lines(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
                     let message = format!("`{column}` is {other}; needed is text");
                     return Err(broken(name, number, message, "name another column, or write this one as text"));
                 }
-                None => return Err(no_column(&format!("{name}, line {number}"), column, &known())),
+                None => return Err(no_column(Place::line(name, number), column, &known())),
             }
         }
         seen |= object.contains_key(*answers_name);
@@ -184,7 +187,7 @@ pub(super) fn lines(name: &str, bytes: &[u8], columns: &Columns) -> Result<Recor
     }
     let mut arrays: Vec<ArrayRef> = texts.iter_mut().map(|texts| Arc::new(texts.finish()) as ArrayRef).collect();
     arrays.push(answers.finish());
-    Ok(finish(columns, arrays))
+    Ok(finish(columns, arrays, Spots::Lines(lines)))
 }
 
 fn read(value: &Value) -> Option<Vec<(&str, i64)>> {

@@ -4,19 +4,40 @@ use super::choices;
 use super::conll::conll;
 use super::squad::{self, squad};
 use super::{Columns, no_column};
-use crate::{CorpusError, ErrorKind};
+use crate::{CorpusError, ErrorKind, Place, Spot};
 use arrow::array::{ArrayRef, LargeListBuilder, LargeStringBuilder, RecordBatch};
 use config::DataFormat;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
-/// The rows of a file: columns in the source's order, as LargeUtf8 or lists of it.
-pub(super) fn parse(
-    name: &str,
-    bytes: &[u8],
-    format: DataFormat,
-    columns: &Columns,
-) -> Result<RecordBatch, CorpusError> {
+/// The rows of a file.
+pub(super) struct Parsed {
+    /// Columns in the source's order, as LargeUtf8 or lists of it.
+    pub(super) batch: RecordBatch,
+    pub(super) spots: Spots,
+}
+
+/// Where each row stands.
+pub(super) enum Spots {
+    /// Its line, from 1, or the first of its lines.
+    Lines(Vec<u64>),
+    /// As in [`Spot::Question`].
+    Questions(Vec<String>),
+}
+
+impl Spots {
+    /// None: there is no such row.
+    pub(super) fn of(&self, row: u64) -> Option<Spot> {
+        let row = row as usize;
+        match self {
+            Self::Lines(lines) => lines.get(row).copied().map(Spot::Line),
+            Self::Questions(questions) => questions.get(row).cloned().map(Spot::Question),
+        }
+    }
+}
+
+/// Reads a whole file.
+pub(super) fn parse(name: &str, bytes: &[u8], format: DataFormat, columns: &Columns) -> Result<Parsed, CorpusError> {
     match format {
         DataFormat::Csv => csv(name, bytes, columns),
         DataFormat::Jsonl if columns.answers => squad::lines(name, bytes, columns),
@@ -30,24 +51,48 @@ pub(super) fn parse(
 }
 
 pub(super) fn broken(name: &str, line: u64, message: impl std::fmt::Display, help: &str) -> CorpusError {
-    CorpusError::new(ErrorKind::Corrupt, name, format!("line {line}: {message}"), help)
+    CorpusError::new(ErrorKind::Corrupt, Place::line(name, line), message.to_string(), help)
 }
 
 pub(super) fn utf8<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, CorpusError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+        let line = 1 + line_ends(&bytes[..error.valid_up_to()]);
         broken(name, line, "not UTF-8", "convert the file, for example with `iconv -t UTF-8`")
     })?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-pub(super) fn finish(columns: &Columns, arrays: Vec<ArrayRef>) -> RecordBatch {
-    let names = columns.names().chain(columns.label.is_none().then_some("tags"));
-    RecordBatch::try_from_iter_with_nullable(names.zip(arrays).map(|(name, array)| (name, array, true)))
-        .expect("the arrays were filled row by row")
+fn line_ends(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
-fn csv(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+/// The objects of JSON lines, each with the number of its line.
+pub(super) fn objects(name: &str, text: &str) -> impl Iterator<Item = Result<(u64, Map<String, Value>), CorpusError>> {
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    lines.map(move |(number, line)| match serde_json::from_str::<Map<String, Value>>(line) {
+        Ok(object) => Ok((number, object)),
+        Err(error) => Err(broken(name, number, wrong_json(line, &error).1, "each line must be one JSON object")),
+    })
+}
+
+/// The line of `text`, from 1, on which its JSON is wrong; and what is, with the column. serde_json says it all in one,
+/// and counts bytes.
+pub(super) fn wrong_json(text: &str, error: &serde_json::Error) -> (u64, String) {
+    let (line, column, said) = (error.line(), error.column(), error.to_string());
+    let what = said.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&said);
+    let wrong = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    let column = wrong.char_indices().take_while(|(at, _)| *at < column).count();
+    (line as u64, format!("{what} at column {column}"))
+}
+
+pub(super) fn finish(columns: &Columns, arrays: Vec<ArrayRef>, spots: Spots) -> Parsed {
+    let names = columns.names().chain(columns.label.is_none().then_some("tags"));
+    let batch = RecordBatch::try_from_iter_with_nullable(names.zip(arrays).map(|(name, array)| (name, array, true)))
+        .expect("the arrays were filled row by row");
+    Parsed { batch, spots }
+}
+
+fn csv(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parsed, CorpusError> {
     if columns.tagged || columns.answers || columns.choices.len() == 1 {
         let (what, help) = if columns.tagged {
             ("words and tags", "write the sentences as word-tag, CoNLL, JSONL or Parquet")
@@ -59,8 +104,19 @@ fn csv(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, Corpu
         return Err(CorpusError::new(ErrorKind::Type, name, format!("CSV has no lists of {what}"), help));
     }
     let help = "quote fields that hold commas, quotes or line ends";
-    let mut reader = ::csv::ReaderBuilder::new().from_reader(utf8(name, bytes)?.as_bytes());
-    let header = reader.headers().map_err(|error| csv_error(name, &error, help))?.clone();
+    let text = utf8(name, bytes)?.as_bytes();
+    // The line on which a record begins. What the reader says is where it began to look for it: at empty lines, or at
+    // the `\n` of the `\r\n` before.
+    let (mut line, mut counted) = (1, 0);
+    let mut line_of = |position: Option<&::csv::Position>| {
+        let from = position.map_or(0, |position| position.byte() as usize);
+        let start = from + text[from..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        line += line_ends(&text[counted..start]);
+        counted = start;
+        line
+    };
+    let mut reader = ::csv::ReaderBuilder::new().from_reader(text);
+    let header = reader.headers().map_err(|error| csv_error(name, 1, &error, help))?.clone();
     let known: Vec<&str> = header.iter().collect();
     let indices = columns
         .names()
@@ -68,16 +124,18 @@ fn csv(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, Corpu
         .collect::<Result<Vec<_>, _>>()?;
     let mut builders: Vec<LargeStringBuilder> = indices.iter().map(|_| LargeStringBuilder::new()).collect();
     let mut record = ::csv::StringRecord::new();
-    while reader.read_record(&mut record).map_err(|error| csv_error(name, &error, help))? {
+    let mut lines = Vec::new();
+    while reader.read_record(&mut record).map_err(|error| csv_error(name, line_of(error.position()), &error, help))? {
+        lines.push(line_of(record.position()));
         for (builder, index) in builders.iter_mut().zip(&indices) {
             builder.append_option(record.get(*index).filter(|field| !field.is_empty()));
         }
     }
-    Ok(finish(columns, builders.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect()))
+    let arrays = builders.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect();
+    Ok(finish(columns, arrays, Spots::Lines(lines)))
 }
 
-fn csv_error(name: &str, error: &::csv::Error, help: &str) -> CorpusError {
-    let line = error.position().map_or(1, ::csv::Position::line);
+fn csv_error(name: &str, line: u64, error: &::csv::Error, help: &str) -> CorpusError {
     match error.kind() {
         ::csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             broken(name, line, format!("{len} fields where the header has {expected_len}"), help)
@@ -86,16 +144,16 @@ fn csv_error(name: &str, error: &::csv::Error, help: &str) -> CorpusError {
     }
 }
 
-fn jsonl(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+fn jsonl(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parsed, CorpusError> {
     let mut texts: Vec<LargeStringBuilder> = columns.names().map(|_| LargeStringBuilder::new()).collect();
     let mut lists: Vec<LargeListBuilder<LargeStringBuilder>> =
         columns.names().map(|_| LargeListBuilder::new(LargeStringBuilder::new())).collect();
     let mut seen = vec![false; texts.len()];
     let mut keys: Vec<String> = Vec::new();
-    for (index, line) in utf8(name, bytes)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let number = index as u64 + 1;
-        let object: serde_json::Map<String, Value> = serde_json::from_str(line)
-            .map_err(|error| broken(name, number, error, "each line must be one JSON object"))?;
+    let mut lines = Vec::new();
+    for object in objects(name, utf8(name, bytes)?) {
+        let (number, object) = object?;
+        lines.push(number);
         for (at, column) in columns.names().enumerate() {
             let tagged = columns.tagged && columns.group.as_deref() != Some(column);
             let value = object.get(column).unwrap_or(&Value::Null);
@@ -128,7 +186,7 @@ fn jsonl(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, Cor
         let tagged = columns.tagged && columns.group.as_deref() != Some(column);
         if tagged { Arc::new(lists.finish()) as ArrayRef } else { Arc::new(texts.finish()) as ArrayRef }
     });
-    Ok(finish(columns, arrays.collect()))
+    Ok(finish(columns, arrays.collect(), Spots::Lines(lines)))
 }
 
 /// A JSON scalar as text: labels are often numbers or booleans.
@@ -143,7 +201,7 @@ pub fn scalar(value: &Value) -> Option<String> {
 
 /// `The/at Fulton/np said/vbd`: a word may hold slashes, a tag may not. The People's Daily brackets compounds,
 /// `[中央/n 电台/n]nt`; the brackets are dropped.
-fn word_tag(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, CorpusError> {
+fn word_tag(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parsed, CorpusError> {
     if !columns.tagged {
         return Err(CorpusError::new(
             ErrorKind::Type,
@@ -154,12 +212,14 @@ fn word_tag(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, 
     }
     let mut words = LargeListBuilder::new(LargeStringBuilder::new());
     let mut tags = LargeListBuilder::new(LargeStringBuilder::new());
-    for (index, line) in utf8(name, bytes)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    let mut lines = Vec::new();
+    for (number, line) in (1..).zip(utf8(name, bytes)?.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        lines.push(number);
         for token in line.split_whitespace() {
             let parts = token.rsplit_once('/').filter(|(word, tag)| !word.is_empty() && !tag.is_empty());
             let (word, tag) = parts.ok_or_else(|| {
                 let message = format!("`{token}` is no word/tag");
-                broken(name, index as u64 + 1, message, "write one sentence a line, each token as word/tag")
+                broken(name, number, message, "write one sentence a line, each token as word/tag")
             })?;
             let tag = tag.split_once(']').map_or(tag, |(tag, _)| tag);
             let word = word.strip_prefix('[').filter(|rest| !rest.is_empty()).unwrap_or(word);
@@ -170,5 +230,5 @@ fn word_tag(name: &str, bytes: &[u8], columns: &Columns) -> Result<RecordBatch, 
         tags.append(true);
     }
     let names = Columns { text: "words".into(), tagged: true, ..Columns::default() };
-    Ok(finish(&names, vec![Arc::new(words.finish()), Arc::new(tags.finish())]))
+    Ok(finish(&names, vec![Arc::new(words.finish()), Arc::new(tags.finish())], Spots::Lines(lines)))
 }

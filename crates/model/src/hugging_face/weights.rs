@@ -2,7 +2,7 @@
 
 use crate::error::ModelError;
 use crate::{safetensors_io, torch_file};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::Path;
 use tch::Tensor;
@@ -40,13 +40,28 @@ fn file(path: &Path) -> Result<Vec<(String, Tensor)>, ModelError> {
         return torch_file::read(&bytes).map_err(broken);
     }
     safetensors_io::read(&bytes).map_err(|error| match error {
-        ModelError::Safetensors(why) => broken(format!(
-            "{why}: the file is damaged or not whole ({} bytes). Fetch it once more, and compare its size with what the \
-             other side says",
-            bytes.len()
-        )),
+        ModelError::Safetensors(why) => broken(match whole_length(&bytes) {
+            Some(whole) if whole > bytes.len() as u64 => {
+                format!("the file is not whole: it is cut short, {} bytes of {whole}. Fetch it once more", bytes.len())
+            }
+            _ => format!(
+                "{why}: the file is damaged or not whole ({} bytes). Fetch it once more, and compare its size with what \
+                 the other side says",
+                bytes.len()
+            ),
+        }),
         other => other,
     })
+}
+
+/// How many bytes a safetensors file has by its header: the header's length (8 bytes), the header, and what the last
+/// tensor ends with. None where the header is not whole either.
+fn whole_length(bytes: &[u8]) -> Option<u64> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let length = u64::from_le_bytes(*length);
+    let header: Map<String, Value> = serde_json::from_slice(rest.get(..usize::try_from(length).ok()?)?).ok()?;
+    let end = header.values().filter_map(|tensor| tensor["data_offsets"][1].as_u64()).max()?;
+    length.checked_add(8)?.checked_add(end)
 }
 
 /// The tensors that an index distributes over files: each file once, and each tensor where the index says.

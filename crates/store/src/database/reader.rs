@@ -47,6 +47,15 @@ impl Reader {
         Ok(self.rows("SELECT * FROM runs WHERE id = ?", [run.as_str()], run_row)?.pop())
     }
 
+    /// The newest run of that name that has a checkpoint of a step which it has not gone back from.
+    pub fn newest_with_checkpoint(&self, name: &str) -> Result<Option<RunRow>, DatabaseError> {
+        let sql = "
+            SELECT * FROM runs r
+            WHERE r.name = ? AND EXISTS (SELECT 1 FROM checkpoints c WHERE c.run = r.id AND c.step <= r.step)
+            ORDER BY r.created_ms DESC, r.id DESC LIMIT 1";
+        Ok(self.rows(sql, [name], run_row)?.pop())
+    }
+
     /// A run's attempts, in order.
     pub fn attempts(&self, run: &RunId) -> Result<Vec<AttemptRow>, DatabaseError> {
         self.rows("SELECT * FROM attempts WHERE run = ? ORDER BY attempt", [run.as_str()], |row| {
@@ -128,6 +137,13 @@ impl Reader {
             }
         }
         Ok(found)
+    }
+
+    /// At how many steps of a run a metric has a visible value.
+    pub fn metric_count(&self, run: &RunId, key: &str) -> Result<u64, DatabaseError> {
+        let sql = format!("SELECT count(*) AS steps FROM metrics m WHERE m.run = ? AND m.key = ? AND {VISIBLE_METRIC}");
+        let counts = self.rows(&sql, [run.as_str(), key], |row| number(row, "steps"))?;
+        Ok(counts.into_iter().sum())
     }
 
     /// The newest `limit` events of a run, newest last.

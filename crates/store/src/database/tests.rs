@@ -290,6 +290,50 @@ proptest! {
 }
 
 #[test]
+fn the_newest_run_of_a_name_that_has_a_checkpoint_is_found() {
+    let (_folder, mut database) = database();
+    let found = |database: &Database| database.newest_with_checkpoint("quick").unwrap().map(|run| run.id.to_string());
+    let run = |name: &str, step, created_ms| Change::Run(RunRow { step: Step(step), created_ms, ..run_row(name) });
+    // All but `d` have one name; `c` is the newest.
+    let other = RunRow { name: "other".into(), created_ms: 5_000, ..run_row("d") };
+    database.apply(&[run("b", 20, 2_000), run("c", 0, 3_000), Change::Run(other)]).unwrap();
+    assert_eq!(found(&database), None);
+    let checkpoint = |run: &str, step| {
+        Change::Checkpoint(CheckpointRow {
+            id: CheckpointId { run: run_id(run), generation: Generation(1), step: Step(step) },
+            path: String::new(),
+            bytes: 1,
+            verified: false,
+            damaged: false,
+            eval_loss: None,
+            score: None,
+            weights_digest: None,
+            created_ms: 1,
+        })
+    };
+    database.apply(&[checkpoint("a", 0), checkpoint("b", 10), checkpoint("d", 0)]).unwrap();
+    assert_eq!(found(&database).as_deref(), Some("b"));
+    // `c` went back from the step of its checkpoint.
+    database.apply(&[checkpoint("c", 10)]).unwrap();
+    assert_eq!(found(&database).as_deref(), Some("b"));
+    database.apply(&[run("c", 10, 3_000)]).unwrap();
+    assert_eq!(found(&database).as_deref(), Some("c"));
+}
+
+#[test]
+fn steps_that_an_attempt_superseded_are_not_counted() {
+    let (_folder, mut database) = database();
+    let count = |database: &Database| database.metric_count(&run_id("a"), "train/skipped").unwrap();
+    let skipped = |attempt, step| Change::Metric(metric_row(attempt, step, "train/skipped", 1.0));
+    let another = Change::Metric(metric_row(1, 6, "loss", 1.0));
+    database.apply(&[skipped(1, 1), skipped(1, 4), skipped(1, 5), another]).unwrap();
+    assert_eq!(count(&database), 3);
+    database.apply(&[attempt_row(2, 3), skipped(2, 5)]).unwrap();
+    assert_eq!(count(&database), 2, "steps 1 and 5");
+    assert_eq!(database.metric_count(&run_id("b"), "train/skipped").unwrap(), 0);
+}
+
+#[test]
 fn events_and_checkpoints_come_in_order() {
     let (_folder, mut database) = database();
     let event = |text: &str| Change::Event(EventRow { run: run_id("a"), time_ms: 1, text: text.into() });

@@ -100,3 +100,13 @@ fn a_run_whose_gradients_never_fit_diverges_with_a_reason() {
     }
     assert_eq!(cluster.metric(0, "train/skipped"), Some(1.0));
 }
+
+#[test]
+fn a_run_that_has_learned_nothing_is_not_completed() {
+    let config = pretraining("[reduce]\nfraction_bits = 50").replace("steps = 30", "steps = 3");
+    let mut cluster = Cluster::new(&config.replace("dropout = 0.1", "dropout = 0.1\ninitializer_range = 3e4"), 1);
+    cluster.assign(&[0], &Plan::default());
+    let verdict = cluster.verdict(0);
+    let Verdict::Diverged { step: 2, skipped: true, reason } = verdict else { panic!("it was completed") };
+    assert!(reason.contains("3 steps in a row, up to step 3"), "{reason}");
+}

@@ -35,7 +35,7 @@ pub(super) struct Chosen {
     scores: Vec<f64>,
     probabilities: Vec<f64>,
     /// Some of it did not fit.
-    cut: bool,
+    pub(super) cut: bool,
 }
 
 impl ChoiceArguments {

@@ -102,13 +102,13 @@ impl Predictor {
         self.reading.pairs || self.task == Task::Similarities
     }
 
-    /// One prediction for each text; all are pairs, or none is.
+    /// One prediction for each text, and whether some of the text was cut; all are pairs, or none is.
     ///
     /// # Panics
     /// If the model answers questions or chooses.
-    pub fn predict(&self, texts: &[Text]) -> Result<Vec<Prediction>, Problem> {
+    pub fn predict(&self, texts: &[Text]) -> Result<(Vec<Prediction>, Vec<bool>), Problem> {
         if texts.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Vec::new()));
         }
         let predictions = match self.task {
             Task::Classes | Task::Numbers => self.classify(texts),
@@ -146,39 +146,42 @@ impl Predictor {
         Ok(scores.collect::<Vec<_>>().into_iter().zip(cut).collect())
     }
 
-    fn classify(&self, texts: &[Text]) -> Result<Vec<Prediction>, CorpusError> {
+    fn classify(&self, texts: &[Text]) -> Result<(Vec<Prediction>, Vec<bool>), CorpusError> {
         let first: Vec<&str> = texts.iter().map(|text| text.first.as_str()).collect();
         let second: Option<Vec<&str>> = texts.iter().map(|text| text.second.as_deref()).collect();
-        let batch = corpus::text_batch(&self.tokenizer, &first, second.as_deref(), self.length)?;
+        let (batch, cut) = corpus::text_batch(&self.tokenizer, &first, second.as_deref(), self.length)?;
         let input = self.input(&batch);
         let outputs = tch::no_grad(|| {
             let hidden = self.model.encode(&input, false);
             let logits = self.model.class_logits(&hidden, input.mask.as_ref(), false);
             if self.task == Task::Numbers { logits.to_kind(Kind::Double) } else { logits.softmax(-1, Kind::Double) }
         });
-        if self.task == Task::Numbers {
-            return Ok(matrix(&outputs).into_iter().map(|row| Prediction::Number(row[0])).collect());
-        }
-        Ok(matrix(&outputs).into_iter().map(Prediction::Class).collect())
+        let rows = matrix(&outputs).into_iter();
+        let predictions = if self.task == Task::Numbers {
+            rows.map(|row| Prediction::Number(row[0])).collect()
+        } else {
+            rows.map(Prediction::Class).collect()
+        };
+        Ok((predictions, cut))
     }
 
     /// Each text by itself, as in training.
-    fn compare(&self, texts: &[Text]) -> Result<Vec<Prediction>, CorpusError> {
+    fn compare(&self, texts: &[Text]) -> Result<(Vec<Prediction>, Vec<bool>), CorpusError> {
         let pairs: Vec<(&str, &str)> =
             texts.iter().map(|text| (text.first.as_str(), text.second.as_deref().unwrap_or_default())).collect();
-        let batch = corpus::separate_batch(&self.tokenizer, &pairs, self.length)?;
+        let (batch, cut) = corpus::separate_batch(&self.tokenizer, &pairs, self.length)?;
         let input = self.input(&batch);
         let cosines = tch::no_grad(|| {
             let vectors = self.model.embeddings(&self.model.encode(&input, false), input.mask.as_ref());
             let pairs = vectors.view([texts.len() as i64, 2, -1]).to_kind(Kind::Double);
             (pairs.select(1, 0) * pairs.select(1, 1)).sum_dim_intlist(1, true, Kind::Double)
         });
-        Ok(matrix(&cosines).into_iter().map(|row| Prediction::Similarity(row[0])).collect())
+        Ok((matrix(&cosines).into_iter().map(|row| Prediction::Similarity(row[0])).collect(), cut))
     }
 
-    fn tag(&self, texts: &[Text]) -> Result<Vec<Prediction>, CorpusError> {
+    fn tag(&self, texts: &[Text]) -> Result<(Vec<Prediction>, Vec<bool>), CorpusError> {
         let sentences: Vec<Vec<&str>> = texts.iter().map(|text| text.first.split_whitespace().collect()).collect();
-        let batch = corpus::word_batch(&self.tokenizer, &sentences, self.length)?;
+        let (batch, cut) = corpus::word_batch(&self.tokenizer, &sentences, self.length)?;
         let input = self.input(&batch);
         let probabilities = tch::no_grad(|| {
             let hidden = self.model.encode(&input, false);
@@ -198,7 +201,7 @@ impl Predictor {
             }
             Prediction::Tags(tags)
         });
-        Ok(answers.collect())
+        Ok((answers.collect(), cut))
     }
 
     fn input(&self, batch: &Batch) -> Input {
@@ -292,7 +295,7 @@ mod tests {
         let model = write_model(folder.path(), head);
         let predictor = Predictor::open(folder.path(), None, None, Device::Cpu).ok().unwrap();
         let texts = [text("the wind", None), text("the sea the ship", None)];
-        let predicted = predictor.predict(&texts).ok().unwrap();
+        let (predicted, _) = predictor.predict(&texts).ok().unwrap();
         let Prediction::Number(number) = predicted[0] else { panic!("no number") };
         let input = Input { ids: Tensor::from_slice(&[2i64, 5, 7, 3]).unsqueeze(0), segments: None, mask: None };
         let right = model.class_logits(&model.encode(&input, false), None, false).double_value(&[0, 0]);
@@ -306,7 +309,7 @@ mod tests {
         let predictor = Predictor::open(folder.path(), None, None, Device::Cpu).ok().unwrap();
         assert!(predictor.reads_pairs());
         let pairs = [text("the wind", Some("sea")), text("the sea", Some("the sea"))];
-        let predicted = predictor.predict(&pairs).ok().unwrap();
+        let (predicted, _) = predictor.predict(&pairs).ok().unwrap();
         let vector = |ids: &[i64]| {
             let input = Input { ids: Tensor::from_slice(ids).unsqueeze(0), segments: None, mask: None };
             model.embeddings(&model.encode(&input, false), None)
@@ -340,7 +343,7 @@ mod tests {
         let model = write_model(folder.path(), head);
         let predictor = Predictor::open(folder.path(), None, None, Device::Cpu).ok().unwrap();
         let pairs = [text("the wind", Some("ships")), text("the sea", Some("the wind the ship"))];
-        let Prediction::Class(predicted) = &predictor.predict(&pairs).ok().unwrap()[0] else { panic!("no class") };
+        let Prediction::Class(predicted) = &predictor.predict(&pairs).ok().unwrap().0[0] else { panic!("no class") };
         // [CLS] the wind [SEP] ship ##s [SEP], padded by one beside the longer pair.
         let expected = |segments: &[i64]| {
             let input = Input {
@@ -362,7 +365,8 @@ mod tests {
         let model = write_model(folder.path(), Head::TokenClassifier { labels: vec!["a".into(), "b".into()] });
         let predictor = Predictor::open(folder.path(), Some(8), None, Device::Cpu).ok().unwrap();
         let texts = [text("ships \u{7} wind", None), text("the ship the ship the ship the", None)];
-        let predictions = predictor.predict(&texts).ok().unwrap();
+        let (predictions, cut) = predictor.predict(&texts).ok().unwrap();
+        assert_eq!(cut, [false, true]);
         let Prediction::Tags(tags) = &predictions[0] else { panic!("no tags") };
         // ship ##s, nothing that the tokenizer keeps, wind.
         let input = Input { ids: Tensor::from_slice(&[2i64, 8, 9, 1, 7, 3]).unsqueeze(0), segments: None, mask: None };

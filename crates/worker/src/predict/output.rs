@@ -5,25 +5,29 @@ use super::answers::{Answerer, Asked};
 use super::choices::{Posed, choose};
 use super::model::{Prediction, Predictor, best};
 use crate::cli::Problem;
+use crate::loaded::Cuts;
 use serde_json::{Map, Value, json};
 use std::io::Write;
 
 /// Prints predictions as text or as JSON lines.
 pub struct Printer {
     json: bool,
+    cuts: Cuts,
 }
 
 impl Printer {
     /// Lines for people, or JSON.
     pub fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, cuts: Cuts::default() }
     }
 
     /// One line for each text.
     pub fn print(&mut self, predictor: &Predictor, texts: &[Text]) -> Result<(), Problem> {
         let labels = predictor.labels();
-        write(texts.iter().zip(predictor.predict(texts)?).map(|(text, prediction)| {
-            if self.json { json_line(text, labels, &prediction).to_string() } else { plain(text, labels, &prediction) }
+        let (predictions, cut) = predictor.predict(texts)?;
+        self.cuts.count(cut.iter().copied());
+        write(texts.iter().zip(predictions.iter().zip(cut)).map(|(text, (said, cut))| {
+            if self.json { json_line(text, labels, said, cut).to_string() } else { plain(text, labels, said) }
         }))
     }
 
@@ -37,6 +41,7 @@ impl Printer {
     /// What is chosen for each text; `rows` choices go into one forward pass, or those of one text.
     pub(super) fn choices(&mut self, predictor: &Predictor, posed: &[Posed], rows: usize) -> Result<(), Problem> {
         let chosen = choose(predictor, posed, rows)?;
+        self.cuts.count(chosen.iter().map(|chosen| chosen.cut));
         write(
             posed.iter().zip(&chosen).map(
                 |(posed, chosen)| {
@@ -44,6 +49,11 @@ impl Printer {
                 },
             ),
         )
+    }
+
+    /// Warns of texts that had more than these `tokens`.
+    pub(super) fn finish(&self, tokens: usize) {
+        self.cuts.tell(tokens);
     }
 }
 
@@ -72,8 +82,9 @@ fn plain(text: &Text, labels: &[String], prediction: &Prediction) -> String {
     }
 }
 
-fn json_line(text: &Text, labels: &[String], prediction: &Prediction) -> Value {
-    let mut line = json!({ "text": text.first });
+/// `cut`: some of the text did not fit.
+fn json_line(text: &Text, labels: &[String], prediction: &Prediction, cut: bool) -> Value {
+    let mut line = json!({ "text": text.first, "cut": cut });
     if let Some(second) = &text.second {
         line["pair"] = json!(second);
     }
@@ -110,19 +121,21 @@ mod tests {
         let text = |first: &str, second: Option<&str>| Text { first: first.into(), second: second.map(str::to_owned) };
         let class = Prediction::Class(vec![0.25, 0.75]);
         assert_eq!(plain(&text("a film", None), &labels, &class), "pos\t0.7500\ta film");
-        let line = json_line(&text("a film", None), &labels, &class);
+        let line = json_line(&text("a film", None), &labels, &class, false);
         assert_eq!((&line["text"], &line["scores"]["neg"]), (&json!("a film"), &json!(0.25)));
+        assert_eq!(line["cut"], json!(false));
         assert_eq!(line.get("pair"), None);
         let pair = text("why?", Some("so"));
         assert_eq!(plain(&pair, &labels, &class), "pos\t0.7500\twhy?\tso");
-        assert_eq!(json_line(&pair, &labels, &class)["pair"], "so");
+        assert_eq!(json_line(&pair, &labels, &class, false)["pair"], "so");
         let number = Prediction::Number(-1.5);
         assert_eq!(plain(&text("a film", None), &[], &number), "-1.5000\ta film");
-        assert_eq!(json_line(&pair, &[], &number), json!({"text": "why?", "pair": "so", "number": -1.5}));
-        assert_eq!(json_line(&pair, &[], &Prediction::Similarity(0.5))["similarity"], json!(0.5));
+        let line = json!({"text": "why?", "pair": "so", "number": -1.5, "cut": true});
+        assert_eq!(json_line(&pair, &[], &number, true), line);
+        assert_eq!(json_line(&pair, &[], &Prediction::Similarity(0.5), false)["similarity"], json!(0.5));
         let tags = Prediction::Tags(vec![("a".into(), Some((1, 0.9))), ("b".into(), None)]);
         assert_eq!(plain(&text("a b", None), &labels, &tags), "a/pos b/?");
-        let line = json_line(&text("a b", None), &labels, &tags);
+        let line = json_line(&text("a b", None), &labels, &tags, false);
         assert_eq!(line["tags"][1], json!({"word": "b", "tag": null, "score": null}));
     }
 }

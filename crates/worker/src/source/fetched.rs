@@ -4,7 +4,7 @@ use crate::cli::Problem;
 use crate::connect::{Coordinator, default_data_folder};
 use crate::downloads;
 use config::Reading;
-use proto::v1::{CheckpointRef, Run, RunRequest};
+use proto::v1::{CheckpointRef, ListCheckpointsRequest, Run, RunRequest};
 use std::path::{Path, PathBuf};
 
 /// A checkpoint in a temporary folder.
@@ -58,7 +58,13 @@ pub(crate) fn download(
     runtime.block_on(async {
         let coordinator = Coordinator::new(&address, token.as_ref())?;
         let told = |status| Problem::from_status(&coordinator, &status);
-        let request = RunRequest { run: run.to_owned() };
+        // Of the runs of a name the newest may have no checkpoint: the coordinator says which one is meant.
+        let request = ListCheckpointsRequest { run: run.to_owned() };
+        let listed = coordinator.checkpoints().list(request).await.map_err(told)?.into_inner();
+        if !listed.note.is_empty() {
+            tracing::warn!("`{name}`: {}", listed.note);
+        }
+        let request = RunRequest { run: listed.run };
         let run = coordinator.runs().show(request).await.map_err(told)?.into_inner();
         let from = choose(&run, step)?;
         let wanted = |name: &str| !name.starts_with("optimizer-");

@@ -77,7 +77,7 @@ fn static_vectors(cluster: &Cluster<'_>, language: Language, corpora: &Path, out
     println!("== Word2Vec on {} text", language.name());
     let corpus = out.join("corpus.parquet").display().to_string();
     let output = path.display().to_string();
-    let mut arguments = vec!["word2vec", "train", "--corpus", &corpus, "--output", &output];
+    let mut arguments = vec!["word2vec", "train", "--corpus", &corpus, "--out", &output];
     let dictionary = out.join("dictionary.txt").display().to_string();
     if language == Language::Chinese {
         let tagged = corpora::labelled::chinese_tagged(corpora)?;

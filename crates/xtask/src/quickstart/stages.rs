@@ -101,7 +101,7 @@ pub fn all(binaries: &Binaries, scale: &Scale, out: &Path) -> Result<Results> {
     }
     println!("== export");
     let export = out.join("hugging-face").display().to_string();
-    cluster.command(&["checkpoints", "export", &pretrained, "--format", "hf", "--out", &export])?;
+    cluster.command(&["checkpoints", "export", &pretrained, "--format", "hf", "--out", &export, "--overwrite"])?;
     results.export = Some(export);
     save(&results)?;
     Ok(results)
@@ -118,9 +118,9 @@ fn prepare_corpus(cluster: &Cluster, corpora: &Corpora, scale: &Scale, out: &Pat
     let tokenizer = out.join("tokenizer").display().to_string();
     if !Path::new(&tokenizer).join("tokenizer.json").exists() {
         let size = scale.vocabulary.to_string();
-        let arguments =
+        let train =
             ["tokenizer", "train", "--data", &parquet, "--vocabulary", &size, "--lowercase", "--out", &tokenizer];
-        print!("{}", cluster.command(&arguments)?);
+        print!("{}", cluster.command(&[&train[..], &["--overwrite"]].concat())?);
     }
     print!("{}", cluster.command(&["data", "inspect", &parquet])?);
     Ok(())

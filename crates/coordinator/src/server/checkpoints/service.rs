@@ -4,7 +4,7 @@ use super::{Repository, failure};
 use crate::server::clock::Clock;
 use crate::server::on_thread::OnThread;
 use crate::server::refusals::{Kind as Refused, Refusals};
-use crate::server::runs::find;
+use crate::server::runs::find_with_checkpoint;
 use crate::server::{request, wire};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -45,14 +45,14 @@ impl CheckpointsService {
         })
     }
 
-    /// A reference as people write it: the run by id or name; generation 0 is the newest one of that step, and step 0
-    /// with it the newest of all.
+    /// A reference as people write it: the run as [`find_with_checkpoint`] takes it; generation 0 is the newest one of
+    /// that step, and step 0 with it the newest of all.
     async fn resolve(&self, reference: Option<v1::CheckpointRef>) -> Result<CheckpointId, Failure> {
         let reference = request::checkpoint(reference)?;
         if reference.generation > 0 {
             return wire::checkpoint_id(&reference);
         }
-        let row = find(&self.reader, &reference.run).await?;
+        let (row, _) = find_with_checkpoint(&self.reader, &reference.run).await?;
         let (run, step) = (row.id.clone(), reference.step);
         let rows = self.reader.call(move |reader| reader.checkpoints(&run)).await.map_err(wire::database_failure)?;
         let known: Vec<String> = rows.iter().map(|row| row.id.step.to_string()).collect();
@@ -221,11 +221,12 @@ impl v1::checkpoints_server::Checkpoints for CheckpointsService {
         &self,
         request: Request<v1::ListCheckpointsRequest>,
     ) -> Result<Response<v1::ListCheckpointsResponse>, Status> {
-        let run = find(&self.reader, &request.into_inner().run).await?;
+        let (run, note) = find_with_checkpoint(&self.reader, &request.into_inner().run).await?;
         let id = run.id.clone();
         let rows = self.reader.call(move |reader| reader.checkpoints(&id)).await.map_err(wire::database_failure)?;
         let checkpoints = wire::checkpoints(&rows, &run.config);
-        Ok(Response::new(v1::ListCheckpointsResponse { checkpoints }))
+        let (run, note) = (run.id.into(), note.unwrap_or_default());
+        Ok(Response::new(v1::ListCheckpointsResponse { checkpoints, run, note }))
     }
 
     async fn verify(

@@ -25,12 +25,12 @@ pub enum SweepCommand {
         /// The answer.
         done: oneshot::Sender<Result<bool, Failure>>,
     },
-    /// Cancel runs, where they have not ended. Answered when the wish is durable.
+    /// Cancel runs, where they have not ended. Answered when the wish is durable: how many that were.
     Cancel {
         /// Which.
         runs: Vec<RunId>,
         /// The answer.
-        done: oneshot::Sender<()>,
+        done: oneshot::Sender<u32>,
     },
 }
 
@@ -71,12 +71,14 @@ impl Driver {
                 }));
             }
             SweepCommand::Cancel { runs, done } => {
+                let mut cancelled = 0;
                 for run in runs {
                     if self.control.check_cancel(&run).is_ok() {
                         self.control.handle(now, Event::Cancel { run });
+                        cancelled += 1;
                     }
                 }
-                answers.push(Box::new(move || _ = done.send(())));
+                answers.push(Box::new(move || _ = done.send(cancelled)));
             }
         }
     }

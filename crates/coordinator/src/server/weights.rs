@@ -1,0 +1,183 @@
+//! What can be told of a model's weights without reading them whole: that the files are there and not cut short, and what
+//! their tensors are called. The trainer reads the weights; here a person is still there to be told.
+
+use config::Architecture;
+use safetensors::tensor::Metadata;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// The files in which a folder's weights may lie: one, or an index of several.
+pub const FILES: [&str; 4] =
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+
+/// Bytes before the header of a safetensors file: how long it is.
+const LENGTH: usize = 8;
+/// What a longer header would be is no header.
+const HEADER_MAX: u64 = 100 << 20;
+/// How a pointer of Git LFS begins.
+const POINTER: &[u8] = b"version https://git-lfs";
+/// The last record of a zip archive, its own bytes and the longest comment behind it.
+const ARCHIVE_END: &[u8] = b"PK\x05\x06";
+const ARCHIVE_END_BYTES: u64 = 22 + u16::MAX as u64;
+
+/// The names of the tensors in a folder; None where only the trainer can tell, as it can of `pytorch_model.bin`. The
+/// error names the file.
+pub fn names(folder: &Path) -> Result<Option<Vec<String>>, String> {
+    let Some(name) = FILES.into_iter().find(|name| folder.join(name).is_file()) else { return Ok(None) };
+    if !name.ends_with(".index.json") {
+        return of_file(&folder.join(name));
+    }
+    let path = folder.join(name);
+    let wrong = |what: String| format!("{}: {what}", path.display());
+    let text = std::fs::read(&path).map_err(|error| wrong(error.to_string()))?;
+    let index: Value = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+    let map = index["weight_map"].as_object().ok_or_else(|| wrong("it has no `weight_map`".to_owned()))?;
+    let parts: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
+    for part in parts {
+        of_file(&folder.join(part))?;
+    }
+    Ok(Some(map.keys().cloned().collect()))
+}
+
+fn of_file(path: &Path) -> Result<Option<Vec<String>>, String> {
+    let wrong = |what: &str| format!("{}: {what}", path.display());
+    let failed = |error: io::Error| wrong(&error.to_string());
+    let mut file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let mut beginning = Vec::new();
+    (&mut file).take(POINTER.len() as u64).read_to_end(&mut beginning).map_err(failed)?;
+    if beginning == POINTER {
+        return Err(wrong("it is a pointer of Git LFS, not the file itself: run `git lfs pull` where it came from"));
+    }
+    file.rewind().map_err(failed)?;
+    let is_pickled = path.extension().is_some_and(|extension| extension == "bin");
+    if is_pickled {
+        let is_cut = match beginning.starts_with(b"PK") {
+            true => !has_archive_end(&mut file, length).map_err(failed)?,
+            // The older container says nowhere how long it is.
+            false => length == 0,
+        };
+        return if is_cut { Err(wrong(&cut_short(length, None))) } else { Ok(None) };
+    }
+    let header = header(&mut file).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => wrong(&cut_short(length, None)),
+        _ => failed(error),
+    })?;
+    let whole = (LENGTH + header.bytes + header.metadata.data_len()) as u64;
+    if length < whole {
+        return Err(wrong(&cut_short(length, Some(whole))));
+    }
+    Ok(Some(header.metadata.offset_keys()))
+}
+
+fn cut_short(length: u64, whole: Option<u64>) -> String {
+    let of = whole.map_or_else(String::new, |whole| format!(" of {whole}"));
+    format!("the file is not whole ({length} bytes{of}): fetch it once more, and compare its size with the source's")
+}
+
+/// A torch archive's directory is the last thing in it.
+fn has_archive_end(file: &mut File, length: u64) -> io::Result<bool> {
+    file.seek(SeekFrom::Start(length.saturating_sub(ARCHIVE_END_BYTES)))?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end)?;
+    Ok(end.windows(ARCHIVE_END.len()).any(|window| window == ARCHIVE_END))
+}
+
+/// What a safetensors file says at its beginning.
+struct Header {
+    bytes: usize,
+    metadata: Metadata,
+}
+
+fn header(file: &mut impl Read) -> io::Result<Header> {
+    let mut length = [0; LENGTH];
+    file.read_exact(&mut length)?;
+    let length = u64::from_le_bytes(length);
+    if length > HEADER_MAX {
+        return Err(io::Error::other("it is no safetensors file: its header would be longer than any is"));
+    }
+    let mut text = vec![0; usize::try_from(length).unwrap_or_default()];
+    file.read_exact(&mut text)?;
+    let metadata = serde_json::from_slice(&text)
+        .map_err(|error| io::Error::other(format!("it is no safetensors file, or damaged: {error}")))?;
+    Ok(Header { bytes: text.len(), metadata })
+}
+
+/// Whether tensors of these names bring the head over the vocabulary of this architecture along: whatever else such a
+/// head has, Hugging Face's is stored with the bias of its last layer.
+pub fn have_vocabulary_head(names: &[String], architecture: Architecture) -> bool {
+    let bias: &[&str] = match architecture {
+        Architecture::Bert => &["cls.predictions.bias", "cls.predictions.decoder.bias"],
+        Architecture::Modern => &["decoder.bias"],
+        Architecture::Albert => &["predictions.bias", "predictions.decoder.bias"],
+        Architecture::Electra => &["generator_lm_head.bias"],
+        Architecture::Distilbert => &["vocab_projector.bias"],
+        Architecture::Roberta => &["lm_head.bias", "lm_head.decoder.bias"],
+    };
+    names.iter().any(|name| bias.contains(&name.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A safetensors file of one tensor of two numbers.
+    fn safetensors(name: &str) -> Vec<u8> {
+        let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}}}"#);
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat()
+    }
+
+    fn found(files: &[(&str, &[u8])]) -> Result<Option<Vec<String>>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, contents) in files {
+            std::fs::write(folder.path().join(name), contents).unwrap();
+        }
+        names(folder.path())
+    }
+
+    #[test]
+    fn names_are_read_and_what_is_missing_is_said() {
+        let whole = safetensors("cls.predictions.bias");
+        let names = found(&[("model.safetensors", &whole)]).unwrap().unwrap();
+        assert_eq!(names, ["cls.predictions.bias"]);
+        assert!(
+            have_vocabulary_head(&names, Architecture::Bert) && !have_vocabulary_head(&names, Architecture::Modern)
+        );
+        for length in [0, 4, 20, whole.len() - 1] {
+            let error = found(&[("model.safetensors", &whole[..length])]).unwrap_err();
+            assert!(error.contains("model.safetensors: the file is not whole"), "{error}");
+        }
+        let error = found(&[("model.safetensors", b"<!DOCTYPE html><html>")]).unwrap_err();
+        assert!(error.contains("no safetensors file"), "{error}");
+        let pointer = [POINTER, b".github.com/spec/v1\n"].concat();
+        for name in ["model.safetensors", "pytorch_model.bin"] {
+            let error = found(&[(name, &pointer)]).unwrap_err();
+            assert!(error.contains(name) && error.contains("git lfs pull"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_archive_that_is_cut_off_has_no_end() {
+        let archive = [&b"PK\x03\x04 numbers "[..], ARCHIVE_END, &[0; 18]].concat();
+        assert_eq!(found(&[("pytorch_model.bin", &archive)]), Ok(None));
+        for cut in [&archive[..10], &[]] {
+            let error = found(&[("pytorch_model.bin", cut)]).unwrap_err();
+            assert!(error.contains("pytorch_model.bin: the file is not whole"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_part_of_an_index_is_looked_at() {
+        let index = br#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#;
+        let (one, two) = (safetensors("a"), safetensors("b"));
+        let parts = |two: &[u8]| {
+            found(&[("model.safetensors.index.json", index), ("1.safetensors", &one), ("2.safetensors", two)])
+        };
+        assert_eq!(parts(&two).unwrap().unwrap(), ["a", "b"]);
+        assert!(parts(&two[..9]).unwrap_err().contains("2.safetensors"));
+        assert!(found(&[("model.safetensors.index.json", index)]).unwrap_err().contains("1.safetensors"));
+    }
+}
