@@ -7,6 +7,11 @@ use std::collections::BTreeMap;
 /// Where an export's config.json has the identity of the tokenizer that its model was trained with.
 pub const TOKENIZER_KEY: &str = "trireme_tokenizer";
 
+/// The files in which a folder's weights may lie, as Hugging Face names them: the first that is there, one file or an index
+/// of several.
+pub const WEIGHTS_FILES: [&str; 4] =
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+
 /// How a model was trained to read its texts. An export's config.json holds it under [`Reading::KEY`], so that a folder is
 /// used as the run's own checkpoint is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

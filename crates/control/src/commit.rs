@@ -42,7 +42,7 @@ impl Control {
             if let Some(known) = run.digests.get(&step).copied().filter(|known| *known != said) {
                 let text =
                     format!("replicas disagree: for step {step} {worker} reports samples {said}, committed is {known}");
-                self.fail(id, text);
+                self.fail_for_now(id, &text);
                 return true;
             }
             return false;

@@ -1,10 +1,9 @@
 //! A run whose state is not to be trusted: back to a checkpoint from before, or the end.
 
-use crate::failure::HELP;
 use crate::run::SeatState;
 use crate::{Control, Divergence, RunRecord};
 use config::OnDivergence;
-use types::{Generation, RunId, Step, WorkerId};
+use types::{Generation, HELP, RunId, Step, WorkerId};
 
 impl Control {
     pub(crate) fn diverged(

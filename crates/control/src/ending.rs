@@ -61,12 +61,13 @@ impl Control {
         match run.finished {
             None => run.finished = Some((step, weights_digest)),
             Some((at, _)) if at != step => {
-                self.fail(id, format!("replicas disagree: {worker} ends after step {step}, another after {at}"));
+                let text = format!("replicas disagree: {worker} ends after step {step}, another after {at}");
+                self.fail_for_now(id, &text);
             }
             Some((_, first)) if first != weights_digest => {
                 let text =
                     format!("replicas disagree: {worker} ends with weights {weights_digest}, another with {first}");
-                self.fail(id, text);
+                self.fail_for_now(id, &text);
             }
             Some(_) => {}
         }

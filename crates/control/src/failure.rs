@@ -2,10 +2,7 @@
 
 use crate::run::{Ahead, SeatState, Stage};
 use crate::{Control, Directive, Millis, RunStatus};
-use types::{Generation, RunId, Step, WorkerId};
-
-/// Between what went wrong and what to do about it.
-pub(crate) const HELP: &str = "\n  help: ";
+use types::{Generation, HELP, RunId, Step, WorkerId};
 
 impl Control {
     pub(crate) fn step_failed(

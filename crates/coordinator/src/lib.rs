@@ -7,3 +7,4 @@ mod auth;
 pub mod cli;
 pub mod data_dir;
 pub mod server;
+mod weights;

@@ -21,7 +21,6 @@ mod session;
 mod stuck;
 mod submit;
 mod sweeps;
-mod weights;
 mod wire;
 mod workers;
 

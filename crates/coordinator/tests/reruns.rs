@@ -34,8 +34,9 @@ async fn a_rerun_without_a_checkpoint_does_not_hide_the_run_before() {
     let request = v1::ListCheckpointsRequest { run: "small".to_owned() };
     let listed = checkpoints.list(request).await.unwrap().into_inner();
     assert_eq!((&listed.run, listed.checkpoints.len()), (&good, 1));
-    let note =
-        format!("run {good} is taken; a newer run of the name `small`, {rerun}, is cancelled and has no checkpoint");
+    let note = format!(
+        "run {good} is taken; a newer run of the name `small`, {rerun}, is cancelled and has no checkpoint to take"
+    );
     assert_eq!(listed.note, note);
     let reference = v1::CheckpointRef { run: "small".to_owned(), generation: 0, step: 3 };
     let manifest = checkpoints.manifest(reference).await.unwrap().into_inner();

@@ -1,47 +1,83 @@
 //! Folders that a command fills. What is in one belongs together, so nothing of an earlier one may stay there.
 
 use crate::error::{CorpusError, ErrorKind};
+use config::WEIGHTS_FILES;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// What a model's folder may hold beside [`TOKENIZER_FILES`], of what is written here.
-pub const MODEL_FILES: &[&str] = &["config.json", "model.safetensors", "model.onnx", "model_int8.onnx", "README.md"];
-
 /// A tokenizer's files, in all their forms.
-pub const TOKENIZER_FILES: &[&str] =
-    &["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"];
+pub const TOKENIZER_FILES: [&str; 8] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+];
 
-/// Refuses a folder that holds anything, unless it may be written over. One that is not there is empty.
+/// What else a model's folder holds of it, beside its weights; a card is a text of people, too.
+const MODEL_FILES: [&str; 3] = ["config.json", "model.onnx", "model_int8.onnx"];
+
+/// How a file's name ends that is not whole yet.
+const PARTIAL: &str = ".partial";
+
+/// Whether a file of this name is a tokenizer's.
+pub fn is_of_tokenizer(name: &str) -> bool {
+    TOKENIZER_FILES.contains(&name)
+}
+
+/// Whether a file of this name is a model's or its tokenizer's.
+pub fn is_of_model(name: &str) -> bool {
+    let is_shard = ["model-", "pytorch_model-"].iter().any(|start| name.starts_with(start))
+        && [".safetensors", ".bin"].iter().any(|end| name.ends_with(end));
+    is_shard || is_of_tokenizer(name) || MODEL_FILES.contains(&name) || WEIGHTS_FILES.contains(&name)
+}
+
+/// Refuses a folder that holds anything, unless it may be written over. One that is not there is empty, and so is one with
+/// what an interrupted command has left.
 pub fn check_out_folder(folder: &Path, overwrite: bool) -> Result<(), CorpusError> {
-    let first = match fs::read_dir(folder).and_then(|mut entries| entries.next().transpose()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+    let names = match names(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => {
             let message = format!("cannot be read as a folder: {error}");
             return Err(wrong(folder, ErrorKind::Unreadable, message, "name another one with --out"));
         }
-        Ok(first) => first.filter(|_| !overwrite),
+        Ok(names) => names,
     };
+    let first = names.iter().find(|name| !name.ends_with(PARTIAL) && !overwrite);
     let Some(first) = first else { return Ok(()) };
-    let message = format!("the folder is not empty, it holds {}", first.file_name().display());
+    let message = format!("the folder is not empty, it holds {first}");
     let help = "name another one with --out, or give --overwrite: files of an earlier model or tokenizer go away then, \
                 and all others stay";
     Err(wrong(folder, ErrorKind::Value, message, help))
 }
 
-/// Removes those of `names` from a folder that are not among what is `written` there.
-pub fn remove_stale(folder: &Path, names: &[&str], written: &[&str]) -> Result<(), CorpusError> {
-    for name in names.iter().filter(|name| !written.contains(*name)) {
-        let path = folder.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let message = format!("cannot be removed, and does not belong to what is written there: {error}");
-                return Err(wrong(&path, ErrorKind::Io, message, "remove it, or name another folder with --out"));
-            }
-            _ => {}
-        }
+/// Removes what a command is about to write anew, and what belongs to that. A model's config.json goes first, without
+/// which nobody takes what is left for a whole one.
+pub fn clear_out_folder(folder: &Path, goes: fn(&str) -> bool) -> Result<(), CorpusError> {
+    let mut names = names(folder).unwrap_or_default();
+    names.retain(|name| goes(name));
+    names.sort_by_key(|name| name != "config.json");
+    for name in names {
+        let path = folder.join(&name);
+        fs::remove_file(&path).map_err(|error| {
+            let message = format!("cannot be removed, and does not belong to what is written there: {error}");
+            wrong(&path, ErrorKind::Io, message, "remove it, or name another folder with --out")
+        })?;
     }
     Ok(())
+}
+
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn wrong(path: &Path, kind: ErrorKind, message: String, help: &str) -> CorpusError {
@@ -68,13 +104,38 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_named_and_not_written_goes_away() {
+    fn what_an_interrupted_command_has_left_is_no_reason_to_refuse() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["vocab.txt", "merges.txt", "notes.txt"] {
-            fs::write(folder.path().join(name), name).unwrap();
+        fs::write(folder.path().join("model.safetensors.partial"), "").unwrap();
+        assert_eq!(check_out_folder(folder.path(), false), Ok(()));
+    }
+
+    #[test]
+    fn what_is_of_a_model_or_a_tokenizer_goes_and_nothing_else() {
+        let kept = ["README.md", "model-notes.txt", "notes.txt"];
+        let of_model = [
+            "config.json",
+            "model-00001-of-00002.safetensors",
+            "model.onnx",
+            "model.safetensors.index.json",
+            "pytorch_model.bin",
+        ];
+        let of_tokenizer = ["merges.txt", "vocab.txt"];
+        let folder = tempfile::tempdir().unwrap();
+        for name in kept.iter().chain(&of_model).chain(&of_tokenizer) {
+            fs::write(folder.path().join(name), "").unwrap();
         }
-        remove_stale(folder.path(), TOKENIZER_FILES, &["vocab.txt"]).unwrap();
-        let left = |name: &str| folder.path().join(name).exists();
-        assert_eq!(["vocab.txt", "merges.txt", "notes.txt"].map(left), [true, false, true]);
+        clear_out_folder(folder.path(), is_of_tokenizer).unwrap();
+        let mut left = [&kept[..], &of_model].concat();
+        left.sort_unstable();
+        assert_eq!(names(folder.path()).unwrap(), left);
+        clear_out_folder(folder.path(), is_of_model).unwrap();
+        assert_eq!(names(folder.path()).unwrap(), kept);
+        assert_eq!(clear_out_folder(&folder.path().join("absent"), is_of_model), Ok(()));
+        // Without its config.json no model is left, wherever it ends.
+        fs::write(folder.path().join("config.json"), "").unwrap();
+        fs::create_dir(folder.path().join("model.onnx")).unwrap();
+        let error = clear_out_folder(folder.path(), is_of_model).unwrap_err().to_string();
+        assert!(error.contains("model.onnx") && !folder.path().join("config.json").exists(), "{error}");
     }
 }

@@ -15,11 +15,13 @@ mod heads;
 use crate::error::ModelError;
 use crate::heads::Head;
 use crate::names::{self, HeadNames};
-use crate::network::Model;
+use crate::network::{Model, Parameter};
+use crate::safetensors_io;
 use config::ModelShape;
 use onnx::{Attribute, Dimension, Element, Graph, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use tch::{Device, Kind, Tensor};
+use types::Digest;
 
 /// How the weights of dense layers are stored and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,24 @@ pub fn export(
         ModelError::Unsupported(format!("{error}: use the safetensors of `coordinator checkpoints export`"))
     })?;
     Ok(Exported { bytes, dense_float: network.dense_float, dense_stored: network.dense_stored })
+}
+
+/// The digest of what [`export`] makes a graph of. A checkpoint has it and an export of that without its padding, too.
+pub fn weights_digest(model: &Model, vocabulary: i64) -> Result<Digest, ModelError> {
+    safetensors_io::digest(used(model, vocabulary).values())
+}
+
+/// The parameters, as float32 on the processor, without rows that only pad the vocabulary.
+fn used(model: &Model, vocabulary: i64) -> BTreeMap<String, Tensor> {
+    let words = names::words(model.shape().architecture);
+    let bias = HeadNames::of(model.shape().architecture).bias;
+    let cut = |parameter: Parameter| {
+        let tensor = parameter.tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float);
+        let of_words = parameter.name == words || parameter.name == bias;
+        let rows = if of_words { vocabulary.min(tensor.size()[0]) } else { tensor.size()[0] };
+        (parameter.name, tensor.narrow(0, 0, rows).contiguous())
+    };
+    model.parameters().into_iter().map(cut).collect()
 }
 
 const BATCH: Dimension = Dimension::Named("batch_size");
@@ -117,20 +137,11 @@ impl<'a> Network<'a> {
         let mask = graph.node("Cast", &[&mask], &[("to", Attribute::Integer(Element::Float as i64))]);
         let range = [("start", Attribute::Integer(1)), ("end", Attribute::Integer(2))];
         let length = graph.node("Shape", &[&ids], &range);
-        let words = names::words(shape.architecture);
-        let bias = HeadNames::of(shape.architecture).bias;
-        let parameters = model.parameters().into_iter().map(|parameter| {
-            let tensor = parameter.tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float);
-            let of_words = parameter.name == words || parameter.name == bias;
-            let rows = if of_words { vocabulary.min(tensor.size()[0]) } else { tensor.size()[0] };
-            (parameter.name, tensor.narrow(0, 0, rows).contiguous())
-        });
-        let parameters = parameters.collect();
         Self {
             graph,
             shape,
-            parameters,
-            words,
+            parameters: used(model, vocabulary),
+            words: names::words(shape.architecture),
             numbers,
             ids,
             mask,

@@ -2,6 +2,7 @@
 //!
 //! Up to the update nothing of the state changes, so a collective that fails leaves it as it was after the step before.
 
+use crate::capture::StateHeader;
 use crate::gradients::{FastReduction, Local, exact, write_gradients};
 use crate::host::{Host, Membership, Phase, StepReport};
 use crate::losses::{Loss, Tally, Targets, weighted};
@@ -15,7 +16,7 @@ use config::{CheckedConfig, ReduceMode};
 use corpus::{Loader, SlotStep};
 use std::time::Instant;
 use tch::{Device, Tensor};
-use types::{Cursor, Segment, SlotId, Step};
+use types::{Cursor, HELP, Segment, SlotId, Step};
 
 /// What all steps of one generation have in common.
 #[derive(Clone, Copy)]
@@ -36,6 +37,8 @@ pub(crate) struct Stepper<'a> {
     pub context: Context<'a>,
     /// `fast` mode: made at the first step.
     pub fast: Option<FastReduction>,
+    /// The loss of the last step was not finite.
+    pub broken: bool,
 }
 
 /// A step that was done.
@@ -110,6 +113,7 @@ impl Stepper<'_> {
         }
 
         self.context.host.phase(Phase::Update);
+        self.broken = outcome.tally.broken > 0;
         let mut metrics = self.metrics(&outcome, &agreement);
         self.apply(state, outcome.overflowed, &mut metrics)?;
         let header = &mut state.header;
@@ -225,19 +229,22 @@ impl Stepper<'_> {
         state.header.skipped_in_a_row += 1;
         let skipped = state.header.skipped_in_a_row;
         tracing::warn!(run = %self.context.membership.run, step = next.0, skipped, "gradients overflowed; the step is skipped");
-        let never_updated = state.header.updates == 0 && next.0 >= self.context.config.run.steps;
-        if never_updated || u64::from(skipped) >= self.context.config.recovery.max_skipped_steps {
-            return Err(TrainError::Diverged {
-                step: state.header.step,
-                kind: Divergence::Skipped,
-                reason: format!(
-                    "the gradients of {skipped} steps in a row, up to step {next}, were not finite or too large\n  help: \
-                     submit it again with {}",
-                    self.remedy(state.header.updates)
-                ),
-            });
+        if u64::from(skipped) >= self.context.config.recovery.max_skipped_steps {
+            return Err(self.diverged(&state.header, next));
         }
         Ok(())
+    }
+
+    /// The run has skipped too many steps, `last` among them.
+    pub fn diverged(&self, header: &StateHeader, last: Step) -> TrainError {
+        let skipped = header.skipped_in_a_row;
+        let seen =
+            format!("the gradients of {skipped} steps in a row, up to step {last}, were not finite or too large");
+        TrainError::Diverged {
+            step: header.step,
+            kind: Divergence::Skipped,
+            reason: format!("{seen}{HELP}submit it again with {}", self.remedy(header.updates)),
+        }
     }
 
     /// What most likely makes gradients fit, after so many updates: where there was none, the learning rate has had no part
@@ -247,6 +254,7 @@ impl Stepper<'_> {
         match config.reduce.mode {
             _ if updates > 0 => format!("a lower optimizer.learning_rate (now {})", config.optimizer.learning_rate),
             _ if config.objective.regression => "labels scaled to a few units".to_owned(),
+            _ if self.broken => "other data, or another model to start from: the loss was not finite".to_owned(),
             ReduceMode::Exact => format!("a lower reduce.fraction_bits (now {})", config.reduce.fraction_bits),
             ReduceMode::Fast => "another model or other data: not one gradient was finite".to_owned(),
         }

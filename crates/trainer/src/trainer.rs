@@ -184,7 +184,7 @@ impl Trainer {
         let losses = objective::losses(&config);
         let context =
             Context { config: &config, losses: &losses, teacher, membership, group, host, device: self.device };
-        let mut stepper = Stepper { context, fast: None };
+        let mut stepper = Stepper { context, fast: None, broken: false };
         while !self.is_over(state) {
             let Done { mut report, checkpoint, pause } = stepper.step(state, &mut self.loader)?;
             let step = state.header.step;
@@ -212,6 +212,9 @@ impl Trainer {
                 }
             }
             host.progress(report);
+            if self.is_over(state) && state.header.updates == 0 {
+                return Err(stepper.diverged(&state.header, step));
+            }
             if captures {
                 self.capture(state, membership, host, measured);
                 captured = Some(step);

@@ -2,6 +2,9 @@
 //!
 //! Nothing here may depend on anything heavy, do IO, or hold a decision.
 
+/// Between what went wrong and what to do about it, in a text for people.
+pub const HELP: &str = "\n  help: ";
+
 mod cursor;
 mod digest;
 mod ids;

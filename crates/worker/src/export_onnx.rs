@@ -6,9 +6,9 @@ use crate::loaded::open_folder;
 use crate::source::SourceArguments;
 use clap::Args;
 use config::{Reading, TOKENIZER_KEY};
-use corpus::{CorpusError, MODEL_FILES, TOKENIZER_FILES};
+use corpus::TOKENIZER_FILES;
 use model::onnx_graph::{self, Exported, Numbers};
-use model::{Missing, Model, safetensors_io};
+use model::{Missing, Model};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use tch::Device;
 
 const CONFIG: &str = "config.json";
 /// The key of an export's config.json that says which weights its graphs are made of: their
-/// [digest](safetensors_io::digest).
+/// [digest](onnx_graph::weights_digest).
 const WEIGHTS_KEY: &str = "trireme_weights";
 
 /// `worker export-onnx`
@@ -66,6 +66,10 @@ pub(crate) fn run(arguments: &ExportOnnxArguments) -> Result<ExitCode, Problem> 
     } else {
         Numbers::Float
     };
+    if !arguments.out.join(CONFIG).exists() {
+        // Whose it is if there is one takes the weights to tell.
+        check_out(&arguments.out, arguments.overwrite)?;
+    }
     let fetched = arguments.source.fetch()?;
     let reading = fetched.reading.as_ref();
     let (path, exported) = export(fetched.folder(), reading, numbers, &arguments.out, arguments.overwrite)?;
@@ -93,17 +97,16 @@ fn export(
     overwrite: bool,
 ) -> Result<(PathBuf, Exported), Problem> {
     let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
-    let of_corpus = |error: CorpusError| Problem::failure(error.to_string());
     let (read, tokenizer) = open_folder(folder)?;
     let mut model = Model::new(&read.shape, read.head, 0, Device::Cpu).map_err(|error| at(&error))?;
     model.load_parameters(&read.tensors, Missing::Refuse).map_err(|error| at(&error))?;
-    let weights = safetensors_io::digest(model.parameters().iter().map(|it| &it.tensor)).map_err(|error| at(&error))?;
+    let vocabulary = tokenizer.size() as i64;
+    let weights = onnx_graph::weights_digest(&model, vocabulary).map_err(|error| at(&error))?;
     let is_own = matches!((folder.canonicalize(), out.canonicalize()), (Ok(folder), Ok(out)) if folder == out);
     let belongs = is_own || weights_of(out).is_some_and(|found| found == weights.to_string());
     if !belongs {
-        corpus::check_out_folder(out, overwrite).map_err(of_corpus)?;
+        check_out(out, overwrite)?;
     }
-    let vocabulary = tokenizer.size() as i64;
     let identity = tokenizer.identity().to_string();
     let metadata = [(TOKENIZER_KEY, identity.clone())];
     let exported = onnx_graph::export(&model, vocabulary, numbers, &metadata).map_err(|error| at(&error))?;
@@ -111,12 +114,15 @@ fn export(
     std::fs::create_dir_all(out)
         .map_err(|error| Problem::failure(format!("cannot make the folder {}: {error}", out.display())))?;
     let graph = if numbers == Numbers::Float { "model.onnx" } else { "model_int8.onnx" };
+    if !belongs {
+        corpus::clear_out_folder(out, corpus::is_of_model).map_err(|error| Problem::failure(error.to_string()))?;
+    }
+    // A config.json says that the graph is there: it comes last.
+    let mut others = Vec::new();
     if !is_own {
         let own = |name: &str| std::fs::read(folder.join(name)).map_err(|error| at(&format!("{name}: {error}")));
-        let mut written = vec![graph, CONFIG];
-        for &name in TOKENIZER_FILES.iter().filter(|name| folder.join(name).exists()) {
-            write_whole(&out.join(name), &own(name)?)?;
-            written.push(name);
+        for name in TOKENIZER_FILES.into_iter().filter(|name| folder.join(name).exists()) {
+            others.push((name, own(name)?));
         }
         let mut config: Value =
             serde_json::from_slice(&own(CONFIG)?).map_err(|error| at(&format!("{CONFIG}: {error}")))?;
@@ -126,15 +132,25 @@ fn export(
         if let Some(reading) = reading {
             config[Reading::KEY] = json!(reading);
         }
-        write_whole(&out.join(CONFIG), format!("{config:#}\n").as_bytes())?;
-        if !belongs {
-            let of_models = [MODEL_FILES, TOKENIZER_FILES].concat();
-            corpus::remove_stale(out, &of_models, &written).map_err(of_corpus)?;
-        }
+        others.push((CONFIG, format!("{config:#}\n").into_bytes()));
     }
     let path = out.join(graph);
     write_whole(&path, &exported.bytes)?;
+    for (name, bytes) in others {
+        write_whole(&out.join(name), &bytes)?;
+    }
     Ok((path, exported))
+}
+
+fn check_out(out: &Path, overwrite: bool) -> Result<(), Problem> {
+    corpus::check_out_folder(out, overwrite).map_err(|error| {
+        let own = if out.join(CONFIG).exists() {
+            "; beside the model that it is made of, name that with --model"
+        } else {
+            ""
+        };
+        Problem::failure(format!("{error}{own}"))
+    })
 }
 
 /// Which weights the graphs in an export are made of.
@@ -147,7 +163,8 @@ fn weights_of(out: &Path) -> Option<String> {
 mod tests {
     use super::*;
     use crate::loaded::tests::write_model;
-    use model::Head;
+    use model::{Head, safetensors_io};
+    use tch::Tensor;
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap();
@@ -192,6 +209,22 @@ mod tests {
         for numbers in [Numbers::Float, int8] {
             export(from.path(), None, numbers, &out, false).ok().unwrap();
         }
+        // The same model without the rows of no token: 10 are used.
+        let cut = tempfile::tempdir().unwrap();
+        let words = ["bert.embeddings.word_embeddings.weight", "cls.predictions.bias"];
+        let weights = safetensors_io::read(&std::fs::read(from.path().join("model.safetensors")).unwrap()).unwrap();
+        let narrow = |(name, tensor): (String, Tensor)| {
+            let tensor = if words.contains(&name.as_str()) { tensor.narrow(0, 0, 10) } else { tensor };
+            (name, tensor)
+        };
+        let weights: Vec<_> = weights.into_iter().map(narrow).collect();
+        for name in ["tokenizer.json", "config.json"] {
+            let text = std::fs::read_to_string(from.path().join(name)).unwrap();
+            let text = text.replace("\"vocab_size\": 16", "\"vocab_size\": 10");
+            std::fs::write(cut.path().join(name), text).unwrap();
+        }
+        std::fs::write(cut.path().join("model.safetensors"), safetensors_io::write(&weights).unwrap()).unwrap();
+        export(cut.path(), None, int8, &out, false).ok().unwrap();
         for name in ["model.safetensors", "merges.txt", "notes.txt"] {
             std::fs::write(out.join(name), "old").unwrap();
         }

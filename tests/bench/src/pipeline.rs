@@ -124,12 +124,14 @@ pub fn measure(python: &Path, corpus: &Path, quick: bool, mut show: impl FnMut(&
     let (mut ours, mut peers, mut losses, mut reached) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut last = None;
     for _ in 0..rounds {
-        ours.push(task.train(steps)?);
+        ours.push(task.train(steps)?.0);
         let answer: Answer = Peer::start(python, "pipeline", &spec, THREADS)?.ask("train")?;
         peers.push(answer.over);
         losses.push(answer.loss);
         if let Some(step) = task.reach(answer.loss)? {
-            reached.push((task.train(step)?, answer.over, step));
+            let (seconds, loss) = task.train(step)?;
+            ensure!(loss <= answer.loss, "{loss} nats at the end of {step} steps, and fewer when they were looked at");
+            reached.push((seconds, answer.over, step));
         }
         last = Some(answer);
     }
@@ -208,8 +210,8 @@ impl Task {
         Spec::of(&config, self.path("train.parquet"), self.path("held-out.parquet"), THREADS)
     }
 
-    /// The seconds of a run of so many steps.
-    fn train(&self, steps: u64) -> Result<f64> {
+    /// The seconds of a run of so many steps, and its held-out loss.
+    fn train(&self, steps: u64) -> Result<(f64, f64)> {
         let mut cluster = Cluster::start();
         cluster.add_workers_of(WORKERS, 1);
         let began = now_ms();
@@ -217,7 +219,8 @@ impl Task {
         runs::wait_until_completed(&cluster, &run)?;
         let shown = cluster.show(&run);
         ensure!(cluster.generations(&run) == [WORKERS], "a worker was lost meanwhile: {shown:#}");
-        Ok(seconds(shown["updated"].as_i64().context("a run has a time")? - began))
+        let loss = shown["metrics"]["eval/mlm_loss"].as_f64().context("it is measured at the end")?;
+        Ok((seconds(shown["updated"].as_i64().context("a run has a time")? - began), loss))
     }
 
     /// The step at which a run first measures this held-out loss, or None.
@@ -230,7 +233,8 @@ impl Task {
             first_at_most(&cluster.metric_rows(&run, "eval/mlm_loss", false), loss)
         })?;
         ensure!(cluster.generations(&run) == [WORKERS], "a worker was lost meanwhile: {:#}", cluster.show(&run));
-        Ok(found)
+        // No run is shorter than its way up.
+        Ok(found.map(|step| step.max(WARM_UP + 1)))
     }
 }
 

@@ -15,7 +15,7 @@ pub fn reference(text: &str) -> Result<v1::CheckpointRef, Problem> {
         Some((run, step)) => {
             let step = step.parse().ok().filter(|step| *step > 0);
             let step = step.ok_or_else(|| {
-                Problem::input(format!("`{text}`: after `@` comes a step")).help("for example `quickstart@1200`")
+                Problem::usage(format!("`{text}`: after `@` comes a step")).help("for example `quickstart@1200`")
             })?;
             (run, step)
         }
@@ -37,7 +37,8 @@ async fn list(client: &Client, run: &str) -> Result<v1::ListCheckpointsResponse,
 pub async fn resolve(client: &Client, text: &str) -> Result<v1::CheckpointRef, Problem> {
     let written = reference(text)?;
     let run = list(client, &written.run).await?.run;
-    Ok(v1::CheckpointRef { run, ..written })
+    // A coordinator of before says nothing.
+    Ok(if run.is_empty() { written } else { v1::CheckpointRef { run, ..written } })
 }
 
 pub async fn run(connection: &Connection, arguments: CheckpointsArguments) -> Result<ExitCode, Problem> {

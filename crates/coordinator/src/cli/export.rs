@@ -14,7 +14,6 @@ use super::data::corpus_problem;
 use super::output;
 use super::problem::Problem;
 use crate::data_dir;
-use corpus::{MODEL_FILES, TOKENIZER_FILES};
 use proto::v1;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -170,9 +169,7 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
         let card = Partial { name: CARD, folder: folder.clone() };
         write(&card.path(), &text).map_err(|error| card.failed(&error))?;
         files.insert(0, card);
-        let written: Vec<&str> = files.iter().map(|file| file.name).collect();
-        let of_models = [MODEL_FILES, TOKENIZER_FILES].concat();
-        corpus::remove_stale(&folder, &of_models, &written).map_err(corpus_problem)?;
+        corpus::clear_out_folder(&folder, corpus::is_of_model).map_err(corpus_problem)?;
     }
     for file in files {
         file.move_into_place()?;

@@ -90,7 +90,7 @@ fn finish(run: &v1::Run, json: bool) -> Result<ExitCode, Problem> {
 /// A reason that knows what to do brings it along.
 fn failed(run: &v1::Run) -> Problem {
     let more = format!("`coordinator runs show {}` tells more", run.id);
-    let (reason, help) = match run.reason.rsplit_once("\n  help: ") {
+    let (reason, help) = match run.reason.split_once(types::HELP) {
         Some((reason, help)) => (reason, format!("{help}; {more}")),
         None => (run.reason.as_str(), more),
     };

@@ -4,9 +4,7 @@ use super::args::{TokenizerArguments, TokenizerCommand, TokenizerModel, TrainTok
 use super::data::corpus_problem;
 use super::output;
 use super::problem::Problem;
-use corpus::{
-    ByteLevelOptions, Columns, FileSource, TOKENIZER_FILES, WordPieceOptions, train_byte_level, train_word_piece,
-};
+use corpus::{ByteLevelOptions, Columns, FileSource, WordPieceOptions, train_byte_level, train_word_piece};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::process::ExitCode;
@@ -47,19 +45,14 @@ fn train(arguments: TrainTokenizerArguments) -> Result<ExitCode, Problem> {
     };
     let tokenizer = tokenizer.map_err(corpus_problem)?;
     bar.finish_and_clear();
+    corpus::clear_out_folder(&out, corpus::is_of_tokenizer).map_err(corpus_problem)?;
     tokenizer.write_folder(&out).map_err(corpus_problem)?;
-    let mut written = vec!["tokenizer.json"];
-    match model {
-        TokenizerModel::WordPiece => written.push("vocab.txt"),
-        TokenizerModel::ByteLevelBpe => {
-            // What vocab.json and merges.txt do not say.
-            let config = out.join("tokenizer_config.json");
-            std::fs::write(&config, "{\"add_prefix_space\": true}\n")
-                .map_err(|error| Problem::failure(format!("{}: {error}", config.display())))?;
-            written.extend(["vocab.json", "merges.txt", "tokenizer_config.json"]);
-        }
+    if model == TokenizerModel::ByteLevelBpe {
+        // What vocab.json and merges.txt do not say.
+        let config = out.join("tokenizer_config.json");
+        std::fs::write(&config, "{\"add_prefix_space\": true}\n")
+            .map_err(|error| Problem::failure(format!("{}: {error}", config.display())))?;
     }
-    corpus::remove_stale(&out, TOKENIZER_FILES, &written).map_err(corpus_problem)?;
     let path = out.join("tokenizer.json").display().to_string();
     if json {
         let digest = tokenizer.digest().to_string();

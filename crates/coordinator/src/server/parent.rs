@@ -2,11 +2,14 @@
 //! trainer does the same again with the weights; here a person is still there to be told.
 
 use super::checkpoints::{self, Pin, Repository};
-use super::corpora::stored_config;
+use super::corpora::blocking;
 use super::on_thread::OnThread;
 use super::runs::find_with_checkpoint;
-use super::{weights, wire};
-use config::{Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ObjectiveKind, TOKENIZER_KEY};
+use super::wire;
+use crate::weights;
+use config::{
+    Architecture, CheckedConfig, InitSource, ModelConfig, ModelShape, ObjectiveKind, TOKENIZER_KEY, WEIGHTS_FILES,
+};
 use corpus::Tokenizer;
 use futures::TryStreamExt;
 use proto::{Failure, FailureKind};
@@ -75,8 +78,8 @@ pub async fn of(
         InitSource::Seed => Ok(Parent::default()),
         InitSource::HuggingFace { path } => {
             let is_there = |name: &&str| Path::new(&path).join(name).is_file();
-            let missing = if is_there(&"config.json") { weights::FILES[0] } else { "config.json" };
-            if missing == "config.json" || !weights::FILES.iter().any(is_there) {
+            let missing = if is_there(&"config.json") { WEIGHTS_FILES[0] } else { "config.json" };
+            if missing == "config.json" || !WEIGHTS_FILES.iter().any(is_there) {
                 return Err(invalid(format!(
                     "`{key}` = `{from}`: there is no file {path}/{missing}\n  help: name a folder with Hugging \
                      Face's config.json and model.safetensors or pytorch_model.bin, as `checkpoints export --format hf` \
@@ -87,11 +90,13 @@ pub async fn of(
             let text = std::fs::read(&file)
                 .map_err(|error| invalid(format!("`{key}` = `{from}`: cannot read {}: {error}", file.display())))?;
             let shape = inherited(config, &text)?;
-            let names = weights::names(Path::new(&path))
-                .map_err(|message| invalid(format!("`{key}` = `{from}`: {message}")))?;
-            let predicts_words = names.is_none_or(|names| weights::have_vocabulary_head(&names, shape.architecture));
+            let folder = PathBuf::from(&path);
+            let look = move || Ok((weights::names(&folder), beside(&folder, &text)));
+            let (names, tokenizer) = blocking(look).await?;
+            let names = names.map_err(|message| invalid(format!("`{key}` = `{from}`: {message}")))?;
+            let predicts_words = names.is_none_or(|names| weights::have_vocabulary_head(&names));
             check_head(config, predicts_words, &format!("{path} has none among its weights"))?;
-            Ok(Parent { shape: Some(shape), tokenizer: beside(Path::new(&path), &text), ..Parent::default() })
+            Ok(Parent { shape: Some(shape), tokenizer, ..Parent::default() })
         }
         InitSource::Run { run, step } => {
             let (row, note) = find_with_checkpoint(reader, &run)
@@ -125,12 +130,17 @@ pub async fn of(
                 return Err(Failure::new(FailureKind::Corrupt, message));
             }
             let shape = inherited(config, &read(repository, id, "config.json").await?)?;
-            let learned = stored_config(&row.id, &row.config)?.objective.kind;
-            check_head(config, learned.predicts_words(), &format!("run {} learned `{}`", row.id, learned.as_str()))?;
+            if let Ok(theirs) = config::parse("the run's config", &row.config) {
+                let learned = theirs.objective.kind;
+                let why = format!("run {} learned `{}`", row.id, learned.as_str());
+                check_head(config, learned.predicts_words(), &why)?;
+            }
             let bytes = read(repository, id, "tokenizer.json").await?;
-            let theirs = Tokenizer::from_bytes("its tokenizer.json", &bytes, true)
-                .map_err(|error| invalid(format!("`{key}` = `{from}`: {error}")))?;
-            let tokenizer = ItsTokenizer::Recorded(theirs.identity().to_string());
+            let identity = move || {
+                let theirs = Tokenizer::from_bytes("its tokenizer.json", &bytes, true);
+                theirs.map(|theirs| theirs.identity().to_string()).map_err(|error| invalid(error.to_string()))
+            };
+            let tokenizer = ItsTokenizer::Recorded(blocking(identity).await?);
             let note = note.map(|note| format!("`{key}` = `{from}`: {note}"));
             Ok(Parent { shape: Some(shape), tokenizer, note, pin: Some(pin) })
         }

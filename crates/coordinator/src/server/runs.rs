@@ -74,7 +74,7 @@ pub async fn find_with_checkpoint(
     Ok(match found.map_err(wire::database_failure)? {
         Some(row) if row.id != newest.id => {
             let note = format!(
-                "run {} is taken; a newer run of the name `{wanted}`, {}, is {} and has no checkpoint",
+                "run {} is taken; a newer run of the name `{wanted}`, {}, is {} and has no checkpoint to take",
                 row.id, newest.id, newest.status
             );
             (row, Some(note))

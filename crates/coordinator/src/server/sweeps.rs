@@ -204,7 +204,11 @@ impl v1::sweeps_server::Sweeps for SweepsService {
         let known = answer.await.map_err(|_| ending())??;
         tracing::info!(sweep = name, runs = count, known, "sweep submitted");
         let row = self.found(&name).await?;
-        Ok(Response::new(v1::Sweep { known, warnings, ..self.show_row(row).await? }))
+        Ok(Response::new(v1::Sweep {
+            known,
+            warnings: if known { Vec::new() } else { warnings },
+            ..self.show_row(row).await?
+        }))
     }
 
     async fn list(&self, _: Request<v1::ListSweepsRequest>) -> Result<Response<v1::ListSweepsResponse>, Status> {

@@ -89,7 +89,7 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
                 let mut look = |row: u64, label: &str| {
                     let fault = if config.objective.regression {
                         number(label).map(|number| largest = largest.max(number.abs())).err()
-                    } else if !config.objective.tag_scheme.has(label) {
+                    } else if kind == ObjectiveKind::Tag && !config.objective.tag_scheme.has(label) {
                         Some(no_bio_tag(label))
                     } else if finds_classes && has_fraction(label) {
                         Some(no_class(label))

@@ -2,21 +2,18 @@
 
 use crate::error::ModelError;
 use crate::{safetensors_io, torch_file};
+use config::WEIGHTS_FILES;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::Path;
 use tch::Tensor;
-
-/// What is looked for, the first that is there: one file, or an index of several.
-const FILES: [&str; 4] =
-    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// Weights of other programs.
 const OTHERS: [&str; 4] = ["tf_model.h5", "flax_model.msgpack", "model.ckpt.index", "bert_model.ckpt.index"];
 
 /// Every tensor of the folder's weights, sorted by name.
 pub(super) fn read(folder: &Path) -> Result<Vec<(String, Tensor)>, ModelError> {
-    let Some(name) = FILES.into_iter().find(|name| folder.join(name).exists()) else {
+    let Some(name) = WEIGHTS_FILES.into_iter().find(|name| folder.join(name).exists()) else {
         let other = OTHERS.into_iter().find(|name| folder.join(name).exists());
         let found = other.map_or_else(String::new, |other| format!("there is `{other}`, but "));
         return Err(ModelError::Unsupported(format!(

@@ -47,11 +47,20 @@ impl Reader {
         Ok(self.rows("SELECT * FROM runs WHERE id = ?", [run.as_str()], run_row)?.pop())
     }
 
-    /// The newest run of that name that has a checkpoint of a step which it has not gone back from.
+    /// The newest run of that name that has a checkpoint which is not damaged, of a step that it has not gone back from.
     pub fn newest_with_checkpoint(&self, name: &str) -> Result<Option<RunRow>, DatabaseError> {
         let sql = "
             SELECT * FROM runs r
-            WHERE r.name = ? AND EXISTS (SELECT 1 FROM checkpoints c WHERE c.run = r.id AND c.step <= r.step)
+            WHERE r.name = ? AND EXISTS (
+                SELECT 1 FROM checkpoints c WHERE c.run = r.id AND NOT c.damaged AND c.step <= r.step
+                    AND (c.step = 0 OR EXISTS (
+                        SELECT 1 FROM commits k
+                        WHERE k.run = c.run AND k.step = c.step AND k.generation <= c.generation AND NOT EXISTS (
+                            SELECT 1 FROM attempts a
+                            WHERE a.run = k.run AND a.attempt > k.attempt AND a.from_step < k.step
+                        )
+                    ))
+            )
             ORDER BY r.created_ms DESC, r.id DESC LIMIT 1";
         Ok(self.rows(sql, [name], run_row)?.pop())
     }

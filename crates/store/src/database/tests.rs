@@ -293,31 +293,44 @@ proptest! {
 fn the_newest_run_of_a_name_that_has_a_checkpoint_is_found() {
     let (_folder, mut database) = database();
     let found = |database: &Database| database.newest_with_checkpoint("quick").unwrap().map(|run| run.id.to_string());
-    let run = |name: &str, step, created_ms| Change::Run(RunRow { step: Step(step), created_ms, ..run_row(name) });
+    let run = |name: &str, step, created_ms| {
+        Change::Run(RunRow { step: Step(step), created_ms, generation: Generation(1), ..run_row(name) })
+    };
     // All but `d` have one name; `c` is the newest.
     let other = RunRow { name: "other".into(), created_ms: 5_000, ..run_row("d") };
     database.apply(&[run("b", 20, 2_000), run("c", 0, 3_000), Change::Run(other)]).unwrap();
     assert_eq!(found(&database), None);
-    let checkpoint = |run: &str, step| {
+    let saved = |run: &str, step, damaged| {
         Change::Checkpoint(CheckpointRow {
             id: CheckpointId { run: run_id(run), generation: Generation(1), step: Step(step) },
             path: String::new(),
             bytes: 1,
             verified: false,
-            damaged: false,
+            damaged,
             eval_loss: None,
             score: None,
             weights_digest: None,
             created_ms: 1,
         })
     };
+    let checkpoint = |run: &str, step| saved(run, step, false);
+    let commit = |run: &str, step| Change::Commit(CommitRow { run: run_id(run), ..commit_row(1, step, 1) });
+    let attempt = |run: &str, attempt, from_step| {
+        Change::Attempt(AttemptRow { run: run_id(run), attempt: Attempt(attempt), from_step: Step(from_step) })
+    };
+    database.apply(&[attempt("b", 1, 0), commit("b", 10), attempt("c", 1, 0)]).unwrap();
     database.apply(&[checkpoint("a", 0), checkpoint("b", 10), checkpoint("d", 0)]).unwrap();
     assert_eq!(found(&database).as_deref(), Some("b"));
-    // `c` went back from the step of its checkpoint.
+    // One that is ahead of what `c` has committed, which then commits it.
     database.apply(&[checkpoint("c", 10)]).unwrap();
     assert_eq!(found(&database).as_deref(), Some("b"));
-    database.apply(&[run("c", 10, 3_000)]).unwrap();
+    database.apply(&[commit("c", 10)]).unwrap();
     assert_eq!(found(&database).as_deref(), Some("c"));
+    // It has gone back from there; and of `b` the checkpoint is damaged.
+    database.apply(&[attempt("c", 2, 3)]).unwrap();
+    assert_eq!(found(&database).as_deref(), Some("b"));
+    database.apply(&[saved("b", 10, true)]).unwrap();
+    assert_eq!(found(&database).as_deref(), Some("a"));
 }
 
 #[test]

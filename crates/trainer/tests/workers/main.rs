@@ -107,6 +107,6 @@ fn a_run_that_has_learned_nothing_is_not_completed() {
     let mut cluster = Cluster::new(&config.replace("dropout = 0.1", "dropout = 0.1\ninitializer_range = 3e4"), 1);
     cluster.assign(&[0], &Plan::default());
     let verdict = cluster.verdict(0);
-    let Verdict::Diverged { step: 2, skipped: true, reason } = verdict else { panic!("it was completed") };
+    let Verdict::Diverged { step: 3, skipped: true, reason } = verdict else { panic!("it was completed") };
     assert!(reason.contains("3 steps in a row, up to step 3"), "{reason}");
 }

@@ -64,7 +64,9 @@ pub(crate) fn download(
         if !listed.note.is_empty() {
             tracing::warn!("`{name}`: {}", listed.note);
         }
-        let request = RunRequest { run: listed.run };
+        // A coordinator of before says nothing.
+        let run = if listed.run.is_empty() { run.to_owned() } else { listed.run };
+        let request = RunRequest { run };
         let run = coordinator.runs().show(request).await.map_err(told)?.into_inner();
         let from = choose(&run, step)?;
         let wanted = |name: &str| !name.starts_with("optimizer-");

@@ -3,38 +3,10 @@
 //! A safetensors file is the length of a header (8 bytes), the header (JSON: for each tensor its type, shape and place)
 //! and the tensors, row after row. So cutting a table leaves out its end, and the rest is copied as it is.
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use crate::weights::{self, TABLES, read_header};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-
-/// The parameters with a row for each token, in all architectures.
-const TABLES: [&str; 12] = [
-    "bert.embeddings.word_embeddings.weight",
-    "cls.predictions.bias",
-    "model.embeddings.tok_embeddings.weight",
-    "decoder.bias",
-    "albert.embeddings.word_embeddings.weight",
-    "predictions.bias",
-    "electra.embeddings.word_embeddings.weight",
-    "generator_lm_head.bias",
-    "distilbert.embeddings.word_embeddings.weight",
-    "vocab_projector.bias",
-    "roberta.embeddings.word_embeddings.weight",
-    "lm_head.bias",
-];
-
-/// No model has a longer one; safetensors' own limit.
-const HEADER_BYTES_MAX: u64 = 100 << 20;
-
-/// What the header says of a tensor.
-#[derive(Debug, Serialize, Deserialize)]
-struct Entry {
-    dtype: String,
-    shape: Vec<u64>,
-    data_offsets: (u64, u64),
-}
 
 /// Leaves the first `kept` of `rows` rows in the tables of the file at `path`, which is written anew beside it and then
 /// replaced.
@@ -51,10 +23,7 @@ pub fn cut(path: &Path, rows: u64, kept: u64) -> io::Result<()> {
 fn write(from: &Path, to: &Path, rows: u64, kept: u64) -> io::Result<()> {
     let mut from = BufReader::with_capacity(1 << 20, File::open(from)?);
     let (mut header, begin) = read_header(&mut from)?;
-    let mut entries = Vec::new();
-    for (name, value) in header.iter().filter(|(name, _)| *name != "__metadata__") {
-        entries.push((name.clone(), Entry::deserialize(value)?));
-    }
+    let mut entries = weights::entries(&header)?;
     entries.sort_by_key(|(_, entry)| entry.data_offsets);
     let mut copies = Vec::new();
     let mut end = 0;
@@ -88,19 +57,6 @@ fn write(from: &Path, to: &Path, rows: u64, kept: u64) -> io::Result<()> {
     to.get_ref().sync_all()
 }
 
-/// The header, and where the tensors begin.
-fn read_header(file: &mut impl Read) -> io::Result<(Map<String, Value>, u64)> {
-    let mut length = [0; 8];
-    file.read_exact(&mut length)?;
-    let length = u64::from_le_bytes(length);
-    if length > HEADER_BYTES_MAX {
-        return Err(invalid(format!("a header of {length} bytes")));
-    }
-    let mut text = Vec::new();
-    file.by_ref().take(length).read_to_end(&mut text)?;
-    Ok((serde_json::from_slice(&text)?, 8 + length))
-}
-
 fn invalid(text: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.into())
 }
@@ -108,6 +64,8 @@ fn invalid(text: impl Into<String>) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::Entry;
+    use serde::Deserialize;
     use serde_json::json;
 
     /// Tensors one after the other: name, shape and bytes.

@@ -1,22 +1,34 @@
 //! What can be told of a model's weights without reading them whole: that the files are there and not cut short, and what
 //! their tensors are called. The trainer reads the weights; here a person is still there to be told.
 
-use config::Architecture;
-use safetensors::tensor::Metadata;
-use serde_json::Value;
+use config::WEIGHTS_FILES;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// The files in which a folder's weights may lie: one, or an index of several.
-pub const FILES: [&str; 4] =
-    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+/// The parameters with a row for each token, in all architectures. A bias among them is that of a head over the vocabulary.
+pub const TABLES: [&str; 12] = [
+    "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.bias",
+    "model.embeddings.tok_embeddings.weight",
+    "decoder.bias",
+    "albert.embeddings.word_embeddings.weight",
+    "predictions.bias",
+    "electra.embeddings.word_embeddings.weight",
+    "generator_lm_head.bias",
+    "distilbert.embeddings.word_embeddings.weight",
+    "vocab_projector.bias",
+    "roberta.embeddings.word_embeddings.weight",
+    "lm_head.bias",
+];
 
 /// Bytes before the header of a safetensors file: how long it is.
-const LENGTH: usize = 8;
-/// What a longer header would be is no header.
-const HEADER_MAX: u64 = 100 << 20;
+const LENGTH: u64 = 8;
+/// No model has a longer header; safetensors' own limit.
+const HEADER_BYTES_MAX: u64 = 100 << 20;
 /// How a pointer of Git LFS begins.
 const POINTER: &[u8] = b"version https://git-lfs";
 /// The last record of a zip archive, its own bytes and the longest comment behind it.
@@ -26,7 +38,7 @@ const ARCHIVE_END_BYTES: u64 = 22 + u16::MAX as u64;
 /// The names of the tensors in a folder; None where only the trainer can tell, as it can of `pytorch_model.bin`. The
 /// error names the file.
 pub fn names(folder: &Path) -> Result<Option<Vec<String>>, String> {
-    let Some(name) = FILES.into_iter().find(|name| folder.join(name).is_file()) else { return Ok(None) };
+    let Some(name) = WEIGHTS_FILES.into_iter().find(|name| folder.join(name).is_file()) else { return Ok(None) };
     if !name.ends_with(".index.json") {
         return of_file(&folder.join(name));
     }
@@ -62,15 +74,16 @@ fn of_file(path: &Path) -> Result<Option<Vec<String>>, String> {
         };
         return if is_cut { Err(wrong(&cut_short(length, None))) } else { Ok(None) };
     }
-    let header = header(&mut file).map_err(|error| match error.kind() {
+    let (header, begin) = read_header(&mut file).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => wrong(&cut_short(length, None)),
-        _ => failed(error),
+        _ => wrong(&format!("it is no safetensors file, or damaged: {error}")),
     })?;
-    let whole = (LENGTH + header.bytes + header.metadata.data_len()) as u64;
+    let entries = entries(&header).map_err(failed)?;
+    let whole = entries.iter().map(|(_, entry)| begin.saturating_add(entry.data_offsets.1)).max().unwrap_or(begin);
     if length < whole {
         return Err(wrong(&cut_short(length, Some(whole))));
     }
-    Ok(Some(header.metadata.offset_keys()))
+    Ok(Some(entries.into_iter().map(|(name, _)| name).collect()))
 }
 
 fn cut_short(length: u64, whole: Option<u64>) -> String {
@@ -86,38 +99,41 @@ fn has_archive_end(file: &mut File, length: u64) -> io::Result<bool> {
     Ok(end.windows(ARCHIVE_END.len()).any(|window| window == ARCHIVE_END))
 }
 
-/// What a safetensors file says at its beginning.
-struct Header {
-    bytes: usize,
-    metadata: Metadata,
+/// What the header of a safetensors file says of a tensor.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// As safetensors names it.
+    pub dtype: String,
+    pub shape: Vec<u64>,
+    /// Where its bytes begin and end, behind the header.
+    pub data_offsets: (u64, u64),
 }
 
-fn header(file: &mut impl Read) -> io::Result<Header> {
-    let mut length = [0; LENGTH];
+/// The header of a safetensors file, and where its tensors begin.
+pub fn read_header(file: &mut impl Read) -> io::Result<(Map<String, Value>, u64)> {
+    let mut length = [0; LENGTH as usize];
     file.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);
-    if length > HEADER_MAX {
-        return Err(io::Error::other("it is no safetensors file: its header would be longer than any is"));
+    if length > HEADER_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a header of {length} bytes")));
     }
-    let mut text = vec![0; usize::try_from(length).unwrap_or_default()];
-    file.read_exact(&mut text)?;
-    let metadata = serde_json::from_slice(&text)
-        .map_err(|error| io::Error::other(format!("it is no safetensors file, or damaged: {error}")))?;
-    Ok(Header { bytes: text.len(), metadata })
+    let mut text = Vec::new();
+    file.by_ref().take(length).read_to_end(&mut text)?;
+    Ok((serde_json::from_slice(&text)?, LENGTH + length))
 }
 
-/// Whether tensors of these names bring the head over the vocabulary of this architecture along: whatever else such a
-/// head has, Hugging Face's is stored with the bias of its last layer.
-pub fn have_vocabulary_head(names: &[String], architecture: Architecture) -> bool {
-    let bias: &[&str] = match architecture {
-        Architecture::Bert => &["cls.predictions.bias", "cls.predictions.decoder.bias"],
-        Architecture::Modern => &["decoder.bias"],
-        Architecture::Albert => &["predictions.bias", "predictions.decoder.bias"],
-        Architecture::Electra => &["generator_lm_head.bias"],
-        Architecture::Distilbert => &["vocab_projector.bias"],
-        Architecture::Roberta => &["lm_head.bias", "lm_head.decoder.bias"],
-    };
-    names.iter().any(|name| bias.contains(&name.as_str()))
+/// The tensors of a header.
+pub fn entries(header: &Map<String, Value>) -> io::Result<Vec<(String, Entry)>> {
+    let tensors = header.iter().filter(|(name, _)| *name != "__metadata__");
+    tensors.map(|(name, value)| Ok((name.clone(), Entry::deserialize(value)?))).collect()
+}
+
+/// Whether tensors of these names bring a head over the vocabulary along. Some files have its bias as that of its last
+/// layer, `decoder`.
+pub fn have_vocabulary_head(names: &[String]) -> bool {
+    let is_bias =
+        |name: &String| (TABLES.contains(&name.as_str()) && name.ends_with("bias")) || name.ends_with(".decoder.bias");
+    names.iter().any(is_bias)
 }
 
 #[cfg(test)]
@@ -143,9 +159,8 @@ mod tests {
         let whole = safetensors("cls.predictions.bias");
         let names = found(&[("model.safetensors", &whole)]).unwrap().unwrap();
         assert_eq!(names, ["cls.predictions.bias"]);
-        assert!(
-            have_vocabulary_head(&names, Architecture::Bert) && !have_vocabulary_head(&names, Architecture::Modern)
-        );
+        assert!(have_vocabulary_head(&names));
+        assert!(!have_vocabulary_head(&["classifier.bias".to_owned(), "cls.seq_relationship.bias".to_owned()]));
         for length in [0, 4, 20, whole.len() - 1] {
             let error = found(&[("model.safetensors", &whole[..length])]).unwrap_err();
             assert!(error.contains("model.safetensors: the file is not whole"), "{error}");
