@@ -100,7 +100,8 @@ pub enum TagScheme {
 impl TagScheme {
     /// Whether a tag is one of this scheme.
     pub fn has(self, tag: &str) -> bool {
-        self == Self::Plain || tag == "O" || tag.starts_with("B-") || tag.starts_with("I-")
+        let entity = tag.strip_prefix("B-").or_else(|| tag.strip_prefix("I-"));
+        self == Self::Plain || tag == "O" || entity.is_some_and(|entity| !entity.trim().is_empty())
     }
 }
 
@@ -352,6 +353,17 @@ mod tests {
         assert_eq!(falls.mask_rate_held_out(), 0.15);
         let flat = ObjectiveConfig { mask_rate: 0.3, ..ObjectiveConfig::default() };
         assert_eq!((flat.mask_rate_at(1, 10), flat.mask_rate_at(10, 10), flat.mask_rate_held_out()), (0.3, 0.3, 0.3));
+    }
+
+    #[test]
+    fn a_tag_of_bio_names_what_it_is_of() {
+        for tag in ["O", "B-X", "I-X", "B--"] {
+            assert!(TagScheme::Bio.has(tag), "{tag}");
+        }
+        for tag in ["", "B", "B-", "I-", "I- ", "E-X", "o"] {
+            assert!(!TagScheme::Bio.has(tag), "{tag}");
+            assert!(TagScheme::Plain.has(tag), "{tag}");
+        }
     }
 
     #[test]

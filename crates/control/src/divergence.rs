@@ -28,12 +28,10 @@ impl Control {
         let text = format!("diverged at step {step}: {seen} ({worker})");
         let text = match before {
             _ if stops => text,
-            Some(before) => {
-                format!("{text}; it had gone back to a checkpoint when it diverged at step {before} already")
-            }
+            Some(before) => format!("{text}; it diverged at step {before} before, and was tried again"),
             None => {
                 self.run_mut(id).record.diverged_at = Some(step);
-                return self.rewind(id, format!("{text}: back to a checkpoint"));
+                return self.rewind(id, &text);
             }
         };
         match kind {

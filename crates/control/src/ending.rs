@@ -1,6 +1,7 @@
 //! How a generation ends: all members stopped, or those who are left have gathered; and how a run ends.
 
 use crate::run::{Ahead, SeatState, Stage};
+use crate::worker::workers;
 use crate::{CheckpointAt, Control, Millis, Refusal, RunStatus};
 use types::{Digest, Generation, RunId, Step, WorkerId};
 
@@ -187,9 +188,9 @@ impl Control {
         if have > 0 && run.is_forgotten() {
             // Its checkpoint has to be looked for, and verified.
             let step = run.record.step;
-            self.rewind(id, format!("nobody holds the state of step {step} any more: back to a checkpoint"));
+            self.rewind(id, &format!("nobody holds the state of step {step} any more"));
         } else if have == 0 || have + joiners.len() < need {
-            self.interrupt(id, format!("{have} workers are left and it needs {need}"));
+            self.interrupt(id, format!("it has {} left and needs {need}", workers(have)));
         } else {
             self.form(id, &joiners);
         }

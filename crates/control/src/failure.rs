@@ -147,7 +147,7 @@ impl Control {
         let overdue = |until: Option<Millis>| until.is_some_and(|until| until <= now);
         let missing = run.record.step.next();
         if overdue(run.ahead.until) {
-            return self.rewind(id, format!("the report of step {missing} is lost: back to a checkpoint"));
+            return self.rewind(id, &format!("the report of step {missing} is lost"));
         }
         let gone = run.seats.iter().filter(|(_, seat)| overdue(seat.away));
         for worker in gone.map(|(worker, _)| worker.clone()).collect::<Vec<_>>() {
@@ -161,14 +161,15 @@ impl Control {
 
     /// Gives up the state that the members hold and waits for a restore. The generation is over, so nobody can bring
     /// that state back.
-    pub(crate) fn rewind(&mut self, id: &RunId, reason: String) {
+    pub(crate) fn rewind(&mut self, id: &RunId, reason: &str) {
         self.release_all(id);
         let run = self.run_mut(id);
         (run.ahead, run.early_checkpoint) = (Ahead::default(), None);
         run.record.generation = run.record.generation.next();
         run.record.members.clear();
         run.find_places();
-        self.interrupt(id, reason);
+        // Whether there is one is not known yet.
+        self.interrupt(id, format!("{reason}: back to a checkpoint, or to the beginning if there is none"));
     }
 
     /// The run waits for workers and goes on by itself. Those who hold its state keep it.

@@ -297,7 +297,7 @@ impl Control {
         }
         self.persist(id);
         let list: Vec<&str> = names.iter().map(WorkerId::as_str).collect();
-        self.note(id, format!("generation {generation}: {} workers: {}", list.len(), list.join(", ")));
+        self.note(id, format!("generation {generation}: {}: {}", crate::worker::workers(list.len()), list.join(", ")));
         for worker in &names {
             self.assign(id, worker);
         }

@@ -4,8 +4,8 @@
 //! so that a large run gets its turn. Interrupted runs come first.
 
 use crate::run::{Ahead, Run, Seat, Stage};
-use crate::{CheckpointAt, Effect, Record, Refusal, RunRecord, RunSpec, RunStatus};
-use crate::{Control, worker::Worker};
+use crate::worker::{Worker, workers};
+use crate::{CheckpointAt, Control, Effect, Record, Refusal, RunRecord, RunSpec, RunStatus};
 use types::{RunId, Step, WorkerId};
 
 impl Control {
@@ -53,10 +53,12 @@ impl Control {
         let run = self.runs.get(id).filter(|run| run.is_waiting())?;
         let ahead = self.queue().into_iter().take_while(|other| other != id).count();
         if ahead > 0 {
-            return Some(format!("{ahead} runs are ahead of it in the queue"));
+            let are = if ahead == 1 { "run is" } else { "runs are" };
+            return Some(format!("{ahead} {are} ahead of it in the queue"));
         }
         let there = run.seats.len() + self.idle().count();
-        Some(format!("it needs {} workers and {there} are free", run.need()))
+        let are = if there == 1 { "is" } else { "are" };
+        Some(format!("it needs {} and {there} {are} free", workers(run.need())))
     }
 
     /// Lets the runs at the head of the queue start while there are enough workers for them.

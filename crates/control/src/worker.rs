@@ -54,6 +54,11 @@ impl Worker {
     }
 }
 
+/// So many of them, for people.
+pub(crate) fn workers(count: usize) -> String {
+    format!("{count} worker{}", if count == 1 { "" } else { "s" })
+}
+
 /// What a worker that came back can be used for.
 pub(crate) enum Return {
     /// It is still in the present generation.

@@ -265,6 +265,7 @@ async fn waiting_for_a_run_ends_with_0_only_if_it_completed() {
     assert_eq!(code, 1, "{out}{told}");
     assert_eq!(out.lines().next(), Some(queued.as_str()));
     assert!(told.contains(&format!("run {queued} was cancelled at step 0")), "{told}");
-    assert!(told.contains("runs resume"), "{told}");
+    assert!(told.contains(&format!("`coordinator runs resume {queued}` starts it again")), "{told}");
+    assert_eq!(format!("{out}{told}").matches("cancelled").count(), 1, "{out}{told}");
     server.stop().await;
 }

@@ -59,6 +59,11 @@ async fn a_rerun_without_a_checkpoint_does_not_hide_the_run_before() {
     // Whoever names the rerun itself is told.
     let request = v1::SubmitRequest { config: starts_from(&rerun) };
     let refused = server.runs().await.submit(request).await.unwrap_err();
-    assert!(refused.message().contains(&format!("run {rerun} has no good checkpoint yet")), "{}", refused.message());
+    let told = format!("run {rerun} has no good checkpoint: it was cancelled at step 0\n");
+    assert!(refused.message().contains(&told), "{}", refused.message());
+    let waits = server.submit(&config(folder.path(), 9)).await;
+    let request = v1::SubmitRequest { config: starts_from(&waits) };
+    let refused = server.runs().await.submit(request).await.unwrap_err();
+    assert!(refused.message().contains(&format!("run {waits} has no good checkpoint yet")), "{}", refused.message());
     server.stop().await;
 }

@@ -150,6 +150,18 @@ async fn to_cancel_a_sweep_cancels_its_runs() {
     assert_eq!(code, 0, "{told}");
     let (code, _, told) = server.command(&["sweep", "cancel", "small"]).await;
     assert_eq!((code, told.trim()), (0, "cancelled 3 of the 4 runs of sweep small"));
+    // Whoever waits for it hears how it ended, also who is not the first to submit it.
+    let file = folder.path().join("sweep.toml");
+    std::fs::write(&file, sweep_config(folder.path(), 3)).unwrap();
+    let (code, out, told) = server.command(&["sweep", "submit", file.to_str().unwrap(), "--wait"]).await;
+    assert!(code == 1 && out.contains("COMBINATION"), "{code} {out}{told}");
+    for said in [
+        "was there already, with 4 runs\n",
+        "sweep small: 4 of 4 runs done (4 cancelled)\n",
+        "sweep small: 4 of 4 runs did not complete (4 cancelled)\n",
+    ] {
+        assert_eq!(told.matches(said).count(), 1, "{told}");
+    }
     // As of a run that has ended.
     let (code, out, told) = server.command(&["sweep", "cancel", "small", "--json"]).await;
     assert_eq!((code, out.as_str()), (1, ""));

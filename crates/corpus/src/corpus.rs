@@ -2,6 +2,7 @@
 
 pub(crate) mod faults;
 mod groups;
+mod left_out;
 
 use crate::plan::{self, Plan, Unit};
 use crate::random::Stream;
@@ -43,6 +44,7 @@ impl Corpus {
         let files = source.files().to_vec();
         let corpus = Self::with_source(config, files, Arc::new(source))?;
         let mut warnings = faults::refuse(&corpus, config)?;
+        warnings.extend(left_out::told(&corpus, config.objective.kind)?);
         warnings.extend(corpus.nothing_held_out(config)?);
         for warning in &warnings {
             tracing::warn!("{warning}");
@@ -146,7 +148,7 @@ impl Corpus {
         &self.labels
     }
 
-    /// What is odd about the labels, or about what is held out, but may be meant; found by [`Corpus::open`].
+    /// What is odd about the labels, about rows that lack something, or about what is held out, but may be meant; found by [`Corpus::open`].
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

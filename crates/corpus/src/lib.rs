@@ -37,7 +37,7 @@ pub use counter::UnitCounter;
 pub use error::{CorpusError, ErrorKind, Place, Spot};
 pub use import::{ImportOptions, ImportReport, import_text};
 pub use loader::Loader;
-pub use out_folder::{TOKENIZER_FILES, check_out_folder, clear_out_folder, is_of_model, is_of_tokenizer};
+pub use out_folder::{CARD, CARD_TAGS, Filling, TOKENIZER_FILES, is_own_card};
 pub use plan::{Dealt, Plan, Unit};
 pub use predict::{choice_batch, cloze_batch, question_batches, separate_batch, text_batch, word_batch};
 pub use prepare::Counts;

@@ -18,57 +18,85 @@ pub const TOKENIZER_FILES: [&str; 8] = [
     "spiece.model",
 ];
 
-/// What else a model's folder holds of it, beside its weights; a card is a text of people, too.
+/// What else a model's folder holds of it, beside its weights.
 const MODEL_FILES: [&str; 3] = ["config.json", "model.onnx", "model_int8.onnx"];
 
 /// How a file's name ends that is not whole yet.
 const PARTIAL: &str = ".partial";
 
-/// Whether a file of this name is a tokenizer's.
-pub fn is_of_tokenizer(name: &str) -> bool {
+/// A model's card, and how a card begins that was written here: people have files of that name, too.
+pub const CARD: &str = "README.md";
+/// What every card of ours says before its first heading.
+pub const CARD_TAGS: &str = "tags:\n- trireme\n";
+
+/// What a command fills a folder with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filling {
+    /// A tokenizer's files.
+    Tokenizer,
+    /// A model's files and its tokenizer's.
+    Model,
+}
+
+impl Filling {
+    /// Refuses a folder that holds anything, unless it may be written over; and one that must not be. A folder that is not
+    /// there is empty, and so is one with what an interrupted command has left.
+    pub fn check(self, folder: &Path, overwrite: bool) -> Result<(), CorpusError> {
+        let names = match names(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                let message = format!("cannot be read as a folder: {error}");
+                return Err(wrong(folder, ErrorKind::Unreadable, message, "name another one with --out"));
+            }
+            Ok(names) => names,
+        };
+        let of_model = names.iter().find(|name| is_of_model(name) && !is_of_tokenizer(name));
+        if let (Self::Tokenizer, Some(name)) = (self, of_model) {
+            let message = format!("it holds a model ({name}), for which another tokenizer is of no use");
+            return Err(wrong(folder, ErrorKind::Value, message, "name another folder with --out"));
+        }
+        let Some(first) = names.iter().find(|name| !name.ends_with(PARTIAL) && !overwrite) else { return Ok(()) };
+        let message = format!("the folder is not empty, it holds {first}");
+        let what = if self == Self::Model { "files of an earlier model" } else { "an earlier tokenizer's files" };
+        let help =
+            format!("name another one with --out, or give --overwrite: {what} go away then, and all others stay");
+        Err(wrong(folder, ErrorKind::Value, message, &help))
+    }
+
+    /// Removes what is about to be written anew, and what belongs to that. A model's config.json goes first, without which
+    /// nobody takes what is left for a whole one.
+    pub fn clear(self, folder: &Path) -> Result<(), CorpusError> {
+        let mut names = names(folder).unwrap_or_default();
+        names.retain(|name| match self {
+            Self::Tokenizer => is_of_tokenizer(name),
+            Self::Model => is_of_model(name) || (name == CARD && is_own_card(folder)),
+        });
+        names.sort_by_key(|name| name != "config.json");
+        for name in names {
+            let path = folder.join(&name);
+            fs::remove_file(&path).map_err(|error| {
+                let message = format!("cannot be removed, and does not belong to what is written there: {error}");
+                wrong(&path, ErrorKind::Io, message, "remove it, or name another folder with --out")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a folder's README.md, if there is one, is a card that was written here.
+pub fn is_own_card(folder: &Path) -> bool {
+    fs::read_to_string(folder.join(CARD)).is_ok_and(|text| text.starts_with("---\n") && text.contains(CARD_TAGS))
+}
+
+fn is_of_tokenizer(name: &str) -> bool {
     TOKENIZER_FILES.contains(&name)
 }
 
 /// Whether a file of this name is a model's or its tokenizer's.
-pub fn is_of_model(name: &str) -> bool {
+fn is_of_model(name: &str) -> bool {
     let is_shard = ["model-", "pytorch_model-"].iter().any(|start| name.starts_with(start))
         && [".safetensors", ".bin"].iter().any(|end| name.ends_with(end));
     is_shard || is_of_tokenizer(name) || MODEL_FILES.contains(&name) || WEIGHTS_FILES.contains(&name)
-}
-
-/// Refuses a folder that holds anything, unless it may be written over. One that is not there is empty, and so is one with
-/// what an interrupted command has left.
-pub fn check_out_folder(folder: &Path, overwrite: bool) -> Result<(), CorpusError> {
-    let names = match names(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => {
-            let message = format!("cannot be read as a folder: {error}");
-            return Err(wrong(folder, ErrorKind::Unreadable, message, "name another one with --out"));
-        }
-        Ok(names) => names,
-    };
-    let first = names.iter().find(|name| !name.ends_with(PARTIAL) && !overwrite);
-    let Some(first) = first else { return Ok(()) };
-    let message = format!("the folder is not empty, it holds {first}");
-    let help = "name another one with --out, or give --overwrite: files of an earlier model or tokenizer go away then, \
-                and all others stay";
-    Err(wrong(folder, ErrorKind::Value, message, help))
-}
-
-/// Removes what a command is about to write anew, and what belongs to that. A model's config.json goes first, without
-/// which nobody takes what is left for a whole one.
-pub fn clear_out_folder(folder: &Path, goes: fn(&str) -> bool) -> Result<(), CorpusError> {
-    let mut names = names(folder).unwrap_or_default();
-    names.retain(|name| goes(name));
-    names.sort_by_key(|name| name != "config.json");
-    for name in names {
-        let path = folder.join(&name);
-        fs::remove_file(&path).map_err(|error| {
-            let message = format!("cannot be removed, and does not belong to what is written there: {error}");
-            wrong(&path, ErrorKind::Io, message, "remove it, or name another folder with --out")
-        })?;
-    }
-    Ok(())
 }
 
 fn names(folder: &Path) -> io::Result<Vec<String>> {
@@ -92,22 +120,20 @@ mod tests {
     fn a_folder_with_something_in_it_is_refused_unless_it_may_be_written_over() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("new");
-        assert_eq!(check_out_folder(&inner, false), Ok(()), "not there yet");
-        assert_eq!(check_out_folder(folder.path(), false), Ok(()), "empty");
+        assert_eq!(Filling::Model.check(&inner, false), Ok(()), "not there yet");
+        assert_eq!(Filling::Model.check(folder.path(), false), Ok(()), "empty");
+        fs::write(folder.path().join("model.safetensors.partial"), "").unwrap();
+        assert_eq!(Filling::Model.check(folder.path(), false), Ok(()), "left by an interrupted command");
         fs::write(&inner, "").unwrap();
-        let error = check_out_folder(folder.path(), false).unwrap_err().to_string();
+        let error = Filling::Model.check(folder.path(), false).unwrap_err().to_string();
         assert!(error.starts_with(&folder.path().display().to_string()), "{error}");
         assert!(error.contains("it holds new") && error.contains("--overwrite"), "{error}");
-        assert_eq!(check_out_folder(folder.path(), true), Ok(()));
-        let error = check_out_folder(&inner, true).unwrap_err().to_string();
+        assert_eq!(Filling::Model.check(folder.path(), true), Ok(()));
+        let error = Filling::Model.check(&inner, true).unwrap_err().to_string();
         assert!(error.contains("cannot be read as a folder"), "a file is none: {error}");
-    }
-
-    #[test]
-    fn what_an_interrupted_command_has_left_is_no_reason_to_refuse() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("model.safetensors.partial"), "").unwrap();
-        assert_eq!(check_out_folder(folder.path(), false), Ok(()));
+        fs::write(folder.path().join("config.json"), "").unwrap();
+        let error = Filling::Tokenizer.check(folder.path(), true).unwrap_err().to_string();
+        assert!(error.contains("it holds a model (config.json)") && !error.contains("--overwrite"), "{error}");
     }
 
     #[test]
@@ -125,17 +151,20 @@ mod tests {
         for name in kept.iter().chain(&of_model).chain(&of_tokenizer) {
             fs::write(folder.path().join(name), "").unwrap();
         }
-        clear_out_folder(folder.path(), is_of_tokenizer).unwrap();
+        Filling::Tokenizer.clear(folder.path()).unwrap();
         let mut left = [&kept[..], &of_model].concat();
         left.sort_unstable();
         assert_eq!(names(folder.path()).unwrap(), left);
-        clear_out_folder(folder.path(), is_of_model).unwrap();
+        Filling::Model.clear(folder.path()).unwrap();
         assert_eq!(names(folder.path()).unwrap(), kept);
-        assert_eq!(clear_out_folder(&folder.path().join("absent"), is_of_model), Ok(()));
+        fs::write(folder.path().join(CARD), format!("---\n{CARD_TAGS}---\n")).unwrap();
+        Filling::Model.clear(folder.path()).unwrap();
+        assert_eq!(names(folder.path()).unwrap(), kept[1..], "the card of what has gone");
+        assert_eq!(Filling::Model.clear(&folder.path().join("absent")), Ok(()));
         // Without its config.json no model is left, wherever it ends.
         fs::write(folder.path().join("config.json"), "").unwrap();
         fs::create_dir(folder.path().join("model.onnx")).unwrap();
-        let error = clear_out_folder(folder.path(), is_of_model).unwrap_err().to_string();
+        let error = Filling::Model.clear(folder.path()).unwrap_err().to_string();
         assert!(error.contains("model.onnx") && !folder.path().join("config.json").exists(), "{error}");
     }
 }

@@ -5,6 +5,7 @@ mod choices;
 mod conll;
 mod locate;
 mod parquet_file;
+mod pointer;
 mod squad;
 mod text_file;
 
@@ -15,6 +16,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use config::{DataConfig, DataFormat, ObjectiveKind, RunConfig};
 use locate::Located;
 use parquet_file::ParquetFile;
+pub(crate) use pointer::refuse_pointer;
 use serde::{Deserialize, Serialize};
 pub use squad::{SquadQuestion, squad_questions};
 use std::collections::HashMap;
@@ -67,6 +69,8 @@ pub struct Columns {
     pub answers: bool,
     /// The label is a number.
     pub numbers: bool,
+    /// The labels are those of `[objective.verbalizers]`, not of `objective.labels`.
+    pub verbalized: bool,
     /// Rows with the same here stay together.
     pub group: Option<String>,
     /// One column of lists, or one for each choice.
@@ -102,6 +106,7 @@ impl Columns {
             tagged: kind == ObjectiveKind::Tag,
             answers,
             numbers: config.objective.regression,
+            verbalized: kind == ObjectiveKind::Cloze,
             group: group_column.clone().filter(|_| kind.is_supervised()),
             choices: if kind == ObjectiveKind::Choose { choice_columns.clone() } else { Vec::new() },
             first_choice: *first_choice as usize,

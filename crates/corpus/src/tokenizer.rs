@@ -11,6 +11,7 @@ mod train;
 pub use encoder::Encoder;
 pub use train::{ByteLevelOptions, WordPieceOptions, train_byte_level, train_word_piece};
 
+use crate::source::refuse_pointer;
 use crate::{CorpusError, ErrorKind, whole_file};
 use config::{Architecture, ModelShape, PADDING_ID, TokenizerConfig};
 use std::collections::HashMap;
@@ -65,18 +66,18 @@ impl Tokenizer {
     /// Opens `tokenizer.path`.
     pub fn open(config: &TokenizerConfig) -> Result<Self, CorpusError> {
         let path = Path::new(&config.path);
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| {
-            let missing = error.kind() == std::io::ErrorKind::NotFound;
-            let kind = if missing { ErrorKind::NotFound } else { ErrorKind::Unreadable };
-            CorpusError::new(
-                kind,
-                path.display().to_string().as_str(),
-                format!("the tokenizer cannot be read: {error}"),
-                "set `tokenizer.path` to a tokenizer.json or vocab.txt, or make one with `coordinator tokenizer train`; a \
-                 vocab.json needs its merges.txt beside it",
-            )
-        })
+        let read = |path: &Path| -> Result<Vec<u8>, CorpusError> {
+            let name = path.display().to_string();
+            let contents = std::fs::read(path).map_err(|error| {
+                let missing = error.kind() == std::io::ErrorKind::NotFound;
+                let kind = if missing { ErrorKind::NotFound } else { ErrorKind::Unreadable };
+                let help = "set `tokenizer.path` to a tokenizer.json or vocab.txt, or make one with `coordinator \
+                            tokenizer train`; a vocab.json needs its merges.txt beside it";
+                CorpusError::new(kind, name.as_str(), format!("the tokenizer cannot be read: {error}"), help)
+            })?;
+            // Of two files that belong together either may be one.
+            refuse_pointer(ErrorKind::Tokenizer, &name, &contents)?;
+            Ok(contents)
         };
         let contents = read(path)?;
         if !byte_level::is_vocabulary(&contents) {
@@ -100,6 +101,7 @@ impl Tokenizer {
                 "give a Hugging Face tokenizer.json, or a vocab.txt with one token a line",
             )
         };
+        refuse_pointer(ErrorKind::Tokenizer, name, contents)?;
         let converted;
         let contents = if sentence_piece::is_model(contents) {
             converted =

@@ -164,6 +164,78 @@ fn text_files_that_do_not_parse() {
 }
 
 #[test]
+fn quotes_that_are_lost_take_no_other_lines_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = |count: usize| "the cat,good\n".repeat(count);
+    let settings = format!("{CLASSIFY} objective.labels=[\"good\",\"bad\"]");
+    let far = "line 3: a quote that opens here closes on line 9, ";
+    let (closes, never) = ("with text behind it", "line 3: a quote that opens here never closes");
+    for (contents, says) in [
+        // The quote of line 3 would be closed by the next one, which opens, or stands in the text of another row.
+        (format!("{}\"the dog,bad\n{}\"a, b\",good\n", rows(1), rows(5)), far),
+        (format!("{}\"the dog,bad\n{}a \"b\" c,good\n", rows(1), rows(5)), far),
+        (format!("{}the dog,bad\n\"a\" b,good\n", rows(1)), "line 4: a quote that opens here closes, "),
+        (format!("{}\"two\nlines\",bad\ncat,\"go\"od\n", rows(1)), "line 5: a quote that opens here closes, "),
+        ("\"two\r\nlines\",bad\r\n\"a \"b\" c\",good\r\n".to_owned(), "line 4: a quote that opens here closes, "),
+        (format!("{}\"the dog,bad\n{}", rows(1), rows(5)), never),
+        (format!("{}\"the \"\"dog\"\",bad\n{}", rows(1), rows(5)), never),
+        (format!("{}\"", rows(1)), never),
+    ] {
+        let path = write(folder.path(), "lost.csv", format!("text,label\n{contents}").as_bytes());
+        let error = open(&settings, &path);
+        check(&error, ErrorKind::Corrupt, &format!("{path}, {says}"), &["close it", "write each quote twice"]);
+        assert_eq!(error.to_string().contains(closes), says != never, "{error}");
+    }
+    let kept = "a \"b\" c,good\n\"a \"\"b\"\", c\",\"bad\"\r\n\"\",good\n\"two\nlines\",bad\n6\",good\n\
+                \"\"\"\"\"\",bad\ncat,\"good\"";
+    let path = write(folder.path(), "kept.csv", format!("text,label\n{kept}").as_bytes());
+    assert_eq!(Corpus::open(&config(&settings, &[&path])).unwrap().files()[0].rows(), 7);
+}
+
+#[test]
+fn pointers_of_git_lfs_are_told_in_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n";
+    let parts = ["it is a pointer of Git LFS, not the file itself", "`git lfs pull`"];
+    let answer = "objective.kind=answer data.column=context";
+    let choose = "objective.kind=choose data.choice_columns=[\"choices\"] data.label_column=label";
+    for (settings, name) in [
+        (MLM, "p.parquet"),
+        (MLM, "p.jsonl"),
+        (CLASSIFY, "p.csv"),
+        ("objective.kind=tag", "p.conll"),
+        ("objective.kind=tag", "p.pos"),
+        (answer, "p.json"),
+        (answer, "answers.jsonl"),
+        (choose, "choices.jsonl"),
+    ] {
+        let path = write(folder.path(), name, pointer);
+        check(&open(settings, &path), ErrorKind::Corrupt, &format!("{path}: it is"), &parts);
+    }
+    let error = corpus::squad_questions("dev.json", pointer).unwrap_err();
+    check(&error, ErrorKind::Corrupt, "dev.json: it is", &parts);
+    // A text may speak of them.
+    let text = [&pointer[..], &b"a text of Git LFS\n".repeat(100)].concat();
+    let path = write(folder.path(), "text.csv", &text);
+    check(&open(CLASSIFY, &path), ErrorKind::Column, &path, &["no column `text`"]);
+}
+
+#[test]
+fn wrong_json_is_told_in_words_of_json() {
+    let folder = tempfile::tempdir().unwrap();
+    for (line, says) in [
+        ("{\"text\": \"the c", "the line is cut off"),
+        ("{\"text\": \"the cat\", \"label\": 1", "the line is cut off"),
+        ("[\"the cat\", 1]", "a list instead of an object at column"),
+        ("\"the cat\"", "\"the cat\" instead of an object at column"),
+        ("2.5", "`2.5` instead of an object at column"),
+    ] {
+        let path = write(folder.path(), "t.jsonl", format!("{{\"text\": \"a\", \"label\": 1}}\n{line}\n").as_bytes());
+        check(&open(CLASSIFY, &path), ErrorKind::Corrupt, &format!("{path}, line 2: {says}"), &["one JSON object"]);
+    }
+}
+
+#[test]
 fn rows_of_text_files_are_told_by_their_lines() {
     let folder = tempfile::tempdir().unwrap();
     let classify = format!("{CLASSIFY} objective.labels=[\"good\",\"bad\"]");

@@ -81,6 +81,32 @@ fn labels_may_be_numbers_or_booleans_and_nulls_are_skipped() {
 }
 
 #[test]
+fn rows_that_lack_a_text_or_a_label_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |settings: &str, name: &str, contents: &str| {
+        let path = write(folder.path(), name, contents);
+        (Corpus::open(&config(settings, &[&path])).unwrap().warnings().to_vec(), path)
+    };
+    let told = |count: &str, path: &str, line: u64| {
+        vec![format!("{count} rows have nothing in `text` or `label` and are left out; the first: {path}, line {line}")]
+    };
+    let whole = r#"{"text": "cat", "label": "a"}
+        {"text": "dog", "label": "b"}"#;
+    assert_eq!(open(CLASSIFY, "whole.jsonl", whole).0, [""; 0]);
+    let lacking = r#"
+        {"text": "sun", "lable": "a"}
+        {"text": null, "label": "a"}"#;
+    let (warnings, path) = open(CLASSIFY, "lacking.jsonl", &format!("{whole}{lacking}"));
+    assert_eq!(warnings, told("2 of 4", &path, 3));
+    let (warnings, path) = open(CLASSIFY, "lacking.csv", "text,label\ncat,a\ndog,b\nsun,\n");
+    assert_eq!(warnings, told("1 of 3", &path, 4));
+    let lists = r#"{"text": ["the", "cat"], "label": ["A", "N"]}
+        {"text": [], "label": []}"#;
+    let (warnings, path) = open(&format!("{TAG} data.label_column=label"), "lacking-tags.jsonl", lists);
+    assert_eq!(warnings, told("1 of 2", &path, 2));
+}
+
+#[test]
 fn pairs_are_cut_at_the_longer_side() {
     let folder = tempfile::tempdir().unwrap();
     let long = vec!["cat"; 50].join(" ");
@@ -288,6 +314,39 @@ fn what_helps_all_rows_is_said_once() {
     let error = Corpus::open(&config).err().unwrap().to_string();
     assert!(error.contains("line 3: `baad`") && error.contains("line 5: `bed`"), "{error}");
     assert_eq!(error.matches("known: good, bad").count(), 1, "{error}");
+}
+
+#[test]
+fn each_fault_is_named_once_with_how_often_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |rows: &str| {
+        let path = write(folder.path(), "l.csv", &format!("text,label\n{rows}"));
+        let config = config(&format!("{CLASSIFY} objective.labels=[\"good\",\"bad\"]"), &[&path]);
+        (Corpus::open(&config).err().unwrap().to_string(), path)
+    };
+    let (error, path) = told(&format!("cat,good\n{}dog,bed\n", "mat,baad\n".repeat(400)));
+    let expected = format!(
+        "{path}, line 3: `baad` is none of the 2 labels (400 times, first here)\n  {path}, line 403: `bed` is none \
+         of the 2 labels\n  help: "
+    );
+    assert!(error.starts_with(&expected), "{error}");
+    // Twelve different ones, each twice: ten have a name.
+    let rows: String = (0..24).map(|row| format!("cat,label{}\n", row % 12)).collect();
+    let (error, path) = told(&rows);
+    assert_eq!(error.matches("(2 times, first here)").count(), 10, "{error}");
+    assert!(error.contains(&format!("{path}, line 11: `label9` is")) && !error.contains("label10"), "{error}");
+    assert!(error.contains("\n  and 4 more\n"), "{error}");
+}
+
+#[test]
+fn a_label_without_words_is_to_be_given_some() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "l.csv", "text,label\ncat,good\ndog,baad\nmat,bad\n");
+    let settings = "objective.kind=cloze objective.prompt=\"{text}[MASK]\" data.label_column=label \
+                    data.eval_fraction=0 objective.verbalizers={good=[\"sun\"],bad=[\"far\"]}";
+    let error = Corpus::open(&config(settings, &[&path])).err().unwrap().to_string();
+    assert!(error.starts_with(&format!("{path}, line 3: `baad` is none of the 2 labels")), "{error}");
+    assert!(error.contains("add it to [objective.verbalizers]") && !error.contains("objective.labels"), "{error}");
 }
 
 #[test]

@@ -154,6 +154,61 @@ fn answers_that_do_not_occur_are_all_named() {
 }
 
 #[test]
+fn what_is_not_squad_is_told_in_words_of_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |contents: &str| {
+        let path = write(folder.path(), "t.json", contents);
+        let error = refused(ANSWER, &path);
+        error.strip_prefix(&path).unwrap_or_else(|| panic!("{error}")).to_owned()
+    };
+    let list = SQUAD.split_once("\"data\": ").unwrap().1.strip_suffix('}').unwrap();
+    for list in [list, "\n []", "[[]]"] {
+        let error = told(list);
+        assert!(error.starts_with(": the file is a list; SQuAD's JSON has it under {\"data\": [...]}\n"), "{error}");
+    }
+    for (length, line) in [(SQUAD.len() - 1, 3), (SQUAD.len() - 20, 3), (40, 1)] {
+        let error = told(&SQUAD[..length]);
+        assert!(error.starts_with(&format!(", line {line}: the file is cut off\n")), "{error}");
+        assert!(error.contains("once more"), "{error}");
+    }
+    for (from, to, says) in [
+        ("15", "\"15\"", "\"15\" instead of a whole number"),
+        ("15", "1.5", "`1.5` instead of a whole number"),
+        ("\"q1\"", "7", "`7` instead of a text in quotes"),
+        ("\"answers\"", "\"is_impossible\": 0, \"answers\"", "`0` instead of true or false"),
+        ("\"qas\": [", "\"qas\": [[], ", "a list instead of an object"),
+        ("\"qas\": [", "\"qas\": [null, ", "null instead of an object"),
+        ("\"data\": [", "\"data\": {}, \"more\": [", "an object instead of a list"),
+    ] {
+        let error = told(&SQUAD.replacen(from, to, 1));
+        assert!(error.contains(&format!(": not SQuAD: {says} at column ")), "{from} {to}: {error}");
+    }
+}
+
+#[test]
+fn conll_is_parted_by_tabs_or_by_spaces() {
+    let folder = tempfile::tempdir().unwrap();
+    let accepted = |text: &str| open(TAG, &write(folder.path(), "a.conll", text)).unwrap().labels().to_vec();
+    // Behind a line, or on an empty one, a tab parts nothing; between tabs a word may hold a space.
+    assert_eq!(accepted("the O\ncat B-X\t\n \t\nsun O\n"), ["B-X", "O"]);
+    assert_eq!(accepted("# a comment\n-DOCSTART- O\n\nthe cat\tB-X\nsun\tO\n"), ["B-X", "O"]);
+    for (text, says) in [
+        ("the O\ncat O\n\nsun\tB-X\n", "line 4: a tab between columns, and spaces on line 1"),
+        ("the\tO\ncat O\nsun B-X\n", "line 1: a tab between columns, and spaces on line 2"),
+        ("the DT O\ncat NN\tO\n", "line 2: a tab between columns, and spaces on line 1"),
+        ("# of tabs\n\nthe\tO\ncat\tO\nsun B-X\n", "line 5: spaces between columns, and a tab on line 3"),
+        ("the\tO\nsun B-X\n", "line 2: spaces between columns, and a tab on line 1"),
+        ("the\tO\ncat\nsun\tB-X\n", "line 2: 1 column(s) where line 1 has 2: `cat`"),
+        ("the\tO\ncat\t\nsun\tB-X\n", "line 2: a column is empty"),
+        ("the\ncat\n", "line 1: only one column, where a word has its tags beside it: `the`"),
+    ] {
+        let path = write(folder.path(), "b.conll", text);
+        let error = refused(TAG, &path);
+        assert!(error.starts_with(&format!("{path}, {says}\n")), "{error}");
+    }
+}
+
+#[test]
 fn conll_is_read_with_any_columns() {
     let folder = tempfile::tempdir().unwrap();
     let four = "-DOCSTART- -X- -X- O\n\nthe DT B-NP O\ncat NN I-NP B-X\n\nsun NN B-NP B-Y\n";

@@ -94,6 +94,26 @@ fn bad_vocabularies_are_named() {
 }
 
 #[test]
+fn a_pointer_in_the_place_of_a_tokenizer_is_told() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let open = |name: &str| Tokenizer::open(&TokenizerConfig { path: path(name), lowercase: true }).unwrap_err();
+    std::fs::write(path("vocab.txt"), pointer).unwrap();
+    std::fs::write(path("vocab.json"), "{\"<s>\": 0}").unwrap();
+    std::fs::write(path("merges.txt"), pointer).unwrap();
+    for (error, name) in [
+        (Tokenizer::from_bytes("t.json", pointer.as_bytes(), true).unwrap_err(), "t.json".to_owned()),
+        (open("vocab.txt"), path("vocab.txt")),
+        (open("vocab.json"), path("merges.txt")),
+    ] {
+        assert_eq!(error.kind, ErrorKind::Tokenizer);
+        let expected = format!("{name}: it is a pointer of Git LFS, not the file itself\n  help: run `git lfs pull`");
+        assert!(error.to_string().starts_with(&expected), "{error}");
+    }
+}
+
+#[test]
 fn a_vocabulary_larger_than_the_models_is_refused() {
     let tokenizer = open(true);
     let mut shape = ModelConfig::default().shape(tokenizer.size() as i64, 128);

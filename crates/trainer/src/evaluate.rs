@@ -147,8 +147,12 @@ impl HeldOut {
     fn report(&self, counts: &Counts, batches: &[Batch], state: &State) -> Vec<(String, f64)> {
         let mut report = Vec::new();
         let mut push = |name: &str, value: f64| report.push((format!("eval/{name}"), value));
+        if counts.targets.0[0] == 0 {
+            tracing::warn!(step = state.header.step.0, "nothing that is held out can be measured");
+            return Vec::new();
+        }
         let means = counts.tally.means(&counts.targets);
-        let (broken, finite) = (counts.tally.broken, counts.tally.broken == 0 && counts.targets.0[0] > 0);
+        let (broken, finite) = (counts.tally.broken, counts.tally.broken == 0);
         if finite {
             push("loss", weighted(&self.losses, &means));
         } else {

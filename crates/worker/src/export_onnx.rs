@@ -6,7 +6,7 @@ use crate::loaded::open_folder;
 use crate::source::SourceArguments;
 use clap::Args;
 use config::{Reading, TOKENIZER_KEY};
-use corpus::TOKENIZER_FILES;
+use corpus::{Filling, TOKENIZER_FILES};
 use model::onnx_graph::{self, Exported, Numbers};
 use model::{Missing, Model};
 use serde_json::{Value, json};
@@ -115,7 +115,7 @@ fn export(
         .map_err(|error| Problem::failure(format!("cannot make the folder {}: {error}", out.display())))?;
     let graph = if numbers == Numbers::Float { "model.onnx" } else { "model_int8.onnx" };
     if !belongs {
-        corpus::clear_out_folder(out, corpus::is_of_model).map_err(|error| Problem::failure(error.to_string()))?;
+        Filling::Model.clear(out).map_err(|error| Problem::failure(error.to_string()))?;
     }
     // A config.json says that the graph is there: it comes last.
     let mut others = Vec::new();
@@ -143,7 +143,7 @@ fn export(
 }
 
 fn check_out(out: &Path, overwrite: bool) -> Result<(), Problem> {
-    corpus::check_out_folder(out, overwrite).map_err(|error| {
+    Filling::Model.check(out, overwrite).map_err(|error| {
         let own = if out.join(CONFIG).exists() {
             "; beside the model that it is made of, name that with --model"
         } else {

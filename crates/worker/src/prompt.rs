@@ -4,7 +4,7 @@
 mod output;
 
 use crate::cli::Problem;
-use crate::loaded::{Loaded, Wanted};
+use crate::loaded::{Cuts, Loaded, Wanted};
 use crate::source::{self, Line, ModelArguments, TextArguments};
 use clap::Args;
 use config::{Prompt, Reading};
@@ -72,8 +72,14 @@ pub(crate) fn run(arguments: &PromptArguments) -> Result<ExitCode, Problem> {
     }
     let mut printer = Printer::new(labeller.labels(), arguments.json, arguments.labelled);
     let items = lines.map(|line| line.and_then(|line| Item::parse(&line, pairs, arguments.labelled)));
-    source::batches(items, arguments.texts.batch(), |batch| printer.print(batch, &labeller.label(batch)?))?;
+    let mut cuts = Cuts::default();
+    source::batches(items, arguments.texts.batch(), |batch| {
+        let labelled = labeller.label(batch)?;
+        cuts.count(labelled.iter().map(|it| it.cut));
+        printer.print(batch, &labelled)
+    })?;
     printer.finish()?;
+    cuts.tell(labeller.loaded.length());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -113,7 +113,7 @@ fn a_run_that_diverges_goes_back_once_and_then_fails_with_the_reason() {
     assert!(events.contains("back to a checkpoint"), "{events}");
     let reason = shown["reason"].as_str().unwrap();
     assert!(reason.contains("10 steps in a row") && reason.contains("fraction_bits"), "{reason}");
-    assert!(reason.contains("it had gone back to a checkpoint"), "{reason}");
+    assert!(reason.contains("before, and was tried again"), "{reason}");
     // The workers are free for the next run.
     let next = cluster.submit(&[]);
     cluster.until_completed(&next);

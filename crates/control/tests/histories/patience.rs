@@ -53,6 +53,7 @@ fn a_run_that_puts_off_its_next_generation_can_be_cancelled_and_left() {
             let effects = desk.tell(Event::WorkerLeaving { worker: worker("b") });
             assert_eq!(sent(&effects, "b"), [Directive::Release { run: Some(run()) }]);
             assert_eq!(desk.status(), RunStatus::Interrupted);
+            assert_eq!(desk.reason(), "it has 1 worker left and needs 2");
         }
         assert_eq!(desk.generation(), generation);
     }

@@ -14,6 +14,7 @@ use super::data::corpus_problem;
 use super::output;
 use super::problem::Problem;
 use crate::data_dir;
+use corpus::{CARD, Filling};
 use proto::v1;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -26,13 +27,17 @@ const FILES: [&str; 5] = [WEIGHTS, TOKENIZER, "tokenizer_config.json", "special_
 const WEIGHTS: &str = "model.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "config.json";
-const CARD: &str = "README.md";
 /// What a checkpoint holds of heads that serve pretraining alone, and that `transformers` has no names for.
 const LEFT_OUT: [&str; 2] = ["generator.safetensors", "span_boundary.safetensors"];
 
 pub async fn run(connection: &Connection, arguments: ExportArguments) -> Result<ExitCode, Problem> {
     let ExportArguments { checkpoint, format: ExportFormat::Hf, out, overwrite, json } = arguments;
-    corpus::check_out_folder(&out, overwrite).map_err(corpus_problem)?;
+    Filling::Model.check(&out, overwrite).map_err(corpus_problem)?;
+    let readme = out.join(CARD);
+    if readme.exists() && !corpus::is_own_card(&out) {
+        let help = format!("move it away, or name another folder: a model card of that name is written ({CARD})");
+        return Err(Problem::input(format!("{} is no card of a model", readme.display())).help(help));
+    }
     let client = Client::connect(connection).await?;
     let manifest = client.checkpoints().manifest(resolve(&client, &checkpoint).await?).await?.into_inner();
     // From here on by its full name: the newest one may be another a moment later.
@@ -169,7 +174,7 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
         let card = Partial { name: CARD, folder: folder.clone() };
         write(&card.path(), &text).map_err(|error| card.failed(&error))?;
         files.insert(0, card);
-        corpus::clear_out_folder(&folder, corpus::is_of_model).map_err(corpus_problem)?;
+        Filling::Model.clear(&folder).map_err(corpus_problem)?;
     }
     for file in files {
         file.move_into_place()?;

@@ -73,18 +73,28 @@ fn finish(run: &v1::Run, json: bool) -> Result<ExitCode, Problem> {
     if json {
         output::json(&run_view::run(run))?;
     }
-    let (id, steps) = (&run.id, run_view::steps(run));
     match run.status.as_str() {
         "completed" => {
             if !json {
-                output::message(&format!("run {id} is completed at step {steps}{}", run_view::reason(run)));
+                output::message(&completed(run));
             }
             Ok(ExitCode::SUCCESS)
         }
-        "cancelled" => Err(Problem::failure(format!("run {id} was cancelled at step {steps}"))
-            .help(format!("`coordinator runs resume {id}` goes on from its last checkpoint"))),
+        "cancelled" => Err(cancelled(run)),
         _ => Err(failed(run)),
     }
+}
+
+fn completed(run: &v1::Run) -> String {
+    let losses: String = losses(run).iter().map(|loss| format!(", {loss}")).collect();
+    format!("run {} is completed at step {}{losses}{}", run.id, run_view::steps(run), run_view::reason(run))
+}
+
+fn cancelled(run: &v1::Run) -> Problem {
+    let kept = run.checkpoints.iter().any(|checkpoint| !checkpoint.damaged);
+    let goes_on = if kept { "goes on from its last checkpoint" } else { "starts it again" };
+    Problem::failure(format!("run {} was cancelled at step {}", run.id, run_view::steps(run)))
+        .help(format!("`coordinator runs resume {}` {goes_on}", run.id))
 }
 
 /// A reason that knows what to do brings it along.
@@ -147,6 +157,9 @@ impl Follower {
             self.say(&format!("{}: {}", run.name, event.text));
         }
         self.last_event = run.events.last().cloned().or(self.last_event.take());
+        if run_view::has_ended(&run.status) {
+            return Ok(());
+        }
         let figures = self.figures(run, Instant::now());
         if let Some(bar) = &self.bar {
             bar.set_length(run.total_steps);
@@ -170,15 +183,8 @@ impl Follower {
 
     /// Losses, speed, time left, workers.
     fn figures(&mut self, run: &v1::Run, now: Instant) -> String {
-        let value = |key: &str| run.metrics.iter().find(|metric| metric.key == key).map(|metric| metric.value);
-        let mut parts = Vec::new();
-        if let Some(loss) = value("train/loss") {
-            parts.push(format!("loss {loss:.3}"));
-        }
-        if let Some(loss) = value("eval/loss") {
-            parts.push(format!("held-out {loss:.3}"));
-        }
-        if let Some(rate) = value("train/tokens_per_second") {
+        let mut parts = losses(run);
+        if let Some(rate) = value(run, "train/tokens_per_second") {
             parts.push(format!("{rate:.0} tokens/s"));
         }
         let step = run.step;
@@ -192,7 +198,7 @@ impl Follower {
             }
             _ => self.since = Some((run.attempt, step, now)),
         }
-        parts.push(format!("{} worker{}", run.world_size, if run.world_size == 1 { "" } else { "s" }));
+        parts.push(run_view::counted(run.world_size.into(), "worker"));
         parts.join("  ")
     }
 
@@ -201,6 +207,16 @@ impl Follower {
         let config = self.config.get_or_insert_with(|| config::parse("the run's config", &run.config).ok());
         config.as_ref().map_or(step as f64, |config| config.batch.samples_until(step, config.run.steps) as f64)
     }
+}
+
+/// The newest value of a metric.
+fn value(run: &v1::Run, key: &str) -> Option<f64> {
+    run.metrics.iter().find(|metric| metric.key == key).map(|metric| metric.value)
+}
+
+fn losses(run: &v1::Run) -> Vec<String> {
+    let keys = [("train/loss", "loss"), ("eval/loss", "held-out")];
+    keys.iter().filter_map(|(key, name)| Some(format!("{name} {:.3}", value(run, key)?))).collect()
 }
 
 /// What stands beside a bar, which shows the steps.
@@ -213,10 +229,9 @@ fn plain_line(run: &v1::Run, figures: &str) -> String {
     format!("{} step {}/{}{}  {figures}", run.status, run.step, run.total_steps, why(run))
 }
 
-/// Why it waits; [`finish`] says why it ended.
+/// Why it waits.
 fn why(run: &v1::Run) -> String {
-    let waits = run.status != "running" && !run_view::has_ended(&run.status);
-    if waits { run_view::reason(run) } else { String::new() }
+    if run.status == "running" { String::new() } else { run_view::reason(run) }
 }
 
 /// Whether it is what [`finish`] says.
@@ -289,8 +304,9 @@ mod tests {
             skipped_steps: 2,
             ..v1::Run::default()
         };
-        assert_eq!(plain_line(&run, "1 worker"), "failed step 3/8  1 worker");
-        assert_eq!(beside_bar(&run, "1 worker"), "failed  1 worker");
+        let mut follower = Follower::new(true);
+        follower.show(&run).unwrap();
+        assert_eq!(follower.last_line, None, "a line of progress would say it, too");
         let event = |text: &str| v1::RunEvent { time_ms: 1, text: text.into() };
         assert!(tells_end(&event("failed: alpha: it broke\n  help: mend it"), &run));
         assert!(!tells_end(&event("alpha is lost"), &run));
@@ -303,8 +319,30 @@ mod tests {
         assert_eq!(help, "mend it; `coordinator runs show r` tells more");
         let (_, help) = told(&v1::Run { reason: "alpha: it broke".into(), ..run.clone() });
         assert_eq!(help, "`coordinator runs show r` tells more");
+        let metric = |key: &str, value| v1::Metric { key: key.into(), value, ..v1::Metric::default() };
+        let done = v1::Run {
+            reason: "stopped early".into(),
+            metrics: vec![metric("train/loss", 3.5324), metric("eval/loss", 3.4981)],
+            ..run.clone()
+        };
+        let text = "run r is completed at step 3 of 8 (2 steps skipped), loss 3.532, held-out 3.498: stopped early";
+        assert_eq!(completed(&done), text);
         let waits = v1::Run { status: "interrupted".into(), reason: "its workers are gone".into(), ..run };
         assert_eq!(plain_line(&waits, "1 worker"), "interrupted step 3/8: its workers are gone  1 worker");
+    }
+
+    #[test]
+    fn a_run_without_a_checkpoint_starts_again() {
+        let help = |checkpoints: Vec<v1::Checkpoint>| {
+            let run = v1::Run { id: "r".into(), status: "cancelled".into(), checkpoints, ..v1::Run::default() };
+            miette::Diagnostic::help(&cancelled(&run)).map(|help| help.to_string()).unwrap_or_default()
+        };
+        let checkpoint = |damaged| v1::Checkpoint { damaged, ..v1::Checkpoint::default() };
+        let resume = "`coordinator runs resume r`";
+        assert_eq!(help(Vec::new()), format!("{resume} starts it again"));
+        assert_eq!(help(vec![checkpoint(true)]), format!("{resume} starts it again"));
+        let kept = vec![checkpoint(false), checkpoint(true)];
+        assert_eq!(help(kept), format!("{resume} goes on from its last checkpoint"));
     }
 
     #[test]

@@ -126,11 +126,11 @@ pub fn print(run: &v1::Run) -> std::io::Result<()> {
         format!("status      {}{}", run.status, reason(run)),
         format!("step        {}", steps(run)),
         format!("attempt     {}, generation {}", run.attempt, run.generation),
-        format!("workers     {} on {} slots{}", run.world_size, run.slots, names(&run.workers)),
+        format!("workers     {} on {}{}", run.world_size, counted(run.slots.into(), "slot"), names(&run.workers)),
     ];
     if let Some(coverage) = &run.coverage {
-        let epochs = coverage.epochs.map(|epochs| format!(", {epochs} whole epochs")).unwrap_or_default();
-        lines.push(format!("coverage    {} samples used{epochs}", coverage.samples));
+        let epochs = coverage.epochs.map(|epochs| format!(", {}", counted(epochs, "whole epoch"))).unwrap_or_default();
+        lines.push(format!("coverage    {} used{epochs}", counted(coverage.samples, "sample")));
     }
     let refused: Vec<String> = run
         .refused
@@ -177,11 +177,16 @@ pub fn has_ended(status: &str) -> bool {
 pub fn steps(run: &v1::Run) -> String {
     let skipped = match run.skipped_steps {
         0 => String::new(),
-        all if all == run.step => " (all of them skipped: nothing was learned)".to_owned(),
-        1 => " (1 step skipped)".to_owned(),
-        some => format!(" ({some} steps skipped)"),
+        1 if run.step == 1 => " (it was skipped: nothing was learned)".to_owned(),
+        all if all == run.step => format!(" (all {all} skipped: nothing was learned)"),
+        some => format!(" ({} skipped)", counted(some, "step")),
     };
     format!("{} of {}{skipped}", run.step, run.total_steps)
+}
+
+/// "1 run", "2 runs".
+pub fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// ": why", where something is known of it.
@@ -206,6 +211,8 @@ mod tests {
         };
         assert_eq!((of(0, 0), of(8, 0)), ("0 of 8".into(), "8 of 8".into()));
         assert_eq!((of(8, 1), of(8, 3)), ("8 of 8 (1 step skipped)".into(), "8 of 8 (3 steps skipped)".into()));
-        assert_eq!(of(8, 8), "8 of 8 (all of them skipped: nothing was learned)");
+        assert_eq!(of(8, 8), "8 of 8 (all 8 skipped: nothing was learned)");
+        assert_eq!(of(3, 3), "3 of 8 (all 3 skipped: nothing was learned)");
+        assert_eq!(of(1, 1), "1 of 8 (it was skipped: nothing was learned)");
     }
 }

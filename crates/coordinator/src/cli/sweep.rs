@@ -76,29 +76,38 @@ pub async fn submit(
         super::submit::warn(&sweep.warnings);
         output::line(&sweep.name)?;
     }
-    if wait {
-        let ended = follow(client, &sweep.name).await?;
-        show(&ended, json)?;
-        let completed = ended.runs.iter().all(|run| run.status == "completed");
-        return Ok(if completed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-    }
-    if !json {
+    if !json && (sweep.known || !wait) {
         let done = if sweep.known { "was there already, with" } else { "queued:" };
-        let (name, runs) = (&sweep.name, sweep.runs.len());
-        output::message(&format!("{done} {runs} runs; `coordinator sweep show {name}` shows how far they are"));
+        let (name, runs) = (&sweep.name, sweep_view::runs(&sweep));
+        let more = format!("; `coordinator sweep show {name}` shows how far they are");
+        output::message(&format!("{done} {runs}{}", if wait { "" } else { more.as_str() }));
     }
-    Ok(ExitCode::SUCCESS)
+    if !wait {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let ended = follow(client, &sweep.name).await?;
+    show(&ended, json)?;
+    match sweep_view::verdict(&ended) {
+        None => Ok(ExitCode::SUCCESS),
+        Some(verdict) => Err(Problem::failure(verdict).help("`coordinator runs show RUN` tells more of each")),
+    }
 }
 
-/// The sweep once all of its runs have ended.
+/// The sweep once all of its runs have ended; says on stderr how far it is whenever that has changed.
 async fn follow(client: &Client, name: &str) -> Result<v1::Sweep, Problem> {
     let mut away: Option<Instant> = None;
+    let mut told = String::new();
     loop {
         let asked = client.sweeps().show(v1::SweepRequest { name: name.to_owned() }).await.map_err(Problem::from);
         match asked {
             Ok(sweep) => {
                 away = None;
                 let sweep = sweep.into_inner();
+                let progress = sweep_view::progress(&sweep);
+                if progress != told {
+                    output::message(&progress);
+                    told = progress;
+                }
                 if sweep.runs.iter().all(|run| run_view::has_ended(&run.status)) {
                     return Ok(sweep);
                 }

@@ -1,7 +1,7 @@
 //! A sweep as JSON (the contract) and as text.
 
 use super::output;
-use super::run_view::{ago, has_ended};
+use super::run_view::{ago, counted, has_ended};
 use proto::v1;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -73,7 +73,33 @@ pub fn submitted(sweep: &v1::Sweep) -> Value {
 pub fn cancelled(sweep: &v1::Sweep) -> String {
     let going = sweep.runs.iter().filter(|run| !has_ended(&run.status)).count();
     let going = if going > 0 { format!("; {going} will end after a last checkpoint") } else { String::new() };
-    format!("cancelled {} of the {} runs of sweep {}{going}", sweep.cancelled, sweep.runs.len(), sweep.name)
+    format!("cancelled {} of the {} of sweep {}{going}", sweep.cancelled, runs(sweep), sweep.name)
+}
+
+/// "3 runs"
+pub fn runs(sweep: &v1::Sweep) -> String {
+    counted(sweep.runs.len() as u64, "run")
+}
+
+/// How far a sweep is that is waited for.
+pub fn progress(sweep: &v1::Sweep) -> String {
+    let done = sweep.runs.iter().filter(|run| has_ended(&run.status)).count();
+    let failed = not_completed(sweep).map(|(_, how)| format!(" ({how})")).unwrap_or_default();
+    format!("sweep {}: {done} of {} done{failed}", sweep.name, runs(sweep))
+}
+
+/// The last word on a sweep that has ended; nothing where all of its runs completed.
+pub fn verdict(sweep: &v1::Sweep) -> Option<String> {
+    let (count, how) = not_completed(sweep)?;
+    Some(format!("sweep {}: {count} of {} did not complete ({how})", sweep.name, runs(sweep)))
+}
+
+/// How many runs have ended without completing, and how; nothing if there are none.
+fn not_completed(sweep: &v1::Sweep) -> Option<(usize, String)> {
+    let mut counts = statuses(sweep);
+    counts.retain(|status, _| has_ended(status) && *status != "completed");
+    let count: usize = counts.values().sum();
+    (count > 0).then(|| (count, told(&counts)))
 }
 
 /// `sweep list --json`, one line.
@@ -97,14 +123,15 @@ fn statuses(sweep: &v1::Sweep) -> BTreeMap<&str, usize> {
     counts
 }
 
-fn told(sweep: &v1::Sweep) -> String {
-    statuses(sweep).iter().map(|(status, count)| format!("{count} {status}")).collect::<Vec<_>>().join(", ")
+fn told(statuses: &BTreeMap<&str, usize>) -> String {
+    statuses.iter().map(|(status, count)| format!("{count} {status}")).collect::<Vec<_>>().join(", ")
 }
 
 /// `sweep list`
 pub fn table(sweeps: &[v1::Sweep]) -> std::io::Result<()> {
-    let row =
-        |sweep: &v1::Sweep| vec![sweep.name.clone(), sweep.runs.len().to_string(), told(sweep), ago(sweep.created_ms)];
+    let row = |sweep: &v1::Sweep| {
+        vec![sweep.name.clone(), sweep.runs.len().to_string(), told(&statuses(sweep)), ago(sweep.created_ms)]
+    };
     output::table(&["SWEEP", "RUNS", "STATUS", "SUBMITTED"], &sweeps.iter().map(row).collect::<Vec<_>>())
 }
 
@@ -112,7 +139,7 @@ pub fn table(sweeps: &[v1::Sweep]) -> std::io::Result<()> {
 pub fn print(sweep: &v1::Sweep) -> std::io::Result<()> {
     output::line(&format!("sweep       {}", sweep.name))?;
     output::line(&format!("submitted   {}", ago(sweep.created_ms)))?;
-    output::line(&format!("runs        {}: {}", sweep.runs.len(), told(sweep)))?;
+    output::line(&format!("runs        {}: {}", sweep.runs.len(), told(&statuses(sweep))))?;
     output::line(&format!("compared    {}\n", sweep.metric))?;
     let runs: Vec<Vec<String>> = sweep
         .runs
@@ -170,4 +197,26 @@ fn statistics(sweep: &v1::Sweep) -> Vec<Vec<String>> {
         }
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_is_told_how_far_it_is_and_what_did_not_complete() {
+        let of = |statuses: &[&str]| {
+            let run = |status: &&str| v1::SweepRun { status: (*status).to_owned(), ..v1::SweepRun::default() };
+            let runs = statuses.iter().map(run).collect();
+            let sweep = v1::Sweep { name: "s".to_owned(), runs, ..v1::Sweep::default() };
+            (progress(&sweep), verdict(&sweep))
+        };
+        assert_eq!(of(&["running", "queued", "queued"]), ("sweep s: 0 of 3 runs done".to_owned(), None));
+        assert_eq!(of(&["completed", "interrupted", "queued"]).0, "sweep s: 1 of 3 runs done");
+        assert_eq!(of(&["completed", "failed", "running"]).0, "sweep s: 2 of 3 runs done (1 failed)");
+        let (told, verdict) = of(&["cancelled", "failed", "completed"]);
+        assert_eq!(told, "sweep s: 3 of 3 runs done (1 cancelled, 1 failed)");
+        assert_eq!(verdict.unwrap(), "sweep s: 2 of 3 runs did not complete (1 cancelled, 1 failed)");
+        assert_eq!(of(&["completed"]), ("sweep s: 1 of 1 run done".to_owned(), None));
+    }
 }

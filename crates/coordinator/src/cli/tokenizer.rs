@@ -4,7 +4,7 @@ use super::args::{TokenizerArguments, TokenizerCommand, TokenizerModel, TrainTok
 use super::data::corpus_problem;
 use super::output;
 use super::problem::Problem;
-use corpus::{ByteLevelOptions, Columns, FileSource, WordPieceOptions, train_byte_level, train_word_piece};
+use corpus::{ByteLevelOptions, Columns, FileSource, Filling, WordPieceOptions, train_byte_level, train_word_piece};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ fn train(arguments: TrainTokenizerArguments) -> Result<ExitCode, Problem> {
         return Err(Problem::usage("--lowercase is for --model word-piece: a byte-level BPE keeps every byte")
             .help("leave it out"));
     }
-    corpus::check_out_folder(&out, overwrite).map_err(corpus_problem)?;
+    Filling::Tokenizer.check(&out, overwrite).map_err(corpus_problem)?;
     let files = FileSource::open(&data, &[], None, &Columns::text(&column)).map_err(corpus_problem)?;
     // Hidden where stderr is no terminal.
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -45,7 +45,7 @@ fn train(arguments: TrainTokenizerArguments) -> Result<ExitCode, Problem> {
     };
     let tokenizer = tokenizer.map_err(corpus_problem)?;
     bar.finish_and_clear();
-    corpus::clear_out_folder(&out, corpus::is_of_tokenizer).map_err(corpus_problem)?;
+    Filling::Tokenizer.clear(&out).map_err(corpus_problem)?;
     tokenizer.write_folder(&out).map_err(corpus_problem)?;
     if model == TokenizerModel::ByteLevelBpe {
         // What vocab.json and merges.txt do not say.

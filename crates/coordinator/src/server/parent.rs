@@ -112,13 +112,16 @@ pub async fn of(
                 }
             };
             let Some(id) = found else {
-                let which =
-                    step.map_or("no good checkpoint yet".to_owned(), |step| format!("no checkpoint at step {step}"));
-                return Err(invalid(format!(
-                    "`{key}` = `{from}`: run {} has {which}\n  help: `coordinator checkpoints list {}` shows what \
-                     there is",
-                    row.id, row.id
-                )));
+                let there = format!("`coordinator checkpoints list {}` shows what there is", row.id);
+                let (which, help) = match (step, end(&row.status, row.step, row.reason.as_deref())) {
+                    (Some(step), _) => (format!("no checkpoint at step {step}"), there),
+                    (None, None) => ("no good checkpoint yet".to_owned(), there),
+                    (None, Some(end)) => {
+                        let more = format!("`coordinator runs show {}` tells more", row.id);
+                        (format!("no good checkpoint: it {end}"), more)
+                    }
+                };
+                return Err(invalid(format!("`{key}` = `{from}`: run {} has {which}\n  help: {help}", row.id)));
             };
             // From here on retention leaves it; what is verified now is what the run will find.
             let pin = repository.pin(id).await;
@@ -144,6 +147,18 @@ pub async fn of(
             let note = note.map(|note| format!("`{key}` = `{from}`: {note}"));
             Ok(Parent { shape: Some(shape), tokenizer, note, pin: Some(pin) })
         }
+    }
+}
+
+/// How a run ended before it was done, in a line.
+fn end(status: &str, step: Step, reason: Option<&str>) -> Option<String> {
+    match status {
+        "failed" => {
+            let why = reason.and_then(|reason| reason.lines().next());
+            Some(format!("failed at step {step}{}", why.map(|why| format!(": {why}")).unwrap_or_default()))
+        }
+        "cancelled" => Some(format!("was cancelled at step {step}")),
+        _ => None,
     }
 }
 
@@ -293,6 +308,14 @@ mod tests {
              from = \"hf:/m\"\n[objective]\nkind = \"classify\"\n[model]\n{model}"
         );
         config::parse("r", &text).unwrap().check("r").unwrap()
+    }
+
+    #[test]
+    fn a_run_that_has_ended_says_how() {
+        let failed = end("failed", Step(0), Some("alpha: no row is left\n  help: mend it"));
+        assert_eq!(failed.unwrap(), "failed at step 0: alpha: no row is left");
+        assert_eq!(end("cancelled", Step(3), None).unwrap(), "was cancelled at step 3");
+        assert_eq!(end("interrupted", Step(3), Some("its workers are gone")), None);
     }
 
     #[test]

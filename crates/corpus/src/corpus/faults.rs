@@ -12,7 +12,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use config::{CheckedConfig, ObjectiveKind};
 use std::collections::HashMap;
 
-/// Rows that are named; of more only the number is told.
+/// Different faults that are named; of more only the number is told.
 const NAMED: usize = 10;
 
 /// Numbers are learned by their squared error: beyond this its gradient nears what a fixed-point sum holds.
@@ -24,31 +24,37 @@ type Fault = (String, String);
 /// What is wrong so far.
 #[derive(Default)]
 struct Faults {
-    first: Vec<(Place, Fault)>,
-    count: usize,
+    /// Each once: where it is first, and how often there is the same.
+    named: Vec<(Place, Fault, usize)>,
+    /// Those that are not named.
+    more: usize,
 }
 
 impl Faults {
     fn push(&mut self, place: impl FnOnce() -> Place, fault: Fault) {
-        self.count += 1;
-        if self.first.len() < NAMED {
-            self.first.push((place(), fault));
+        if let Some((.., count)) = self.named.iter_mut().find(|(_, named, _)| *named == fault) {
+            *count += 1;
+        } else if self.named.len() < NAMED {
+            self.named.push((place(), fault, 1));
+        } else {
+            self.more += 1;
         }
     }
 
     fn into_result(mut self) -> Result<(), CorpusError> {
-        if self.first.is_empty() {
+        if self.named.is_empty() {
             return Ok(());
         }
-        let (place, (mut message, help)) = self.first.remove(0);
-        for (place, (other, its_help)) in &self.first {
+        let times = |count: usize| if count > 1 { format!(" ({count} times, first here)") } else { String::new() };
+        let (place, (mut message, help), count) = self.named.remove(0);
+        message.push_str(&times(count));
+        for (place, (other, its_help), count) in &self.named {
             // What helps all of them is said once, behind them.
             let its_help = if *its_help == help { String::new() } else { format!("; {its_help}") };
-            message.push_str(&format!("\n  {place}: {other}{its_help}"));
+            message.push_str(&format!("\n  {place}: {other}{}{its_help}", times(*count)));
         }
-        let more = self.count - 1 - self.first.len();
-        if more > 0 {
-            message.push_str(&format!("\n  and {more} more"));
+        if self.more > 0 {
+            message.push_str(&format!("\n  and {} more", self.more));
         }
         Err(CorpusError::new(ErrorKind::Value, place, message, help))
     }
@@ -244,7 +250,8 @@ impl Corpus {
     /// What is told of a label that is none of the run's.
     pub(crate) fn unknown_label(&self, label: &str) -> Fault {
         let known: Vec<&str> = self.labels.iter().take(20).map(String::as_str).collect();
-        let help = format!("correct the row, or add it to `objective.labels`; known: {}", known.join(", "));
+        let key = if self.columns.verbalized { "[objective.verbalizers]" } else { "`objective.labels`" };
+        let help = format!("correct the row, or add it to {key}; known: {}", known.join(", "));
         (format!("`{label}` is none of the {} labels", self.labels.len()), help)
     }
 }

@@ -12,8 +12,8 @@ const DOCUMENT: &str = "-DOCSTART-";
 /// Columns of CoNLL-U, in whose files what begins with `#` and has no columns is a comment.
 const UNIVERSAL: usize = 10;
 
-/// Columns are parted by tabs if the file has any, else by white space. With tabs, a line that begins with `#` and has none
-/// is a comment, and of ten columns those whose first is `1-2` or `8.1` are no words of the text (CoNLL-U).
+/// Columns are parted by tabs or by white space, all lines of a file alike. With tabs, a line that begins with `#` and has
+/// none is a comment, and of ten columns those whose first is `1-2` or `8.1` are no words of the text (CoNLL-U).
 pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parsed, CorpusError> {
     if !columns.tagged {
         return Err(CorpusError::new(
@@ -43,10 +43,10 @@ pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parse
     let mut width: Option<(usize, u64)> = None;
     let mut open = false;
     let text = utf8(name, bytes)?;
-    let tabbed = text.contains('\t');
+    let tabbed = parted_by_tabs(name, text)?;
     for (index, line) in text.lines().enumerate() {
         let line_number = index as u64 + 1;
-        if line.trim().is_empty() || line.starts_with(DOCUMENT) {
+        if !is_word(line) {
             if open {
                 words.append(true);
                 tags.append(true);
@@ -69,6 +69,8 @@ pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parse
         if cells.len() != expected || cells.len() < 2 || cells.iter().any(|cell| cell.is_empty()) {
             let message = if cells.len() == expected && cells.len() > 1 {
                 "a column is empty".to_owned()
+            } else if cells.len() == expected {
+                format!("only one column, where a word has its tags beside it: `{line}`")
             } else {
                 format!("{} column(s) where line {first_line} has {expected}: `{line}`", cells.len())
             };
@@ -94,6 +96,31 @@ pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parse
     }
     let names = Columns { text: "words".into(), tagged: true, ..Columns::default() };
     Ok(finish(&names, vec![Arc::new(words.finish()), Arc::new(tags.finish())], Spots::Lines(lines)))
+}
+
+/// Whether the line holds a word or a comment.
+fn is_word(line: &str) -> bool {
+    !line.trim().is_empty() && !line.starts_with(DOCUMENT)
+}
+
+/// Whether the columns are parted by tabs. A line that does it otherwise than most lines is refused; where as many do
+/// either, the first one is right.
+fn parted_by_tabs(name: &str, text: &str) -> Result<bool, CorpusError> {
+    let (mut tabs, mut spaces) = (Vec::new(), Vec::new());
+    for (number, line) in (1_u64..).zip(text.lines()).filter(|(_, line)| is_word(line)) {
+        if line.trim().contains('\t') {
+            tabs.push(number);
+        } else if !line.starts_with('#') && line.split_whitespace().nth(1).is_some() {
+            spaces.push(number);
+        }
+    }
+    let (Some(tab), Some(space)) = (tabs.first(), spaces.first()) else { return Ok(!tabs.is_empty()) };
+    let (line, message) = if (tabs.len(), space) > (spaces.len(), tab) {
+        (space, format!("spaces between columns, and a tab on line {tab}"))
+    } else {
+        (tab, format!("a tab between columns, and spaces on line {space}"))
+    };
+    Err(broken(name, *line, message, "part the columns of all lines alike: with a tab, or with spaces"))
 }
 
 /// What `data.column` is where a config leaves it out.

@@ -1,7 +1,8 @@
 //! One Parquet file: its footer, and the rows of a unit.
 
 use super::locate::{Located, store_error};
-use super::{Columns, check_columns, is_text};
+use super::pointer::BYTES_MAX;
+use super::{Columns, check_columns, is_text, refuse_pointer};
 use crate::plan::Unit;
 use crate::{CorpusError, ErrorKind, Place, Spot};
 use arrow::array::RecordBatch;
@@ -31,9 +32,15 @@ impl ParquetFile {
         let name = located.name.as_str();
         // With the page index only a unit's own pages are fetched, not its whole column chunk.
         let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
-        let metadata = ArrowReaderMetadata::load_async(&mut Reader(located.clone()), options)
-            .await
-            .map_err(|error| damaged(name.into(), &error))?;
+        let metadata = match ArrowReaderMetadata::load_async(&mut Reader(located.clone()), options).await {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                if located.size < BYTES_MAX as u64 {
+                    refuse_pointer(ErrorKind::Corrupt, name, &located.bytes().await?)?;
+                }
+                return Err(damaged(name.into(), &error));
+            }
+        };
         let indices = check_columns(name, metadata.schema(), columns)?;
         let mut projected = indices.clone();
         projected.sort_unstable();

@@ -98,8 +98,15 @@ fn parse(name: &str, bytes: &[u8]) -> Result<File, CorpusError> {
     const HELP: &str = "give SQuAD's JSON: {\"data\": [{\"title\", \"paragraphs\": [{\"context\", \"qas\": [{\"question\", \
                         \"answers\": [{\"text\", \"answer_start\"}]}]}]}]}";
     let text = utf8(name, bytes)?;
+    if text.trim_start().starts_with('[') {
+        let message = "the file is a list; SQuAD's JSON has it under {\"data\": [...]}";
+        return Err(CorpusError::new(ErrorKind::Corrupt, name, message, HELP));
+    }
     serde_json::from_str(text).map_err(|error| {
-        let (line, what) = wrong_json(text, &error);
+        let (line, what) = wrong_json("file", text, &error);
+        if error.is_eof() {
+            return broken(name, line, what, "fetch or write it once more, and compare its size");
+        }
         broken(name, line, format!("not SQuAD: {what}"), HELP)
     })
 }

@@ -3,7 +3,7 @@
 use super::choices;
 use super::conll::conll;
 use super::squad::{self, squad};
-use super::{Columns, no_column};
+use super::{Columns, no_column, refuse_pointer};
 use crate::{CorpusError, ErrorKind, Place, Spot};
 use arrow::array::{ArrayRef, LargeListBuilder, LargeStringBuilder, RecordBatch};
 use config::DataFormat;
@@ -54,7 +54,9 @@ pub(super) fn broken(name: &str, line: u64, message: impl std::fmt::Display, hel
     CorpusError::new(ErrorKind::Corrupt, Place::line(name, line), message.to_string(), help)
 }
 
+/// The text of a file, whatever its format.
 pub(super) fn utf8<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, CorpusError> {
+    refuse_pointer(ErrorKind::Corrupt, name, bytes)?;
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = 1 + line_ends(&bytes[..error.valid_up_to()]);
         broken(name, line, "not UTF-8", "convert the file, for example with `iconv -t UTF-8`")
@@ -71,18 +73,47 @@ pub(super) fn objects(name: &str, text: &str) -> impl Iterator<Item = Result<(u6
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     lines.map(move |(number, line)| match serde_json::from_str::<Map<String, Value>>(line) {
         Ok(object) => Ok((number, object)),
-        Err(error) => Err(broken(name, number, wrong_json(line, &error).1, "each line must be one JSON object")),
+        Err(error) => {
+            Err(broken(name, number, wrong_json("line", line, &error).1, "each line must be one JSON object"))
+        }
     })
 }
 
 /// The line of `text`, from 1, on which its JSON is wrong; and what is, with the column. serde_json says it all in one,
-/// and counts bytes.
-pub(super) fn wrong_json(text: &str, error: &serde_json::Error) -> (u64, String) {
+/// and counts bytes. `whole` is what the text is: a line, a file.
+pub(super) fn wrong_json(whole: &str, text: &str, error: &serde_json::Error) -> (u64, String) {
     let (line, column, said) = (error.line(), error.column(), error.to_string());
+    if error.is_eof() {
+        return (line as u64, format!("the {whole} is cut off"));
+    }
     let what = said.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&said);
     let wrong = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
     let column = wrong.char_indices().take_while(|(at, _)| *at < column).count();
-    (line as u64, format!("{what} at column {column}"))
+    (line as u64, format!("{} at column {column}", plainly(what)))
+}
+
+/// What serde says of a wrong type, in words of JSON.
+fn plainly(said: &str) -> String {
+    const WORDS: [(&str, &str); 7] = [
+        ("map", "an object"),
+        ("a map", "an object"),
+        ("sequence", "a list"),
+        ("a sequence", "a list"),
+        ("i64", "a whole number"),
+        ("a string", "a text in quotes"),
+        ("a boolean", "true or false"),
+    ];
+    let parts = |prefix: &str| said.strip_prefix(prefix)?.rsplit_once(", expected ");
+    let named = parts("invalid type: ").or_else(|| parts("invalid value: "));
+    // An object with keys of its own may be read of a list too, if it is as long.
+    let named = named.or_else(|| parts("invalid length ").map(|(_, wanted)| ("sequence", wanted)));
+    let Some((found, wanted)) = named else { return said.to_owned() };
+    let wanted = if wanted.starts_with("struct ") { "a map" } else { wanted };
+    let kinds = ["integer ", "floating point ", "string ", "boolean "];
+    let found = kinds.iter().find_map(|kind| found.strip_prefix(*kind)).unwrap_or(found);
+    let [found, wanted] =
+        [found, wanted].map(|theirs| WORDS.iter().find(|(word, _)| *word == theirs).map_or(theirs, |(_, ours)| *ours));
+    format!("{found} instead of {wanted}")
 }
 
 pub(super) fn finish(columns: &Columns, arrays: Vec<ArrayRef>, spots: Spots) -> Parsed {
@@ -105,6 +136,7 @@ fn csv(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parsed, CorpusErro
     }
     let help = "quote fields that hold commas, quotes or line ends";
     let text = utf8(name, bytes)?.as_bytes();
+    refuse_lost_quotes(name, text)?;
     // The line on which a record begins. What the reader says is where it began to look for it: at empty lines, or at
     // the `\n` of the `\r\n` before.
     let (mut line, mut counted) = (1, 0);
@@ -133,6 +165,36 @@ fn csv(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parsed, CorpusErro
     }
     let arrays = builders.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect();
     Ok(finish(columns, arrays, Spots::Lines(lines)))
+}
+
+/// Refuses a quote that begins a field and is not closed where the field ends. The reader goes on to the next quote,
+/// wherever that is, and makes one text of all lines between.
+fn refuse_lost_quotes(name: &str, text: &[u8]) -> Result<(), CorpusError> {
+    let help = "close it where the field ends, or leave it out; inside a quoted field write each quote twice";
+    let mut bytes = text.iter().copied().peekable();
+    let (mut line, mut begins) = (1, true);
+    while let Some(byte) = bytes.next() {
+        line += u64::from(byte == b'\n');
+        if byte != b'"' || !begins {
+            begins = matches!(byte, b',' | b'\r' | b'\n');
+            continue;
+        }
+        let opened = line;
+        loop {
+            match bytes.next() {
+                // Two are one of the text.
+                Some(b'"') if bytes.next_if_eq(&b'"').is_none() => break,
+                Some(byte) => line += u64::from(byte == b'\n'),
+                None => return Err(broken(name, opened, "a quote that opens here never closes", help)),
+            }
+        }
+        if !matches!(bytes.peek(), None | Some(b',' | b'\r' | b'\n')) {
+            let closes = if line == opened { "closes".to_owned() } else { format!("closes on line {line}") };
+            return Err(broken(name, opened, format!("a quote that opens here {closes}, with text behind it"), help));
+        }
+        begins = false;
+    }
+    Ok(())
 }
 
 fn csv_error(name: &str, line: u64, error: &::csv::Error, help: &str) -> CorpusError {

@@ -46,8 +46,9 @@ pub fn write_parquet(path: &Path, columns: &[(&str, ArrayRef)], row_group_rows: 
 
 /// A config of `key=value` settings over `paths`.
 pub fn config(settings: &str, paths: &[&str]) -> CheckedConfig {
-    let finetune =
-        ["classify", "tag", "answer", "match", "choose"].iter().any(|kind| settings.contains(&format!("kind={kind}")));
+    let finetune = ["classify", "tag", "answer", "match", "cloze", "choose"]
+        .iter()
+        .any(|kind| settings.contains(&format!("kind={kind}")));
     let kind = if finetune { "finetune" } else { "pretrain" };
     let mut table: toml::Table = format!(
         "run = {{ name = \"test\", kind = \"{kind}\", steps = 10 }}\n\

@@ -71,7 +71,7 @@ pub(crate) fn download(
         let from = choose(&run, step)?;
         let wanted = |name: &str| !name.starts_with("optimizer-");
         let files = downloads::checkpoint(&coordinator, &from, wanted, || ()).await.map_err(told)?;
-        let folder = tempfile::tempdir().map_err(|error| Problem::failure(format!("no temporary folder: {error}")))?;
+        let folder = temporary(&run.name, from.step)?;
         for (file, contents) in files {
             let path = folder.path().join(plain(&file)?);
             std::fs::write(&path, contents)
@@ -91,10 +91,24 @@ fn choose(run: &Run, step: Option<u64>) -> Result<CheckpointRef, Problem> {
     let found = whole.iter().filter(fits).max_by_key(|from| (from.step, from.generation));
     found.map(|from| (*from).clone()).ok_or_else(|| {
         let steps: Vec<String> = whole.iter().map(|from| from.step.to_string()).collect();
-        let has = if steps.is_empty() { "it has none yet".to_owned() } else { format!("it has: {}", steps.join(", ")) };
+        let has = match run.status.as_str() {
+            _ if !steps.is_empty() => format!("it has: {}", steps.join(", ")),
+            "failed" => {
+                let why = run.reason.lines().next().map(|why| format!(": {why}")).unwrap_or_default();
+                format!("it failed at step {}{why}", run.step)
+            }
+            "cancelled" => format!("it was cancelled at step {}", run.step),
+            _ => "it has none yet".to_owned(),
+        };
         let which = step.map_or_else(|| "no checkpoint".to_owned(), |step| format!("no checkpoint of step {step}"));
         Problem::failure(format!("run {} has {which} that is whole; {has}", run.name))
     })
+}
+
+/// A folder that errors name: it bears the checkpoint's name.
+fn temporary(run: &str, step: u64) -> Result<tempfile::TempDir, Problem> {
+    let folder = tempfile::Builder::new().prefix(&format!("{}@{step}-", plain(run)?)).tempdir();
+    folder.map_err(|error| Problem::failure(format!("no temporary folder: {error}")))
 }
 
 /// A name from the network that becomes a path.
@@ -130,6 +144,28 @@ mod tests {
         assert_eq!(chosen(Some(1150)), None);
         let (message, _) = choose(&run, Some(7)).err().unwrap().into_text_and_help();
         assert!(message.contains("no checkpoint of step 7") && message.contains("1000, 2000"), "{message}");
+    }
+
+    #[test]
+    fn a_run_that_ended_without_a_checkpoint_says_how() {
+        let told = |status: &str, reason: &str| {
+            let (status, reason) = (status.to_owned(), reason.to_owned());
+            let run = Run { name: "tagger".to_owned(), status, reason, step: 2, ..Run::default() };
+            choose(&run, None).err().unwrap().into_text_and_help().0
+        };
+        let none = "run tagger has no checkpoint that is whole; it";
+        let failed = told("failed", "alpha: no row is left\n  help: mend it");
+        assert_eq!(failed, format!("{none} failed at step 2: alpha: no row is left"));
+        assert_eq!(told("cancelled", ""), format!("{none} was cancelled at step 2"));
+        assert_eq!(told("running", ""), format!("{none} has none yet"));
+    }
+
+    #[test]
+    fn the_folder_of_a_checkpoint_bears_its_name() {
+        let folder = temporary("tagger", 500).ok().unwrap();
+        let name = folder.path().file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with("tagger@500-"), "{name}");
+        assert!(temporary("../tagger", 500).is_err());
     }
 
     #[test]

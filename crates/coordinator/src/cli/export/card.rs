@@ -1,5 +1,6 @@
 //! The model card that comes with an export: what it was made from, how, how good it is, and what it descends from.
 
+use corpus::CARD_TAGS;
 use proto::v1;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -66,7 +67,7 @@ fn front_matter(run: &v1::Run, config: &Value, class: &str) -> String {
     // A string in JSON's quotes is one in YAML, too.
     let kind = json!(config["model_type"].as_str().unwrap_or("bert"));
     format!(
-        "---\nlibrary_name: transformers\npipeline_tag: {task}\ntags:\n- trireme\n- {kind}\nmodel_name: {}\n---\n\n",
+        "---\nlibrary_name: transformers\npipeline_tag: {task}\n{CARD_TAGS}- {kind}\nmodel_name: {}\n---\n\n",
         json!(run.name)
     )
 }

@@ -1,0 +1,17 @@
+//! What Git LFS leaves in the place of a file.
+
+use crate::{CorpusError, ErrorKind};
+
+const BEGINS: &[u8] = b"version https://git-lfs";
+
+/// A pointer is smaller than this, by the specification of Git LFS.
+pub(super) const BYTES_MAX: usize = 1024;
+
+/// Refuses a pointer to a file that Git LFS has not fetched.
+pub(crate) fn refuse_pointer(kind: ErrorKind, name: &str, contents: &[u8]) -> Result<(), CorpusError> {
+    if contents.len() >= BYTES_MAX || !contents.starts_with(BEGINS) {
+        return Ok(());
+    }
+    let message = "it is a pointer of Git LFS, not the file itself";
+    Err(CorpusError::new(kind, name, message, "run `git lfs pull` where it came from"))
+}
