@@ -13,6 +13,8 @@ mod early;
 mod growth;
 #[path = "histories/patience.rs"]
 mod patience;
+#[path = "histories/queue.rs"]
+mod queue;
 #[path = "histories/readiness.rs"]
 mod readiness;
 #[path = "histories/reports.rs"]
@@ -49,19 +51,6 @@ fn a_run_starts_when_there_are_enough_workers_and_completes() {
     assert_eq!(desk.status(), RunStatus::Completed);
     assert_eq!(sent(&effects, "a"), [Directive::Release { run: Some(run()) }]);
     assert_eq!(desk.control.run(&run()).unwrap().weights_digest, Some(digest(9)));
-}
-
-#[test]
-fn one_is_told_as_one() {
-    let mut desk = Desk::with_run(1, 1);
-    let others: [RunId; 2] = ["next", "last"].map(|name| name.parse().unwrap());
-    others.iter().for_each(|other| desk.submit(other, 1, 1));
-    let waiting_for = |desk: &Desk, run: &RunId| desk.control.waiting_for(run).unwrap();
-    assert_eq!(waiting_for(&desk, &run()), "it needs 1 worker and 0 are free");
-    assert_eq!(waiting_for(&desk, &others[0]), "1 run is ahead of it in the queue");
-    assert_eq!(waiting_for(&desk, &others[1]), "2 runs are ahead of it in the queue");
-    desk.connect("a", 1, None);
-    assert!(desk.notes(0).iter().any(|note| note == "generation 1: 1 worker: a"), "{:?}", desk.notes(0));
 }
 
 #[test]
