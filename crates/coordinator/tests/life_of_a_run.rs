@@ -117,6 +117,12 @@ async fn from_submission_to_completion() {
     assert_eq!(std::fs::read_to_string(out.join("model.safetensors")).unwrap(), "weights after step 6");
     let is_there = |name: &str| out.join(name).exists();
     assert_eq!(["model.onnx", "merges.txt", "notes.txt"].map(is_there), [false, false, true]);
+    // A text of somebody's is not written over.
+    std::fs::write(out.join("README.md"), "my own notes").unwrap();
+    let (code, _, complaint) = server.command(&[&export[..], &["--overwrite"]].concat()).await;
+    assert_eq!(code, 5);
+    assert!(complaint.contains("README.md is no card of a model"), "{complaint}");
+    assert_eq!(std::fs::read_to_string(out.join("README.md")).unwrap(), "my own notes");
     let (code, watched, _) = server.command(&["runs", "watch", &run, "--json"]).await;
     assert_eq!(code, 0);
     assert_eq!(serde_json::from_str::<Value>(&watched).unwrap()["status"], "completed");
