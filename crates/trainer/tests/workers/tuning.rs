@@ -27,6 +27,16 @@ fn a_classifier_learns_from_a_parents_encoder() {
 }
 
 #[test]
+fn nothing_is_reported_of_held_out_rows_that_have_no_label() {
+    let data = format!("{LABELLED}\neval_paths = [\"unlabelled.jsonl\"]");
+    let config = finetuning(&data, "kind = \"classify\"", "").replace("eval_fraction = 0.2\n", "");
+    let (_, cluster) = undisturbed(&config.replace("steps = 40", "steps = 2"), 1);
+    assert!(cluster.metric(0, "train/loss").is_some());
+    let reported = ["eval/loss", "eval/accuracy", "eval/macro_f1", "eval/mcc"].map(|name| cluster.metric(0, name));
+    assert_eq!(reported, [None; 4], "an accuracy of nothing is not 0");
+}
+
+#[test]
 fn a_tagger_reports_entities() {
     let (_, cluster) = undisturbed(&finetuning(TAGGED, "kind = \"tag\"\ntag_scheme = \"bio\"", ""), 2);
     let values = TAGGERS.map(|name| cluster.metric(1, &format!("eval/{name}")).unwrap());
