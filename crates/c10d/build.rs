@@ -1,8 +1,6 @@
 //! Compiles the C++ shim against libtorch's headers and tells the linker where libtorch is.
 //!
-//! Where libtorch is, the build script of `kernels` says. Environment, with the feature `cuda`: `TRIREME_CUDA_ROOT`, a
-//! folder with `nvidia/*/include`, as the site-packages folder of a Python that has the CUDA wheels; by default the folder
-//! that holds libtorch.
+//! Where libtorch is and, with the feature `cuda`, CUDA's headers are, the build script of `kernels` says.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -39,20 +37,8 @@ fn main() {
         build.file(Path::new("native").join(file));
     }
     if cuda {
-        let root = match variable("TRIREME_CUDA_ROOT") {
-            Some(root) => PathBuf::from(root),
-            None => library_dir.join("../.."),
-        };
         build.define("USE_C10D_NCCL", None).define("USE_NCCL", None).file("native/nccl.cpp");
-        for folder in cuda_include_dirs(&root) {
-            build.include(folder);
-        }
-        assert!(
-            library_dir.join("libtorch_cuda.so").is_file(),
-            "the feature `cuda` needs a CUDA libtorch, and {} has no libtorch_cuda.so: set LIBTORCH to the torch \
-             folder of a full CUDA installation of torch 2.11.0",
-            library_dir.display()
-        );
+        build.includes(env::split_paths(&of_kernels("CUDA_INCLUDE")));
     }
     println!("cargo:rerun-if-changed=native");
     build.compile("trireme_c10d");
@@ -60,10 +46,6 @@ fn main() {
     println!("cargo:rustc-link-search=native={}", library_dir.display());
     println!("cargo:rustc-link-lib=dylib=torch_cpu");
     println!("cargo:rustc-link-lib=dylib=c10");
-    if cuda {
-        println!("cargo:rustc-link-lib=dylib=torch_cuda");
-        println!("cargo:rustc-link-lib=dylib=c10_cuda");
-    }
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library_dir.display());
     println!("cargo:libraries={}", library_dir.display());
 }
@@ -71,29 +53,4 @@ fn main() {
 fn variable(name: &str) -> Option<String> {
     println!("cargo:rerun-if-env-changed={name}");
     env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// Every `nvidia/<package>/include` below the root, and the folder of the CUDA C++ core libraries inside it.
-fn cuda_include_dirs(root: &Path) -> Vec<PathBuf> {
-    let packages = std::fs::read_dir(root.join("nvidia")).map(|entries| entries.flatten().map(|e| e.path()).collect());
-    let mut packages: Vec<PathBuf> = packages.unwrap_or_default();
-    packages.sort();
-    let mut found: Vec<PathBuf> = packages.iter().map(|package| package.join("include")).collect();
-    found.retain(|folder| folder.is_dir());
-    let nested: Vec<PathBuf> =
-        found.iter().map(|folder| folder.join("cccl")).filter(|folder| folder.is_dir()).collect();
-    found.extend(nested);
-    for (header, wheel) in [
-        ("cuda_runtime_api.h", "nvidia-cuda-runtime"),
-        ("crt/host_defines.h", "nvidia-cuda-crt"),
-        ("nccl.h", "nvidia-nccl-cu13"),
-    ] {
-        assert!(
-            found.iter().any(|folder| folder.join(header).is_file()),
-            "the feature `cuda` needs {header} (wheel {wheel}) in a nvidia/*/include folder below {}: set \
-             TRIREME_CUDA_ROOT",
-            root.display()
-        );
-    }
-    found
 }

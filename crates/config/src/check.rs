@@ -10,7 +10,7 @@ mod tuning;
 
 use crate::error::Problem;
 use crate::{
-    Architecture, ConfigError, Masking, ObjectiveKind, OptimizerKind, Packing, ReduceMode, RunConfig, RunKind,
+    Architecture, ConfigError, Masking, ObjectiveKind, OptimizerKind, Packing, Padding, ReduceMode, RunConfig, RunKind,
 };
 use std::ops::Deref;
 
@@ -87,6 +87,18 @@ impl RunConfig {
             "choose another name",
         );
         rule(run.steps > 0, "run.steps", "is 0".into(), "give the number of optimizer steps");
+        rule(
+            !run.cuda_graphs || self.objective.kind.masks(),
+            "run.cuda_graphs",
+            format!("`{}` has micro-batches of many lengths, and each would be recorded", self.objective.kind.as_str()),
+            "leave it out: it is for pretraining",
+        );
+        rule(
+            !(run.cuda_graphs && (run.activation_checkpointing || self.batch.padding == Padding::Unpadded)),
+            "run.cuda_graphs",
+            "layers cannot be recorded where they are run again or padding is taken out".into(),
+            "leave it out, or `run.activation_checkpointing` and `batch.padding`",
+        );
         rule(run.min_workers > 0, "run.min_workers", "is 0".into(), "a run needs at least one worker");
         rule(
             run.min_workers <= self.batch.slots,

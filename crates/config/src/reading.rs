@@ -12,6 +12,9 @@ pub const TOKENIZER_KEY: &str = "trireme_tokenizer";
 pub const WEIGHTS_FILES: [&str; 4] =
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
+/// How a pointer of Git LFS begins: what stands in the place of a file that was not fetched.
+pub const LFS_POINTER_BEGINNING: &[u8] = b"version https://git-lfs";
+
 /// How a model was trained to read its texts. An export's config.json holds it under [`Reading::KEY`], so that a folder is
 /// used as the run's own checkpoint is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -71,6 +71,12 @@ impl SweepConfig {
             match value {
                 Value::Table(inner) => inner.iter().try_for_each(|(name, value)| flatten(&key, name, value, axes)),
                 Value::Array(values) if !values.is_empty() => {
+                    let is_known =
+                        |(at, value): &(usize, &Value)| values[..*at].iter().any(|earlier| is_same(earlier, value));
+                    if let Some((_, value)) = values.iter().enumerate().find(is_known) {
+                        let message = format!("`{key}` takes {value} twice: the same runs twice");
+                        return Err(Problem::at_key("sweep.vary", message, "leave one of them out"));
+                    }
                     axes.push((key, values));
                     Ok(())
                 }
@@ -96,6 +102,19 @@ impl SweepConfig {
     pub(crate) fn runs(&self, axes: &[(String, &[Value])]) -> u64 {
         let combinations = axes.iter().fold(1_u64, |all, (_, values)| all.saturating_mul(values.len() as u64));
         combinations.saturating_mul(u64::from(self.seeds)).saturating_mul(u64::from(self.folds.unwrap_or(1)))
+    }
+}
+
+/// Whether a key that takes one of the values would be the same with the other.
+fn is_same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Integer(whole), Value::Float(number)) | (Value::Float(number), Value::Integer(whole)) => {
+            *whole as f64 == *number
+        }
+        (Value::Array(ones), Value::Array(others)) => {
+            ones.len() == others.len() && ones.iter().zip(others).all(|(one, other)| is_same(one, other))
+        }
+        _ => one == other,
     }
 }
 

@@ -335,3 +335,15 @@ fn labels_are_for_what_learns_them() {
         assert!(text.contains("`objective.labels`: are for objective.kind"), "{text}");
     }
 }
+
+#[test]
+fn layers_are_recorded_where_micro_batches_have_one_shape() {
+    let with = |more: &[&str]| message(&[&["run.cuda_graphs=true"], more].concat());
+    assert_eq!(with(&[]), "");
+    for not_fixed in ["run.activation_checkpointing=true", "batch.padding=unpadded"] {
+        let text = with(&[not_fixed]);
+        assert!(text.contains("`run.cuda_graphs`: layers cannot be recorded where"), "{not_fixed}: {text}");
+    }
+    let text = with(&["run.kind=finetune", "objective.kind=classify", "data.label_column=label"]);
+    assert!(text.contains("`run.cuda_graphs`: `classify` has micro-batches of many lengths"), "{text}");
+}

@@ -89,3 +89,22 @@ fn the_objective_says_what_is_compared() {
     assert!(config::lower_is_better("eval/loss") && config::lower_is_better("eval/perplexity"));
     assert!(!config::lower_is_better("eval/accuracy"));
 }
+
+#[test]
+fn no_value_is_taken_twice() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/finetune-sentiment.toml");
+    let message = |vary: &str| {
+        let vary = [format!("sweep.vary.{vary}").parse().unwrap()];
+        load_checked(&file, &vary).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    for (vary, told) in [
+        ("run.steps=[10, 20, 10]", "`run.steps` takes 10 twice"),
+        ("optimizer.learning_rate=[1e-4, 3e-4, 0.0001]", "`optimizer.learning_rate` takes 0.0001 twice"),
+        ("optimizer.learning_rate=[1, 1.0]", "`optimizer.learning_rate` takes 1.0 twice"),
+        ("objective.pooling=[\"mean\", \"mean\"]", "`objective.pooling` takes \"mean\" twice"),
+    ] {
+        let found = message(vary);
+        assert!(found.contains(told), "{vary}: {found}");
+    }
+    assert_eq!(message("optimizer.learning_rate=[1e-4, 3e-4]"), "");
+}

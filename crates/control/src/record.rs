@@ -72,6 +72,15 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
+    /// All there are.
+    const ALL: [Self; 6] =
+        [Self::Queued, Self::Running, Self::Completed, Self::Failed, Self::Cancelled, Self::Interrupted];
+
+    /// What [`RunStatus::as_str`] spells like that; None: nothing.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
     /// As the API spells it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -229,4 +238,20 @@ pub enum Record {
         /// What happened.
         text: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_read_as_it_is_spelled() {
+        for status in RunStatus::ALL {
+            assert_eq!(RunStatus::parse(status.as_str()), Some(status));
+        }
+        let ended = ["completed", "failed", "cancelled"];
+        assert!(ended.iter().all(|text| RunStatus::parse(text).is_some_and(RunStatus::has_ended)));
+        assert_eq!(RunStatus::ALL.iter().filter(|status| status.has_ended()).count(), ended.len());
+        assert_eq!(RunStatus::parse("Completed"), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! What can be told of a model's weights without reading them whole: that the files are there and not cut short, and what
 //! their tensors are called. The trainer reads the weights; here a person is still there to be told.
 
-use config::WEIGHTS_FILES;
+use config::{LFS_POINTER_BEGINNING, WEIGHTS_FILES};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -29,8 +29,6 @@ pub const TABLES: [&str; 12] = [
 const LENGTH: u64 = 8;
 /// No model has a longer header; safetensors' own limit.
 const HEADER_BYTES_MAX: u64 = 100 << 20;
-/// How a pointer of Git LFS begins.
-const POINTER: &[u8] = b"version https://git-lfs";
 /// The last record of a zip archive, its own bytes and the longest comment behind it.
 const ARCHIVE_END: &[u8] = b"PK\x05\x06";
 const ARCHIVE_END_BYTES: u64 = 22 + u16::MAX as u64;
@@ -60,8 +58,8 @@ fn of_file(path: &Path) -> Result<Option<Vec<String>>, String> {
     let mut file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
     let mut beginning = Vec::new();
-    (&mut file).take(POINTER.len() as u64).read_to_end(&mut beginning).map_err(failed)?;
-    if beginning == POINTER {
+    (&mut file).take(LFS_POINTER_BEGINNING.len() as u64).read_to_end(&mut beginning).map_err(failed)?;
+    if beginning == LFS_POINTER_BEGINNING {
         return Err(wrong("it is a pointer of Git LFS, not the file itself: run `git lfs pull` where it came from"));
     }
     file.rewind().map_err(failed)?;
@@ -167,7 +165,7 @@ mod tests {
         }
         let error = found(&[("model.safetensors", b"<!DOCTYPE html><html>")]).unwrap_err();
         assert!(error.contains("no safetensors file"), "{error}");
-        let pointer = [POINTER, b".github.com/spec/v1\n"].concat();
+        let pointer = [LFS_POINTER_BEGINNING, b".github.com/spec/v1\n"].concat();
         for name in ["model.safetensors", "pytorch_model.bin"] {
             let error = found(&[(name, &pointer)]).unwrap_err();
             assert!(error.contains(name) && error.contains("git lfs pull"), "{error}");

@@ -122,8 +122,9 @@ async fn a_corpus_is_inspected_and_its_plan_shown() {
     assert_eq!(estimate("tokens_estimate"), 16 * estimate("samples_estimate"), "packed blocks are full: {plan}");
     let (code, text, _) = coordinator(folder.path(), &["data", "plan", "run.toml"]).await;
     assert_eq!(code, 0);
-    let first =
-        format!("1 files, {} rows in {units} units for training, {held_out} units held out, 2 slots", 16 * units);
+    let counted = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let (units, held_out) = (counted(units, "unit"), counted(held_out, "unit"));
+    let first = format!("1 file, {} rows in {units} for training, {held_out} held out, 2 slots", plan["rows"]);
     assert_eq!(text.lines().next(), Some(first.as_str()), "{text}");
     let samples = format!("about {} samples and {} tokens an epoch", plan["samples_estimate"], plan["tokens_estimate"]);
     assert!(text.contains(&samples) && text.contains("SLOT  TURN  FILE"), "{text}");
@@ -171,6 +172,7 @@ async fn a_vocabulary_is_trained_that_a_run_can_use() {
     let is_there = |name: &str| folder.path().join("made").join(name).exists();
     assert_eq!(["vocab.txt", "merges.txt", "notes.txt"].map(is_there), [true, false, true]);
     let made: Value = serde_json::from_str(&made).unwrap();
+    assert_eq!((&made["removed"], told.as_str()), (&json!(["merges.txt", "tokenizer.json", "vocab.txt"]), ""));
     assert_eq!((&made["path"], &made["vocabulary"]), (&json!("made/tokenizer.json"), &json!(words.lines().count())));
     let set = ["data", "plan", "run.toml", "--set", "tokenizer.path=made/tokenizer.json"];
     let (code, _, told) = coordinator(folder.path(), &set).await;
@@ -181,6 +183,7 @@ async fn a_vocabulary_is_trained_that_a_run_can_use() {
     let byte_level = [&byte_level[..], &["--vocabulary", "300", "--out", "made", "--overwrite"]].concat();
     let (code, _, told) = coordinator(folder.path(), &byte_level).await;
     assert_eq!(code, 0, "{told}");
+    assert!(told.contains("removed of what was there: tokenizer.json, vocab.txt\n"), "{told}");
     let names = ["vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json", "notes.txt"];
     assert_eq!(names.map(is_there), [false, true, true, true, true]);
     let (code, _, told) = coordinator(folder.path(), &[&byte_level[..], &["--lowercase"]].concat()).await;

@@ -5,7 +5,7 @@ mod support;
 use proto::v1;
 use proto::v1::coordinator_message::Kind as Directive;
 use proto::v1::worker_message::Kind as Report;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{FakeTraining, FakeWorker, Server, config, progress, small_run, write_corpus};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,8 +112,12 @@ async fn from_submission_to_completion() {
     assert_eq!(code, 5);
     assert!(complaint.contains(&out_text) && complaint.contains("--overwrite"), "{complaint}");
     assert_eq!(std::fs::read_to_string(out.join("model.safetensors")).unwrap(), "before");
-    let (code, _, complaint) = server.command(&[&export[..], &["--overwrite"]].concat()).await;
+    let (code, exported, complaint) = server.command(&[&export[..], &["--overwrite"]].concat()).await;
     assert_eq!(code, 0, "{complaint}");
+    let exported: Value = serde_json::from_str(&exported).unwrap();
+    let mut removed = vec!["config.json", "README.md", "merges.txt", "model.onnx", "model.safetensors"];
+    removed.extend(["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]);
+    assert_eq!(exported["removed"], json!(removed));
     assert_eq!(std::fs::read_to_string(out.join("model.safetensors")).unwrap(), "weights after step 6");
     let is_there = |name: &str| out.join(name).exists();
     assert_eq!(["model.onnx", "merges.txt", "notes.txt"].map(is_there), [false, false, true]);

@@ -2,7 +2,7 @@
 
 pub(crate) mod faults;
 mod groups;
-mod left_out;
+pub(crate) mod left_out;
 
 use crate::plan::{self, Plan, Unit};
 use crate::random::Stream;
@@ -191,6 +191,11 @@ impl Corpus {
     /// Where a unit stands, or a row of it, from 0.
     pub(crate) fn place(&self, unit: &Unit, row: Option<u64>) -> Place {
         place(&self.files, self.source.as_ref(), unit, row)
+    }
+
+    /// Where a word of a row stands, both from 0.
+    pub(crate) fn place_of_word(&self, unit: &Unit, row: u64, word: usize) -> Place {
+        Place { spot: self.source.spot_of_word(unit, row, word), ..self.place(unit, None) }
     }
 
     /// What is told where a share is to be held out of one row. A run that is to end early by what it measures is refused.

@@ -26,7 +26,7 @@ pub enum Spot {
         /// Which row of the row group, from 0.
         row: u64,
     },
-    /// A line, from 1: the first one of a row that has several.
+    /// A line, from 1: that of the word that is meant, or else the first one of a row that has several.
     Line(u64),
     /// A question of SQuAD's JSON: its id, or else what is asked, in backquotes.
     Question(String),

@@ -4,6 +4,7 @@
 //! has `document_characters`. What is no UTF-8 is read as Latin-1, and counted.
 
 use crate::error::{CorpusError, ErrorKind};
+use crate::source::refuse_pointer;
 use crate::whole_file;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -89,10 +90,11 @@ fn write(files: &[PathBuf], out: &Path, options: ImportOptions, report: &mut Imp
     let file = File::create(out).map_err(|error| failed(&error))?;
     let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(|error| failed(&error))?;
     for path in files {
+        let name = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|error| {
-            let name = path.display().to_string();
             CorpusError::new(ErrorKind::NotFound, name.as_str(), format!("cannot be read: {error}"), "name a text file")
         })?;
+        refuse_pointer(ErrorKind::Corrupt, &name, &bytes)?;
         if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
             let help = if bytes.starts_with(b"PAR1") {
                 "Parquet needs no import: name it in `data.paths`"
@@ -100,7 +102,7 @@ fn write(files: &[PathBuf], out: &Path, options: ImportOptions, report: &mut Imp
                 "give files of plain text, unpacked"
             };
             let message = format!("this is not text: its byte {at} is 0");
-            return Err(CorpusError::new(ErrorKind::Type, path.display().to_string().as_str(), message, help));
+            return Err(CorpusError::new(ErrorKind::Type, name.as_str(), message, help));
         }
         let text = match String::from_utf8(bytes) {
             Ok(text) => text,
@@ -196,6 +198,18 @@ mod tests {
         );
         assert!(refused(&packed).contains("unpacked"));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn pointers_of_git_lfs_are_refused_and_leave_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pointer, out) = (folder.path().join("book.txt"), folder.path().join("corpus.parquet"));
+        std::fs::write(&pointer, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n").unwrap();
+        let error = import_text(&[pointer], &out, ImportOptions::default()).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Corrupt);
+        let error = error.to_string();
+        assert!(error.contains("book.txt: it is a pointer of Git LFS") && error.contains("`git lfs pull`"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -63,23 +63,28 @@ impl Filling {
         Err(wrong(folder, ErrorKind::Value, message, &help))
     }
 
-    /// Removes what is about to be written anew, and what belongs to that. A model's config.json goes first, without which
-    /// nobody takes what is left for a whole one.
-    pub fn clear(self, folder: &Path) -> Result<(), CorpusError> {
+    /// Removes what is about to be written anew, and what belongs to that; the names of what has gone, for
+    /// [`Filling::removal`]. A model's config.json goes first, without which nobody takes what is left for a whole one.
+    pub fn clear(self, folder: &Path) -> Result<Vec<String>, CorpusError> {
         let mut names = names(folder).unwrap_or_default();
         names.retain(|name| match self {
             Self::Tokenizer => is_of_tokenizer(name),
             Self::Model => is_of_model(name) || (name == CARD && is_own_card(folder)),
         });
         names.sort_by_key(|name| name != "config.json");
-        for name in names {
-            let path = folder.join(&name);
+        for name in &names {
+            let path = folder.join(name);
             fs::remove_file(&path).map_err(|error| {
                 let message = format!("cannot be removed, and does not belong to what is written there: {error}");
                 wrong(&path, ErrorKind::Io, message, "remove it, or name another folder with --out")
             })?;
         }
-        Ok(())
+        Ok(names)
+    }
+
+    /// A line for people about what [`Filling::clear`] removed; None: nothing.
+    pub fn removal(removed: &[String]) -> Option<String> {
+        (!removed.is_empty()).then(|| format!("removed of what was there: {}", removed.join(", ")))
     }
 }
 
@@ -151,16 +156,19 @@ mod tests {
         for name in kept.iter().chain(&of_model).chain(&of_tokenizer) {
             fs::write(folder.path().join(name), "").unwrap();
         }
-        Filling::Tokenizer.clear(folder.path()).unwrap();
+        let removed = Filling::Tokenizer.clear(folder.path()).unwrap();
+        assert_eq!(removed, of_tokenizer);
+        assert_eq!(Filling::removal(&removed).unwrap(), "removed of what was there: merges.txt, vocab.txt");
         let mut left = [&kept[..], &of_model].concat();
         left.sort_unstable();
         assert_eq!(names(folder.path()).unwrap(), left);
-        Filling::Model.clear(folder.path()).unwrap();
+        assert_eq!(Filling::Model.clear(folder.path()).unwrap(), of_model);
         assert_eq!(names(folder.path()).unwrap(), kept);
         fs::write(folder.path().join(CARD), format!("---\n{CARD_TAGS}---\n")).unwrap();
-        Filling::Model.clear(folder.path()).unwrap();
-        assert_eq!(names(folder.path()).unwrap(), kept[1..], "the card of what has gone");
-        assert_eq!(Filling::Model.clear(&folder.path().join("absent")), Ok(()));
+        assert_eq!(Filling::Model.clear(folder.path()).unwrap(), [CARD], "the card of what has gone");
+        assert_eq!(names(folder.path()).unwrap(), kept[1..]);
+        let nothing = Filling::Model.clear(&folder.path().join("absent")).unwrap();
+        assert_eq!((nothing.len(), Filling::removal(&nothing)), (0, None));
         // Without its config.json no model is left, wherever it ends.
         fs::write(folder.path().join("config.json"), "").unwrap();
         fs::create_dir(folder.path().join("model.onnx")).unwrap();

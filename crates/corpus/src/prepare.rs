@@ -5,6 +5,7 @@ use crate::choices::ChoiceRows;
 use crate::cloze::Cloze;
 use crate::corpus::LABEL_HELP;
 use crate::corpus::faults::{no_answer, number, one_tag_each};
+use crate::corpus::left_out::left_out;
 use crate::documents::{Documents, is_filled};
 use crate::plan::Unit;
 use crate::rows::{self, AnswerRows, TextRows};
@@ -105,6 +106,13 @@ impl Preparer {
             ));
         }
         key.stream("rows", 0).shuffle(&mut order);
+        if self.objective.kind.is_supervised() {
+            let left_out = left_out(self.objective.kind, self.corpus.columns(), &batch)
+                .map_err(self.column_error(&unit, LABEL_HELP))?;
+            let all = order.len();
+            order.retain(|row| !left_out[*row as usize]);
+            self.count_left_out((all - order.len()) as u64, &unit);
+        }
         let between_rows = || {
             self.corpus.progressed();
             cancelled()
@@ -128,11 +136,11 @@ impl Preparer {
         TextRows::of(column).map_err(self.column_error(unit, "write the column as text or as lists of whole numbers"))
     }
 
-    fn skip_null(&self, nulls: u64, work: &Work<'_, '_>) {
-        if nulls > 0 {
-            let total = self.counts.null_rows.fetch_add(nulls, Ordering::Relaxed) + nulls;
-            let place = self.corpus.place(&work.unit, None);
-            tracing::warn!(%place, rows = nulls, total, "null or empty rows are skipped");
+    fn count_left_out(&self, rows: u64, unit: &Unit) {
+        if rows > 0 {
+            let total = self.counts.null_rows.fetch_add(rows, Ordering::Relaxed) + rows;
+            let place = self.corpus.place(unit, None);
+            tracing::warn!(%place, rows, total, "null or empty rows are skipped");
         }
     }
 
@@ -169,7 +177,7 @@ impl Preparer {
                 _ => nulls += 1,
             }
         }
-        self.skip_null(nulls, &work);
+        self.count_left_out(nulls, &work.unit);
         let samples = if self.objective.kind.has_pairs() {
             let rule = PairRule {
                 sequence_length: self.sequence_length,
@@ -192,8 +200,13 @@ impl Preparer {
         Ok(Some(samples.reordered(&order)))
     }
 
-    fn label(&self, label: &str, work: &Work<'_, '_>, row: usize) -> Result<i64, CorpusError> {
-        self.labels.get(label).copied().ok_or_else(|| self.fault(work, row, self.corpus.unknown_label(label)))
+    /// The index of a row's label, or of that of one of its words.
+    fn label(&self, label: &str, work: &Work<'_, '_>, row: usize, word: usize) -> Result<i64, CorpusError> {
+        self.labels.get(label).copied().ok_or_else(|| {
+            let (message, help) = self.corpus.unknown_label(label);
+            let place = self.corpus.place_of_word(&work.unit, row as u64, word);
+            CorpusError::new(ErrorKind::Value, place, message, help)
+        })
     }
 
     fn fault(&self, work: &Work<'_, '_>, row: usize, (message, help): (String, String)) -> CorpusError {
@@ -205,7 +218,7 @@ impl Preparer {
         if self.objective.regression {
             return number(label).map(Target::Score).map_err(|fault| self.fault(work, row, fault));
         }
-        self.label(label, work, row).map(Target::Class)
+        self.label(label, work, row, 0).map(Target::Class)
     }
 
     fn classes(&self, mut work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {
@@ -219,16 +232,9 @@ impl Preparer {
         drop(wrong);
         let order = std::mem::take(&mut work.order);
         let mut chosen = Vec::with_capacity(order.len());
-        let mut nulls = 0;
         for row in order.into_iter().map(|row| row as usize) {
-            let second_is_null = pairs.as_ref().is_some_and(|pairs| pairs.is_null(row));
-            if labels.is_null(row) || texts.is_null(row) || second_is_null {
-                nulls += 1;
-            } else {
-                chosen.push((row, self.target(labels.value(row), &work, row)?));
-            }
+            chosen.push((row, self.target(labels.value(row), &work, row)?));
         }
-        self.skip_null(nulls, &work);
         let Work { key, encoder, cancelled, .. } = work;
         let cloze = self.cloze()?;
         let targets = match &cloze {
@@ -270,23 +276,18 @@ impl Preparer {
         let words = rows::text_lists(work.batch.column(0)).map_err(&wrong)?;
         let tags = rows::text_lists(work.batch.column(work.batch.num_columns() - 1)).map_err(&wrong)?;
         drop(wrong);
-        let mut nulls = 0;
         let mut sentences = Vec::new();
         for row in std::mem::take(&mut work.order).into_iter().map(|row| row as usize) {
-            if !is_filled(&words, row) || !is_filled(&tags, row) {
-                nulls += 1;
-                continue;
-            }
             let (row_words, row_tags) = (words.value(row), tags.value(row));
             one_tag_each(&row_words, &row_tags).map_err(|(message, help)| {
                 self.corpus.error(ErrorKind::Value, &work.unit, Some(row as u64), message, &help)
             })?;
             let row_tags = row_tags.as_string::<i64>();
-            let ids: Vec<i64> =
-                (0..row_tags.len()).map(|at| self.label(row_tags.value(at), &work, row)).collect::<Result<_, _>>()?;
+            let ids: Vec<i64> = (0..row_tags.len())
+                .map(|word| self.label(row_tags.value(word), &work, row, word))
+                .collect::<Result<_, _>>()?;
             sentences.push((row_words, ids));
         }
-        self.skip_null(nulls, &work);
         let Work { key, encoder, cancelled, .. } = work;
         let mut builder = self.builder(Targets::Tags(Vec::new()), key, encoder);
         for (words, tags) in sentences {
@@ -305,15 +306,10 @@ impl Preparer {
         let answers = AnswerRows::of(work.batch.column(work.batch.num_columns() - 1)).map_err(&wrong)?;
         drop(wrong);
         let rule = self.objective.windows(self.sequence_length);
-        let mut nulls = 0;
         let mut asked = Vec::new();
         for row in std::mem::take(&mut work.order).into_iter().map(|row| row as usize) {
             if (work.cancelled)() {
                 return Ok(None);
-            }
-            if passages.is_null(row) || questions.is_null(row) || passages.value(row).trim().is_empty() {
-                nulls += 1;
-                continue;
             }
             let passage = passages.value(row);
             let help = "give each answer its text and its first character";
@@ -330,7 +326,6 @@ impl Preparer {
                 self.fault(&work, row, (format!("the tokenizer keeps nothing of the answer `{text}`"), help.to_owned()))
             })?);
         }
-        self.skip_null(nulls, &work);
         let Work { key, encoder, .. } = work;
         let mut builder = self.builder(Targets::Answer(Vec::new()), key, encoder);
         for question in &asked {
@@ -345,18 +340,14 @@ impl Preparer {
         Ok(Some(samples.reordered(&order)))
     }
 
-    fn pairs_that_match(&self, mut work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {
+    fn pairs_that_match(&self, work: Work<'_, '_>) -> Result<Option<Samples>, CorpusError> {
         let wrong = self.column_error(&work.unit, "name columns of text in `data.column` and `data.pair_column`");
         let first = rows::text(work.batch.column(0)).map_err(&wrong)?;
         let second = rows::text(work.batch.column(1)).map_err(&wrong)?;
         drop(wrong);
-        let order = std::mem::take(&mut work.order);
-        let chosen: Vec<usize> =
-            order.iter().map(|row| *row as usize).filter(|row| first.is_valid(*row) && second.is_valid(*row)).collect();
-        self.skip_null((order.len() - chosen.len()) as u64, &work);
-        let Work { key, encoder, cancelled, .. } = work;
+        let Work { order, key, encoder, cancelled, .. } = work;
         let mut builder = self.builder(Targets::Match(Vec::new()), key, encoder);
-        for row in chosen {
+        for row in order.into_iter().map(|row| row as usize) {
             if cancelled() {
                 return Ok(None);
             }
@@ -373,27 +364,19 @@ impl Preparer {
         let all = ChoiceRows::of(columns.choices_of(&work.batch)).map_err(&wrong)?;
         let labels = rows::text(work.batch.column(work.batch.num_columns() - 1)).map_err(&wrong)?;
         drop(wrong);
-        let mut nulls = 0;
-        let mut chosen = Vec::new();
-        for row in std::mem::take(&mut work.order).into_iter().map(|row| row as usize) {
-            let unasked = questions.as_ref().is_some_and(|questions| questions.is_null(row));
-            match all.row(row).filter(|_| texts.is_valid(row) && labels.is_valid(row) && !unasked) {
-                Some(choices) => chosen.push((row, choices)),
-                None => nulls += 1,
-            }
-        }
-        self.skip_null(nulls, &work);
+        let order = std::mem::take(&mut work.order);
         let mut builder = self.builder(Targets::Choice(Vec::new()), work.key, work.encoder);
-        for (row, choices) in &chosen {
+        for row in order.into_iter().map(|row| row as usize) {
             if (work.cancelled)() {
                 return Ok(None);
             }
             let fault = |(message, help): (String, String)| {
-                self.corpus.error(ErrorKind::Value, &work.unit, Some(*row as u64), message, &help)
+                self.corpus.error(ErrorKind::Value, &work.unit, Some(row as u64), message, &help)
             };
-            let (own, right) = choices.checked(labels.value(*row), columns.first_choice).map_err(fault)?;
-            let question = questions.as_ref().map(|questions| questions.value(*row));
-            builder.add_choices(texts.value(*row), question, &own, right as i64)?;
+            let choices = all.row(row).expect("a row without choices is left out");
+            let (own, right) = choices.checked(labels.value(row), columns.first_choice).map_err(fault)?;
+            let question = questions.as_ref().map(|questions| questions.value(row));
+            builder.add_choices(texts.value(row), question, &own, right as i64)?;
         }
         Ok(Some(self.finish(builder)))
     }

@@ -32,6 +32,11 @@ pub trait UnitSource: Send + Sync {
     fn spot(&self, unit: &Unit, row: Option<u64>) -> Spot {
         counted(unit, row)
     }
+
+    /// Where a word of a row stands, both from 0: on a line of its own in CoNLL's columns, else where the row does.
+    fn spot_of_word(&self, unit: &Unit, row: u64, _word: usize) -> Spot {
+        self.spot(unit, Some(row))
+    }
 }
 
 /// One file of a corpus: what the plan is made from.
@@ -290,9 +295,16 @@ impl UnitSource for FileSource {
     fn spot(&self, unit: &Unit, row: Option<u64>) -> Spot {
         match self.contents.get(unit.file as usize) {
             Some(Contents::Memory(parsed)) => {
-                row.and_then(|row| parsed.spots.of(unit.first_row + row)).unwrap_or_default()
+                row.and_then(|row| parsed.spots.of(unit.first_row + row, 0)).unwrap_or_default()
             }
             _ => counted(unit, row),
+        }
+    }
+
+    fn spot_of_word(&self, unit: &Unit, row: u64, word: usize) -> Spot {
+        match self.contents.get(unit.file as usize) {
+            Some(Contents::Memory(parsed)) => parsed.spots.of(unit.first_row + row, word).unwrap_or_default(),
+            _ => counted(unit, Some(row)),
         }
     }
 }

@@ -240,13 +240,20 @@ fn rows_of_text_files_are_told_by_their_lines() {
     let folder = tempfile::tempdir().unwrap();
     let classify = format!("{CLASSIFY} objective.labels=[\"good\",\"bad\"]");
     let tag = "objective.kind=tag objective.labels=[\"N\",\"V\"]";
+    let universal = format!("{tag} data.column=\"2\" data.label_column=\"4\"");
+    let word = |id: &str, text: &str, tag: &str| format!("{id}\t{text}\t_\t{tag}{}\n", "\t_".repeat(6));
+    let words =
+        [word("1-2", "catran", "_"), word("1", "cat", "N"), word("1.1", "sat", "_"), word("2", "ran", "X")].concat();
     for (settings, name, contents, line) in [
         (classify.as_str(), "plain.csv", "text,label\ncat,good\ndog,odd\n", 3),
         (&classify, "quoted.csv", "text,label\n\"cat\n\nsat\",good\n\ndog,odd\n", 6),
         (&classify, "windows.csv", "text,label\r\n\"cat\r\nsat\",good\r\n\r\ndog,odd", 5),
         (&classify, "gaps.jsonl", "{\"text\":\"a\",\"label\":\"bad\"}\n\n \n{\"text\":\"b\",\"label\":\"odd\"}", 4),
         (tag, "gaps.pos", "cat/N\n\ndog/N ran/X\n", 3),
-        (tag, "sentences.conll", "-DOCSTART- O\n\ncat N\nsat V\n\n\ndog N\nran X\n", 7),
+        (tag, "sentences.conll", "-DOCSTART- O\n\ncat N\nsat V\n\n\ndog N\nran X\n", 8),
+        // A word has a line of its own, whatever stands between it and the sentence's first.
+        (tag, "comments.conll", "sun\tN\n\n# two\ncat\tN\n# of them\nran\tX", 6),
+        (&universal, "universal.conll", words.as_str(), 4),
     ] {
         let path = write(folder.path(), name, contents.as_bytes());
         check(&open(settings, &path), ErrorKind::Value, &format!("{path}, line {line}: `"), &["none of the 2 labels"]);

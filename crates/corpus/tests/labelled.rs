@@ -228,6 +228,23 @@ fn a_label_that_is_not_in_the_list_is_named_with_its_row() {
 }
 
 #[test]
+fn a_tag_that_is_not_in_the_list_is_named_with_the_line_of_its_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "t.conll", "the O\ncat O\n\nthe O\ndog B-X\nran B-Y\n");
+    let config = config(&format!("{TAG} objective.labels=[\"O\",\"B-X\"] batch.micro_batch=2"), &[&path]);
+    // Of all rows before the first step, and of those from elsewhere one by one.
+    let source = Arc::new(FileSource::open(&config.data.paths, &[], None, &Columns::of(&config)).unwrap());
+    let corpus = Corpus::with_source(&config, source.files().to_vec(), source.clone()).unwrap();
+    let mut loader = Loader::new(Arc::new(corpus), Arc::new(tokenizer()), &config);
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    for error in [Corpus::open(&config).err().unwrap(), loader.next(SlotId(0), Step(1)).unwrap_err()] {
+        assert_eq!(error.kind, ErrorKind::Value);
+        let expected = format!("{path}, line 6: `B-Y` is none of the 2 labels\n");
+        assert!(error.to_string().starts_with(&expected), "{error}");
+    }
+}
+
+#[test]
 fn what_may_be_meant_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let warnings = |rows: &str, more: &str| {

@@ -186,6 +186,47 @@ fn what_is_not_squad_is_told_in_words_of_json() {
 }
 
 #[test]
+fn two_questions_of_a_file_with_one_id_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = |id: &str| SQUAD.replacen("\"qas\": [", &format!("\"qas\": [{{{id}\"question\": \"who?\"}}, "), 1);
+    let article = SQUAD.split_once("\"data\": [").unwrap().1;
+    let beside = asked("\"id\": \"q1\", ");
+    let below = SQUAD.replacen("\"data\": [", &format!("\"data\": [{}, ", article.strip_suffix("]}").unwrap()), 1);
+    for (json, first, second) in [
+        (&beside, "data[0].paragraphs[0].qas[0] (`who?`)", "data[0].paragraphs[0].qas[1] (`the cat`)"),
+        (&below, "data[0].paragraphs[0].qas[0] (`the cat`)", "data[1].paragraphs[0].qas[0] (`the cat`)"),
+    ] {
+        let path = write(folder.path(), "a.json", json);
+        let error = refused(ANSWER, &path);
+        let expected = format!("{path}, question q1: two questions have this id, {first} and {second}\n");
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(error.contains("give each question an id of its own"), "{error}");
+        let told = corpus::squad_questions(&path, json.as_bytes()).unwrap_err();
+        assert_eq!((told.kind, told.to_string()), (ErrorKind::Value, error));
+    }
+    for id in ["", "\"id\": null, ", "\"id\": \"q2\", "] {
+        assert_eq!(corpus::squad_questions("a.json", asked(id).as_bytes()).unwrap().len(), 2);
+    }
+    // Another file may have the same ids.
+    let paths = ["b.json", "c.json"].map(|name| write(folder.path(), name, SQUAD));
+    Corpus::open(&config(ANSWER, &[&paths[0], &paths[1]])).unwrap();
+}
+
+#[test]
+fn a_question_whose_passage_is_empty_is_left_out_whatever_its_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |passage: &str, answers: &str| {
+        format!("{{\"context\": \"{passage}\", \"question\": \"who\", \"answers\": [{answers}]}}\n")
+    };
+    let cat = "{\"text\": \"cat\", \"answer_start\": 4}";
+    let path = write(folder.path(), "a.jsonl", &[line("the cat", cat), line(" ", cat), line("", "")].concat());
+    let corpus = open(ANSWER, &path).unwrap();
+    let said = "2 of 3 rows have nothing in `context` or `question` or `answers` and are left out";
+    assert_eq!(corpus.warnings(), [format!("{said}; the first: {path}, line 2")]);
+    assert_eq!(answer(ANSWER, &path).1, ["cat"]);
+}
+
+#[test]
 fn conll_is_parted_by_tabs_or_by_spaces() {
     let folder = tempfile::tempdir().unwrap();
     let accepted = |text: &str| open(TAG, &write(folder.path(), "a.conll", text)).unwrap().labels().to_vec();

@@ -1,15 +1,13 @@
 //! Activation checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
 
-use std::any::Any;
 use std::ffi::{c_char, c_int, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use tch::Tensor;
 use torch_sys::C_tensor;
 
 use crate::ffi;
-use crate::native::{check, made, pointer};
+use crate::native::{answer, check, made, pointer};
 
 type Body = Box<dyn Fn(&Tensor) -> Tensor + Send>;
 
@@ -52,29 +50,8 @@ unsafe extern "C" fn call_body(
 ) -> c_int {
     // SAFETY: `data` is what `checkpoint` made of its closure; `input` is ours.
     let (body, input) = unsafe { (&*data.cast::<Body>(), Tensor::from_ptr(input)) };
-    match catch_unwind(AssertUnwindSafe(|| body(&input))) {
-        Ok(result) => {
-            // SAFETY: there is room for one pointer, and the tensor behind it is the caller's from here on.
-            unsafe { *output = result.as_ptr().cast_mut() };
-            std::mem::forget(result);
-            1
-        }
-        Err(panic) => {
-            let text = text_of(&*panic).as_bytes();
-            let length = text.len().min(room - 1);
-            // SAFETY: there is room for `room` bytes, the last of which ends the text.
-            unsafe {
-                ptr::copy_nonoverlapping(text.as_ptr().cast::<c_char>(), message, length);
-                *message.add(length) = 0;
-            }
-            0
-        }
-    }
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
+    // SAFETY: these are the caller's.
+    unsafe { answer(|| body(&input), output, message, room) }
 }
 
 unsafe extern "C" fn drop_body(data: *mut c_void) {

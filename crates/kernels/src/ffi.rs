@@ -4,6 +4,33 @@ use std::ffi::{c_char, c_double, c_int, c_void};
 
 use torch_sys::C_tensor;
 
+#[cfg(feature = "cuda")]
+unsafe extern "C" {
+    pub(crate) fn tr_graph_record(
+        input: *mut C_tensor,
+        mask: *mut C_tensor,
+        leaves: *const *mut C_tensor,
+        count: usize,
+        body: unsafe extern "C" fn(
+            *mut c_void,
+            *mut C_tensor,
+            *mut C_tensor,
+            *mut *mut C_tensor,
+            *mut c_char,
+            usize,
+        ) -> c_int,
+        data: *mut c_void,
+        graph: *mut *mut c_void,
+    ) -> *mut c_char;
+    pub(crate) fn tr_graph_replay(
+        graph: *mut c_void,
+        input: *mut C_tensor,
+        mask: *mut C_tensor,
+        result: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn tr_graph_free(graph: *mut c_void);
+}
+
 unsafe extern "C" {
     pub(crate) fn tr_linear(
         input: *mut C_tensor,

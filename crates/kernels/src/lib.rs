@@ -5,6 +5,7 @@
 //! - [`row_attention`] is attention of rows of different lengths, of all tokens or those near by, without padding.
 //! - [`checkpoint`] runs a part of a network whose inner tensors are made again in the backward pass instead of kept, and
 //!   [`peak_memory`] shows what that saves.
+//! - [`Graph`] is a part of a network as a CUDA graph: recorded once, replayed without the cost of launching.
 //! - [`fixed_point`] turns gradients into integers and back: what exact reduction is made of.
 //! - [`fused_adamw`] is torch's fused optimizer step, [`norms`] its norms of many tensors at once.
 //! - [`with_bfloat16`] and [`deterministic_algorithms`] are modes of libtorch; [`traced`] is its profiler.
@@ -17,6 +18,7 @@ mod adamw;
 mod checkpoint;
 mod ffi;
 pub mod fixed_point;
+mod graph;
 mod modes;
 pub mod native;
 mod operators;
@@ -25,6 +27,7 @@ mod trace;
 
 pub use adamw::{AdamW, fused_adamw};
 pub use checkpoint::{checkpoint, peak_memory};
+pub use graph::Graph;
 pub use modes::{deterministic_algorithms, with_bfloat16};
 pub use native::NativeError;
 pub use operators::{attention, dropout, embedding, linear, masked_loss, masked_loss_in_parts, norms};

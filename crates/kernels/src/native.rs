@@ -1,6 +1,8 @@
 //! The calling convention of the C++ code (native/shim.h), for this crate and for c10d's shim.
 
-use std::ffi::{CStr, c_char};
+use std::any::Any;
+use std::ffi::{CStr, c_char, c_int};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use tch::Tensor;
@@ -57,4 +59,40 @@ pub(crate) unsafe fn made<const N: usize>(
         }
         results.map(|result| Tensor::from_ptr(result))
     }
+}
+
+/// What a function that C++ calls does: it gives `body`'s tensor and 1, or the message of its panic and 0.
+///
+/// # Safety
+/// There must be room for a pointer at `output`, whose tensor is the caller's from then on, and for `room` > 0 bytes at
+/// `message`.
+pub(crate) unsafe fn answer(
+    body: impl FnOnce() -> Tensor,
+    output: *mut *mut C_tensor,
+    message: *mut c_char,
+    room: usize,
+) -> c_int {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) => {
+            // SAFETY: the caller vouches for it.
+            unsafe { *output = result.as_ptr().cast_mut() };
+            std::mem::forget(result);
+            1
+        }
+        Err(panic) => {
+            let text = text_of(&*panic).as_bytes();
+            let length = text.len().min(room - 1);
+            // SAFETY: the caller vouches for the room; the last byte ends the text.
+            unsafe {
+                ptr::copy_nonoverlapping(text.as_ptr().cast::<c_char>(), message, length);
+                *message.add(length) = 0;
+            }
+            0
+        }
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }

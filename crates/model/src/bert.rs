@@ -4,10 +4,11 @@
 //! segment and positions begin behind the id of `<pad>`.
 
 use crate::attention::{Sight, activate, attend, attend_rows};
+use crate::graphs::Graphs;
 use crate::heads::dropout;
 use crate::lora::Adapter;
 use crate::names::{EncoderNames, LayerNames};
-use crate::network::{Input, Named};
+use crate::network::{Execution, Input, Named};
 use crate::rows::Rows;
 use config::ModelShape;
 use tch::Tensor;
@@ -23,6 +24,7 @@ pub(crate) struct Bert {
     /// From the embeddings' width to the layers'.
     projection: Option<Linear>,
     layers: Vec<Layer>,
+    graphs: Graphs,
 }
 
 struct Layer {
@@ -108,24 +110,36 @@ impl Bert {
             norm: Norm::new(named, &format!("{}.LayerNorm", names.embeddings), epsilon),
             projection: names.projects(shape).then(|| Linear::new(named, names.projection)),
             layers: (0..shape.layers).map(|at| Layer::new(named, &names.prefix(at), &names.layer, epsilon)).collect(),
+            graphs: Graphs::default(),
         }
     }
 
     /// `[batch, length, hidden]`; of `rows`, which are the input then, `[1, tokens, hidden]`.
-    pub fn encode(&self, input: &Input, rows: Option<&Rows>, checkpoints: bool, train: bool) -> Tensor {
-        let sight = Sight::new(input.mask.as_ref(), rows, None, input.ids.size()[1], input.ids.device());
+    pub fn encode(&self, input: &Input, rows: Option<&Rows>, execution: Execution, train: bool) -> Tensor {
         let mut hidden = dropout(&self.norm.forward(&self.embed(input, rows)), self.shape.dropout, train);
         if let Some(projection) = &self.projection {
             hidden = projection.forward(&hidden, train);
         }
-        for layer in &self.layers {
-            hidden = if checkpoints {
-                layer.checkpointed(&hidden, &sight, &self.shape, train)
-            } else {
-                layer.forward(&hidden, &sight, &self.shape, train)
-            };
+        let mask = input.mask.as_ref();
+        if execution.records(&hidden, train) {
+            let leaves = || self.layers.iter().flat_map(Layer::leaves).collect();
+            return self.graphs.run((&hidden, mask), leaves, |hidden, mask| {
+                self.run_layers(hidden, &Sight::new(mask, None, None, hidden.size()[1], hidden.device()), false, train)
+            });
         }
-        hidden
+        let sight = Sight::new(mask, rows, None, input.ids.size()[1], input.ids.device());
+        self.run_layers(&hidden, &sight, train && execution.activation_checkpointing, train)
+    }
+
+    fn run_layers(&self, hidden: &Tensor, sight: &Sight, checkpoints: bool, train: bool) -> Tensor {
+        let run = |hidden: Tensor, layer: &Layer| {
+            if checkpoints {
+                layer.checkpointed(&hidden, sight, &self.shape, train)
+            } else {
+                layer.forward(&hidden, sight, &self.shape, train)
+            }
+        };
+        self.layers.iter().fold(hidden.shallow_clone(), run)
     }
 
     fn embed(&self, input: &Input, rows: Option<&Rows>) -> Tensor {

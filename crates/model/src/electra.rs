@@ -28,7 +28,7 @@ impl Model {
     /// If the model has no generator.
     pub fn fill(&self, input: &Input, positions: &Tensor, labels: &Tensor, train: bool) -> Filled {
         let generator = self.generator.as_ref().expect("replaced tokens need a generator");
-        let hidden = generator.encode(input, None, self.execution.activation_checkpointing, train);
+        let hidden = generator.encode(input, None, self.execution, train);
         let logits = self.heads.mlm_logits(&hidden, positions).to_kind(Kind::Float);
         let loss = logits.cross_entropy_loss::<&Tensor>(labels, None, Reduction::Sum, -100, 0.0);
         let logits = logits.detach();

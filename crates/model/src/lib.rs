@@ -11,6 +11,7 @@ mod bert;
 pub mod distil;
 mod electra;
 mod error;
+mod graphs;
 mod heads;
 pub mod hugging_face;
 mod initial;

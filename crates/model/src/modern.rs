@@ -2,9 +2,10 @@
 //! between such that attend globally.
 
 use crate::attention::{Sight, activate, attend, attend_rows};
+use crate::graphs::Graphs;
 use crate::heads::dropout;
 use crate::lora::Adapter;
-use crate::network::{Input, Named};
+use crate::network::{Execution, Input, Named};
 use crate::rows::Rows;
 use config::ModelShape;
 use tch::{Device, Kind, Tensor};
@@ -19,6 +20,7 @@ pub(crate) struct Modern {
     rotary: Rotary,
     /// Of the layers that attend locally, where there are any.
     local_rotary: Option<Rotary>,
+    graphs: Graphs,
 }
 
 struct Layer {
@@ -86,30 +88,49 @@ impl Modern {
             final_norm: named.get("model.final_norm.weight"),
             rotary: Rotary::new(shape, shape.rope_theta, device),
             local_rotary: shape.local_attention.map(|local| Rotary::new(shape, local.rope_theta, device)),
+            graphs: Graphs::default(),
         }
     }
 
     /// `[batch, length, hidden]`; of `rows`, which are the input then, `[1, tokens, hidden]`.
-    pub fn encode(&self, input: &Input, rows: Option<&Rows>, checkpoints: bool, train: bool) -> Tensor {
-        let length = input.ids.size()[1];
+    pub fn encode(&self, input: &Input, rows: Option<&Rows>, execution: Execution, train: bool) -> Tensor {
+        let words = kernels::embedding(&self.words, &input.ids);
+        let hidden = dropout(&norm(&words, &self.norm, &self.shape), self.shape.dropout, train);
+        let mask = input.mask.as_ref();
+        let hidden = if execution.records(&hidden, train) {
+            let leaves = || self.layers.iter().flat_map(Layer::leaves).collect();
+            self.graphs.run((&hidden, mask), leaves, |hidden, mask| self.run_layers(hidden, mask, None, false, train))
+        } else {
+            self.run_layers(&hidden, mask, rows, train && execution.activation_checkpointing, train)
+        };
+        norm(&hidden, &self.final_norm, &self.shape)
+    }
+
+    fn run_layers(
+        &self,
+        hidden: &Tensor,
+        mask: Option<&Tensor>,
+        rows: Option<&Rows>,
+        checkpoints: bool,
+        train: bool,
+    ) -> Tensor {
+        let length = hidden.size()[1];
         let view = |rotary: &Rotary, reach: Option<i64>| View {
-            sight: Sight::new(input.mask.as_ref(), rows, reach, length, input.ids.device()),
+            sight: Sight::new(mask, rows, reach, length, hidden.device()),
             rotary: rows.map_or_else(|| rotary.first(length), |rows| rotary.at(&rows.positions)),
         };
         let global = view(&self.rotary, None);
         let local = self.local_rotary.as_ref().zip(self.shape.local_attention);
         let local = local.map(|(rotary, local)| view(rotary, Some(local.reach())));
-        let words = kernels::embedding(&self.words, &input.ids);
-        let mut hidden = dropout(&norm(&words, &self.norm, &self.shape), self.shape.dropout, train);
-        for layer in &self.layers {
+        let run = |hidden: Tensor, layer: &Layer| {
             let view = local.as_ref().filter(|_| layer.is_local).unwrap_or(&global);
-            hidden = if checkpoints {
+            if checkpoints {
                 layer.checkpointed(&hidden, view, &self.shape, train)
             } else {
                 layer.forward(&hidden, view, &self.shape, train)
-            };
-        }
-        norm(&hidden, &self.final_norm, &self.shape)
+            }
+        };
+        self.layers.iter().fold(hidden.shallow_clone(), run)
     }
 }
 

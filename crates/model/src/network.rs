@@ -33,6 +33,10 @@ pub struct Execution {
     pub unpadded: bool,
     /// In training only what goes into each layer is kept; the backward pass runs the layers again.
     pub activation_checkpointing: bool,
+    /// On a CUDA device the layers' launches are recorded once for each shape of a micro-batch in training, and replayed
+    /// from then on. Then each forward pass must be followed by its backward pass. Not without padding, nor where layers
+    /// are run again.
+    pub cuda_graphs: bool,
 }
 
 /// One tensor of the weights.
@@ -271,10 +275,9 @@ impl Model {
     }
 
     fn encode_as(&self, input: &Input, rows: Option<&Rows>, train: bool) -> Tensor {
-        let checkpoints = train && self.execution.activation_checkpointing;
         match &self.encoder {
-            Encoder::Bert(encoder) => encoder.encode(input, rows, checkpoints, train),
-            Encoder::Modern(encoder) => encoder.encode(input, rows, checkpoints, train),
+            Encoder::Bert(encoder) => encoder.encode(input, rows, self.execution, train),
+            Encoder::Modern(encoder) => encoder.encode(input, rows, self.execution, train),
         }
     }
 

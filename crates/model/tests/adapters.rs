@@ -106,7 +106,7 @@ fn only_adapters_and_heads_have_gradients_however_it_is_run() {
         let mut expected = Vec::new();
         for (unpadded, activation_checkpointing) in [(false, false), (true, false), (false, true)] {
             let mut model = learned(architecture, &lora());
-            model.set_execution(Execution { unpadded, activation_checkpointing });
+            model.set_execution(Execution { unpadded, activation_checkpointing, ..Default::default() });
             let labels = Tensor::from_slice(&[0_i64, 1]);
             let loss =
                 logits(&model, true).cross_entropy_loss::<&Tensor>(&labels, None, tch::Reduction::Sum, -100, 0.0);

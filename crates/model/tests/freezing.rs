@@ -49,7 +49,7 @@ fn what_is_frozen_has_no_gradient_and_the_rest_has_the_same() {
         for activation_checkpointing in [false, true] {
             let run = |freezes: bool| {
                 let mut model = classifier(architecture);
-                model.set_execution(Execution { unpadded: false, activation_checkpointing });
+                model.set_execution(Execution { unpadded: false, activation_checkpointing, ..Default::default() });
                 if freezes {
                     model.freeze(frozen_layers);
                 }

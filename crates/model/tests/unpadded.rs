@@ -38,7 +38,7 @@ fn model(shape: &ModelShape, head: &Head, execution: Execution) -> Model {
     model
 }
 
-const UNPADDED: Execution = Execution { unpadded: true, activation_checkpointing: false };
+const UNPADDED: Execution = Execution { unpadded: true, activation_checkpointing: false, cuda_graphs: false };
 
 fn heads(architecture: Architecture) -> Vec<Head> {
     let labels = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
@@ -186,7 +186,11 @@ fn checkpointed_layers_give_the_same_bits_with_dropout() {
         let shape = ModelShape { dropout: 0.2, attention_dropout: 0.1, ..shape };
         for unpadded in [false, true] {
             let [plain, checkpointed] = [false, true].map(|activation_checkpointing| {
-                let model = model(&shape, &Head::MaskedLm, Execution { unpadded, activation_checkpointing });
+                let model = model(
+                    &shape,
+                    &Head::MaskedLm,
+                    Execution { unpadded, activation_checkpointing, ..Default::default() },
+                );
                 tch::manual_seed(5);
                 let (hidden, _, loss) = run(&model, &input(&LENGTHS, false));
                 loss.backward();
@@ -206,7 +210,8 @@ fn checkpointing_keeps_one_tensor_of_a_layer() {
     tch::set_num_threads(1);
     let kept = |layers, unpadded, activation_checkpointing| {
         let shape = ModelShape { layers, ..shapes()[0].clone() };
-        let model = model(&shape, &Head::MaskedLm, Execution { unpadded, activation_checkpointing });
+        let model =
+            model(&shape, &Head::MaskedLm, Execution { unpadded, activation_checkpointing, ..Default::default() });
         let (_, bytes) = kernels::peak_memory(|| run(&model, &input(&[LENGTH; 8], false)).2);
         bytes as f64
     };

@@ -14,7 +14,7 @@ use kernels::fixed_point;
 use model::{Execution, Missing, Model, hugging_face, safetensors_io};
 use std::path::Path;
 use tch::Device;
-use types::{Attempt, Cursor, Digest, Step};
+use types::{Attempt, Cursor, Digest, HELP, Step};
 
 /// Checks what needs no weights. Where the shape comes from another model, it is checked when that one is read.
 pub(crate) fn check(config: &CheckedConfig, tokenizer: &Tokenizer, labels: &[String]) -> Result<(), TrainError> {
@@ -132,6 +132,10 @@ impl Recipe<'_> {
     pub fn state(&self, header: StateHeader) -> Result<State, TrainError> {
         check_shape(self.config, self.tokenizer, &header.shape)?;
         self.config.check_tuning_of(&header.shape).map_err(TrainError::fatal)?;
+        if self.config.run.cuda_graphs && self.device.is_cuda() && !kernels::Graph::AVAILABLE {
+            let reason = "run.cuda_graphs: this worker was built without the cargo feature `cuda`";
+            return Err(TrainError::fatal(format!("{reason}{HELP}build it as docs/guide/cuda.md says")));
+        }
         let head = objective::head(self.config, &header.shape, &header.labels);
         let lora = self.config.lora.as_ref();
         let mut model = Model::adapted(&header.shape, head, lora, self.config.run.seed, self.device)
@@ -139,6 +143,7 @@ impl Recipe<'_> {
         model.set_execution(Execution {
             unpadded: self.config.batch.padding == Padding::Unpadded,
             activation_checkpointing: self.config.run.activation_checkpointing,
+            cuda_graphs: self.config.run.cuda_graphs,
         });
         if let Some(layers) = self.config.model.frozen_layers {
             model.freeze(layers);

@@ -25,7 +25,8 @@ const WINDOW: usize = 512;
 
 One text a line. A vector is the mean of the last hidden states of all its tokens ([CLS] and [SEP] are two of them), or
 that of [CLS]. --out writes by the name's ending: .npy ([texts, hidden], float32), .safetensors (`embeddings`, the same),
-.jsonl; without it, JSON lines {text, embedding} go to standard output.
+.jsonl; without it, JSON lines {text, embedding, cut} go to standard output. `cut` is true where the end of the text was
+not read, and a warning at the end counts such texts.
 
 --explain WORD takes the texts in which WORD stands and compares the word's own vectors (mean of its pieces): for each
 text the nearest of the others. With --vectors it shows beside it what Word2Vec (`worker word2vec train`) has for the
@@ -85,8 +86,9 @@ pub(crate) fn run(arguments: &EmbedArguments) -> Result<ExitCode, Problem> {
     let mut cuts = Cuts::default();
     source::batches(lines, WINDOW.max(batch), |lines| {
         let (embedded, cut) = embed(&loaded, lines, arguments.pooling, arguments.normalize, batch)?;
-        cuts.count(cut);
-        lines.iter().zip(&embedded).try_for_each(|(line, vector)| sink.add(&line.text, vector))
+        cuts.count(cut.iter().copied());
+        let embedded = embedded.iter().zip(cut);
+        lines.iter().zip(embedded).try_for_each(|(line, (vector, cut))| sink.add(&line.text, vector, cut))
     })?;
     sink.finish(loaded.model.shape().hidden as usize)?;
     cuts.tell(loaded.length());

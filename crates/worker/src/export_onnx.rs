@@ -54,7 +54,7 @@ pub struct ExportOnnxArguments {
     /// With --int8: the table of the word embeddings too, with a scale for each word.
     #[arg(long, requires = "int8")]
     int8_embeddings: bool,
-    /// Print one JSON object: path, bytes, and bytes of the dense layers before and after.
+    /// Print one JSON object: path, bytes, bytes of the dense layers before and after, and the files that went away.
     #[arg(long)]
     json: bool,
 }
@@ -72,12 +72,16 @@ pub(crate) fn run(arguments: &ExportOnnxArguments) -> Result<ExitCode, Problem> 
     }
     let fetched = arguments.source.fetch()?;
     let reading = fetched.reading.as_ref();
-    let (path, exported) = export(fetched.folder(), reading, numbers, &arguments.out, arguments.overwrite)?;
-    let Exported { bytes, dense_float, dense_stored } = exported;
+    let written = export(fetched.folder(), reading, numbers, &arguments.out, arguments.overwrite)?;
+    let Written { path, exported: Exported { bytes, dense_float, dense_stored }, removed } = written;
+    if let Some(told) = Filling::removal(&removed).filter(|_| !arguments.json) {
+        // A closed stderr must not stop the command.
+        let _ = writeln!(std::io::stderr(), "{told}");
+    }
     let told = if arguments.json {
         let told = json!({
             "path": path.display().to_string(), "bytes": bytes.len(),
-            "dense_bytes_float32": dense_float, "dense_bytes": dense_stored,
+            "dense_bytes_float32": dense_float, "dense_bytes": dense_stored, "removed": removed,
         });
         told.to_string()
     } else {
@@ -88,14 +92,22 @@ pub(crate) fn run(arguments: &ExportOnnxArguments) -> Result<ExitCode, Problem> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads `folder` and writes into `out`; the file's path and what is in it.
+/// A graph that was written.
+struct Written {
+    path: PathBuf,
+    exported: Exported,
+    /// The files of another model that have gone.
+    removed: Vec<String>,
+}
+
+/// Reads `folder` and writes into `out`.
 fn export(
     folder: &Path,
     reading: Option<&Reading>,
     numbers: Numbers,
     out: &Path,
     overwrite: bool,
-) -> Result<(PathBuf, Exported), Problem> {
+) -> Result<Written, Problem> {
     let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
     let (read, tokenizer) = open_folder(folder)?;
     let mut model = Model::new(&read.shape, read.head, 0, Device::Cpu).map_err(|error| at(&error))?;
@@ -114,9 +126,8 @@ fn export(
     std::fs::create_dir_all(out)
         .map_err(|error| Problem::failure(format!("cannot make the folder {}: {error}", out.display())))?;
     let graph = if numbers == Numbers::Float { "model.onnx" } else { "model_int8.onnx" };
-    if !belongs {
-        Filling::Model.clear(out).map_err(|error| Problem::failure(error.to_string()))?;
-    }
+    let removed = if belongs { Ok(Vec::new()) } else { Filling::Model.clear(out) };
+    let removed = removed.map_err(|error| Problem::failure(error.to_string()))?;
     // A config.json says that the graph is there: it comes last.
     let mut others = Vec::new();
     if !is_own {
@@ -139,7 +150,7 @@ fn export(
     for (name, bytes) in others {
         write_whole(&out.join(name), &bytes)?;
     }
-    Ok((path, exported))
+    Ok(Written { path, exported, removed })
 }
 
 fn check_out(out: &Path, overwrite: bool) -> Result<(), Problem> {
@@ -179,11 +190,12 @@ mod tests {
         write_model(from.path(), Head::MaskedLm);
         let out = to.path().join("deployed");
         let reading = Reading { sequence_length: Some(12), ..Reading::default() };
-        let (path, exported) = export(from.path(), Some(&reading), Numbers::Float, &out, false).ok().unwrap();
+        let written = export(from.path(), Some(&reading), Numbers::Float, &out, false).ok().unwrap();
+        let Written { path, exported, .. } = written;
         assert_eq!(std::fs::metadata(&path).unwrap().len(), exported.bytes.len() as u64);
         let int8 = Numbers::Int8 { bits: 8, tables: true };
-        let (_, whole) = export(from.path(), None, int8, &out, false).ok().unwrap();
-        assert!(whole.bytes.len() < exported.bytes.len());
+        let whole = export(from.path(), None, int8, &out, false).ok().unwrap();
+        assert!(whole.exported.bytes.len() < exported.bytes.len() && whole.removed.is_empty());
         assert_eq!(
             names(&out),
             [
@@ -234,7 +246,9 @@ mod tests {
         let (message, _) = refused.into_text_and_help();
         assert!(message.contains(&out.display().to_string()) && message.contains("--overwrite"), "{message}");
         assert!(out.join("model.onnx").exists());
-        export(from.path(), None, int8, &out, true).ok().unwrap();
+        let removed = export(from.path(), None, int8, &out, true).ok().unwrap().removed;
+        let gone = ["config.json", "merges.txt", "model.onnx", "model.safetensors", "model_int8.onnx"];
+        assert_eq!(removed[..5], gone, "and the tokenizer's: {removed:?}");
         let is_there = |name: &str| out.join(name).exists();
         assert_eq!(["model_int8.onnx", "config.json", "tokenizer.json", "notes.txt"].map(is_there), [true; 4]);
         assert_eq!(["model.onnx", "model.safetensors", "merges.txt"].map(is_there), [false; 3]);

@@ -69,6 +69,19 @@ impl Cuts {
             );
         }
     }
+
+    /// The same of questions, whose length the run says.
+    pub(crate) fn tell_of_questions(self, tokens: usize) {
+        let Self { texts: questions, cut } = self;
+        if cut > 0 {
+            tracing::warn!(
+                cut,
+                questions,
+                tokens,
+                "questions were cut: what comes after these tokens is not read (objective.max_question_length of a run)"
+            );
+        }
+    }
 }
 
 impl Loaded {

@@ -33,8 +33,9 @@ longer than --max-length the end is not read: as JSON its `cut` is true, and a w
 
 A model that answers questions reads `question <tab> passage`, or JSON lines {\"question\", \"context\"}, or a file of SQuAD's
 JSON (--file NAME.json), and answers `answer <tab> probability <tab> question`. As JSON: {question, answer, start, end, score,
-probability}; start and end count characters of the passage, and are null where there is no answer. With an `id` in the
-input there is one in the output.
+probability, cut}; start and end count characters of the passage, and are null where there is no answer. With an `id` in
+the input there is one in the output. Passages are read whole; `cut` is true of a question with more tokens than the
+run's objective.max_question_length.
 
 A model of multiple choice reads `text <tab> choice <tab> choice …` (trained with questions: `text <tab> question <tab> choice
 …`), or JSON lines {\"text\", \"question\", \"choices\": [\"…\", \"…\"]}, or texts for which the --choice are the same. It answers
@@ -74,6 +75,7 @@ pub(crate) fn run(arguments: &PredictArguments) -> Result<ExitCode, Problem> {
         let asked = arguments.answers.questions(&arguments.texts)?;
         let answerer = arguments.answers.answerer(&predictor, batch)?;
         source::batches(asked, batch, |asked| printer.answers(&answerer, asked))?;
+        printer.finish_questions(answerer.question_length());
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(option) = arguments.answers.given() {

@@ -81,7 +81,7 @@ fn without_padding_and_with_activation_checkpointing() {
     for folder in ["bert", "modern", "modern-local"] {
         for activation_checkpointing in [false, true] {
             let mut model = load(folder, None);
-            model.set_execution(Execution { unpadded: true, activation_checkpointing });
+            model.set_execution(Execution { unpadded: true, activation_checkpointing, ..Default::default() });
             check(&model, &tensors(&format!("{folder}/erf.safetensors")));
         }
     }

@@ -88,12 +88,12 @@ fn table(checkpoints: &[v1::Checkpoint]) -> std::io::Result<()> {
                     _ => "no",
                 }
                 .to_owned(),
-                checkpoint.eval_loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}")),
+                checkpoint.eval_loss.map_or_else(|| "-".to_owned(), |loss| output::metric(loss, Some(4))),
                 match (checkpoint.best, checkpoint.score) {
                     (false, None) => "-".to_owned(),
                     (false, Some(_)) if metric == "loss" => "-".to_owned(),
-                    (false, Some(score)) => format!("{score:.4}"),
-                    (true, Some(score)) if metric != "loss" => format!("{score:.4}, the best"),
+                    (false, Some(score)) => output::metric(score, Some(4)),
+                    (true, Some(score)) if metric != "loss" => format!("{}, the best", output::metric(score, Some(4))),
                     (true, _) => "the best".to_owned(),
                 },
                 run_view::ago(checkpoint.created_ms),

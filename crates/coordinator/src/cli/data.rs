@@ -3,6 +3,7 @@
 use super::args::{DataArguments, DataCommand, DataSourceArguments, ImportArguments, PlanArguments};
 use super::output;
 use super::problem::Problem;
+use super::run_view::counted;
 use corpus::{Columns, Corpus, CorpusFile, Dealt, FileSource, Loader, Tokenizer, Unit};
 use serde_json::json;
 use std::process::ExitCode;
@@ -67,11 +68,11 @@ fn import(arguments: &ImportArguments) -> Result<ExitCode, Problem> {
         return Ok(ExitCode::SUCCESS);
     }
     output::message(&format!(
-        "{}: {} documents, {} characters from {} files ({} of them Latin-1)",
+        "{}: {}, {} from {} ({} of them Latin-1)",
         out.display(),
-        report.documents,
-        report.characters,
-        report.files,
+        counted(report.documents as u64, "document"),
+        counted(report.characters as u64, "character"),
+        counted(report.files as u64, "file"),
         report.latin1_files
     ));
     Ok(ExitCode::SUCCESS)
@@ -153,14 +154,14 @@ fn plan(arguments: PlanArguments) -> Result<ExitCode, Problem> {
     let grows =
         if first < per_step { format!("{first} samples in the first step, growing to ") } else { String::new() };
     output::line(&format!(
-        "{} files, {} rows in {} units for training, {} units held out, {} slots\n\
+        "{}, {} in {} for training, {} held out, {}\n\
          about {samples} samples and {tokens} tokens an epoch (estimated from one unit)\n\
          {grows}{per_step} samples a step: about {} steps an epoch, {steps} steps are {epochs:.2} epochs\n",
-        corpus.files().len(),
-        rows,
-        plan.units().len(),
-        plan.eval_units().len(),
-        plan.slots(),
+        counted(corpus.files().len() as u64, "file"),
+        counted(rows, "row"),
+        counted(plan.units().len() as u64, "unit"),
+        counted(plan.eval_units().len() as u64, "unit"),
+        counted(plan.slots().into(), "slot"),
         samples / per_step.max(1),
     ))?;
     let cells: Vec<Vec<String>> = deal

@@ -58,14 +58,16 @@ pub async fn run(connection: &Connection, arguments: ExportArguments) -> Result<
     let left_out: Vec<&str> = LEFT_OUT.into_iter().filter(held).collect();
     let of = (run, exact.clone());
     let finishing = tokio::task::spawn_blocking(move || finish(files, &of.0, &of.1));
-    let warning = finishing.await.map_err(|error| Problem::failure(format!("writing the folder: {error}")))??;
+    let Finished { removed, warning } =
+        finishing.await.map_err(|error| Problem::failure(format!("writing the folder: {error}")))??;
     if json {
         output::json(&json!({
             "run": exact.run, "generation": exact.generation, "step": exact.step, "path": out.display().to_string(),
-            "warnings": warning.as_slice(), "left_out": left_out,
+            "warnings": warning.as_slice(), "left_out": left_out, "removed": removed,
         }))?;
     } else {
         output::line(&out.display().to_string())?;
+        output::removed(&removed);
     }
     if !json && !left_out.is_empty() {
         output::message(&format!("left out, since only pretraining uses it: {}", left_out.join(", ")));
@@ -137,9 +139,17 @@ async fn download(
     Ok(partial)
 }
 
-/// Cuts the vocabulary, writes the card, removes another model's files and gives these their names; what a user must
-/// know of them, if anything.
-fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef) -> Result<Option<String>, Problem> {
+/// What a user must know of a folder that is whole.
+#[derive(Debug, PartialEq)]
+struct Finished {
+    /// The files of another model that have gone.
+    removed: Vec<String>,
+    /// What `transformers` would do with it, if that is wrong.
+    warning: Option<String>,
+}
+
+/// Cuts the vocabulary, writes the card, removes another model's files and gives these their names.
+fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef) -> Result<Finished, Problem> {
     let path = |name: &str| files.iter().find(|file| file.name == name).map(Partial::path).unwrap_or_default();
     let broken =
         |name: &str, error: &dyn std::fmt::Display| Problem::failure(format!("the checkpoint's {name}: {error}"));
@@ -165,6 +175,7 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
     hashed.map_err(|error| broken(WEIGHTS, &error))?;
     let weights = hasher.finalize().to_hex();
     let text = card::card(&card::Facts { run, checkpoint, config: &config, weights: &weights });
+    let mut removed = Vec::new();
     if let Some(folder) = files.first().map(|file| file.folder.clone()) {
         for (name, contents) in more {
             let file = Partial { name, folder: folder.clone() };
@@ -174,12 +185,12 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
         let card = Partial { name: CARD, folder: folder.clone() };
         write(&card.path(), &text).map_err(|error| card.failed(&error))?;
         files.insert(0, card);
-        Filling::Model.clear(&folder).map_err(corpus_problem)?;
+        removed = Filling::Model.clear(&folder).map_err(corpus_problem)?;
     }
     for file in files {
         file.move_into_place()?;
     }
-    Ok(warning(&config))
+    Ok(Finished { removed, warning: warning(&config) })
 }
 
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
@@ -242,7 +253,8 @@ mod tests {
             std::fs::write(folder.path().join(name), "old").unwrap();
         }
         let files = vec![partial(folder.path(), WEIGHTS, "x"), partial(folder.path(), CONFIG, "{}")];
-        assert_eq!(finish(files).unwrap(), None);
+        let removed = ["merges.txt", "model.onnx", WEIGHTS].map(str::to_owned).to_vec();
+        assert_eq!(finish(files).unwrap(), Finished { removed, warning: None });
         assert_eq!(names(folder.path()), [CARD, CONFIG, WEIGHTS, "notes.txt"]);
         assert_eq!(std::fs::read(folder.path().join(WEIGHTS)).unwrap(), b"x");
         let card = std::fs::read_to_string(folder.path().join(CARD)).unwrap();

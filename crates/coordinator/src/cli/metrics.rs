@@ -25,7 +25,7 @@ pub async fn run(connection: &Connection, arguments: MetricsArguments) -> Result
                 metric.attempt.to_string(),
                 metric.step.to_string(),
                 metric.key,
-                metric.value.to_string(),
+                output::metric(metric.value, None),
                 run_view::ago(metric.time_ms),
             ]);
         }

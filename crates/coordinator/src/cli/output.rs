@@ -24,6 +24,13 @@ pub fn message(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// What was removed of an earlier model or tokenizer, if anything.
+pub fn removed(names: &[String]) {
+    if let Some(told) = corpus::Filling::removal(names) {
+        message(&told);
+    }
+}
+
 /// Columns as wide as their widest cell.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     let width = |column: usize| {
@@ -53,4 +60,37 @@ pub fn bytes(count: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Above this nobody reads a number digit by digit: the perplexity of a broken model has 309 of them.
+const DIGITS_MAX: f64 = 1e6;
+
+/// What was measured, for people: with so many decimals (None: all there are), or as a power of ten where it is large.
+pub fn metric(value: f64, decimals: Option<usize>) -> String {
+    match decimals {
+        _ if value.is_finite() && value.abs() > DIGITS_MAX => format!("{value:.2e}"),
+        Some(decimals) => format!("{value:.decimals$}"),
+        None => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_are_powers_of_ten() {
+        for (value, rounded, all) in [
+            (0.123_456, "0.1235", "0.123456"),
+            (-7.5, "-7.5000", "-7.5"),
+            (1e6, "1000000.0000", "1000000"),
+            (1_234_567.0, "1.23e6", "1.23e6"),
+            (-1_234_567.0, "-1.23e6", "-1.23e6"),
+            (f64::MAX, "1.80e308", "1.80e308"),
+            (f64::INFINITY, "inf", "inf"),
+            (f64::NAN, "NaN", "NaN"),
+        ] {
+            assert_eq!((metric(value, Some(4)).as_str(), metric(value, None).as_str()), (rounded, all));
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! A run as JSON (the contract) and as text.
 
 use super::output;
+use control::RunStatus;
 use proto::v1;
 use serde_json::{Map, Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -150,7 +151,8 @@ pub fn print(run: &v1::Run) -> std::io::Result<()> {
         }
     }
     for metric in &run.metrics {
-        lines.push(format!("metric      {} = {} (step {})", metric.key, metric.value, metric.step));
+        let value = output::metric(metric.value, None);
+        lines.push(format!("metric      {} = {value} (step {})", metric.key, metric.step));
     }
     for checkpoint in &run.checkpoints {
         let step = checkpoint.checkpoint.as_ref().map_or(0, |reference| reference.step);
@@ -170,7 +172,7 @@ pub fn print(run: &v1::Run) -> std::io::Result<()> {
 
 /// Nothing more happens to a run of that status unless a person resumes it.
 pub fn has_ended(status: &str) -> bool {
-    matches!(status, "completed" | "failed" | "cancelled")
+    RunStatus::parse(status).is_some_and(RunStatus::has_ended)
 }
 
 /// "6 of 8 (2 steps skipped)".

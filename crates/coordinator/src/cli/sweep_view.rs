@@ -151,7 +151,7 @@ pub fn print(sweep: &v1::Sweep) -> std::io::Result<()> {
                 run.name.clone(),
                 run.status.clone(),
                 format!("{}/{}", run.step, run.total_steps),
-                value.map_or_else(|| "-".to_owned(), |metric| format!("{:.4}", metric.value)),
+                value.map_or_else(|| "-".to_owned(), |metric| output::metric(metric.value, Some(4))),
             ]
         })
         .collect();
@@ -190,8 +190,10 @@ fn statistics(sweep: &v1::Sweep) -> Vec<Vec<String>> {
                 runs.clone(),
                 statistic.key.clone(),
                 statistic.n.to_string(),
-                format!("{:.4}", statistic.mean),
-                statistic.deviation.map_or_else(|| "-".to_owned(), |value| format!("± {value:.4}")),
+                output::metric(statistic.mean, Some(4)),
+                statistic
+                    .deviation
+                    .map_or_else(|| "-".to_owned(), |value| format!("± {}", output::metric(value, Some(4)))),
                 if is_best { "best".to_owned() } else { String::new() },
             ]);
         }

@@ -45,7 +45,10 @@ fn train(arguments: TrainTokenizerArguments) -> Result<ExitCode, Problem> {
     };
     let tokenizer = tokenizer.map_err(corpus_problem)?;
     bar.finish_and_clear();
-    Filling::Tokenizer.clear(&out).map_err(corpus_problem)?;
+    let removed = Filling::Tokenizer.clear(&out).map_err(corpus_problem)?;
+    if !json {
+        output::removed(&removed);
+    }
     tokenizer.write_folder(&out).map_err(corpus_problem)?;
     if model == TokenizerModel::ByteLevelBpe {
         // What vocab.json and merges.txt do not say.
@@ -56,7 +59,9 @@ fn train(arguments: TrainTokenizerArguments) -> Result<ExitCode, Problem> {
     let path = out.join("tokenizer.json").display().to_string();
     if json {
         let digest = tokenizer.digest().to_string();
-        output::json(&json!({ "path": path, "vocabulary": tokenizer.size(), "digest": digest }))?;
+        output::json(&json!({
+            "path": path, "vocabulary": tokenizer.size(), "digest": digest, "removed": removed,
+        }))?;
     } else {
         output::line(&path)?;
         output::message(&format!("{} tokens; use it with `tokenizer.path`", tokenizer.size()));

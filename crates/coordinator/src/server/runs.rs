@@ -10,7 +10,7 @@ use super::stuck::Stuck;
 use super::submit;
 use super::wire::{self, RunParts};
 use super::{checkpoints::Repository, request};
-use control::Refusal;
+use control::{Refusal, RunStatus};
 use proto::{Failure, FailureKind, v1};
 use std::sync::Arc;
 use std::time::Duration;
@@ -227,7 +227,7 @@ impl v1::runs_server::Runs for RunsService {
                 let snapshot = shown.run(row.clone()).await;
                 let ended = snapshot
                     .as_ref()
-                    .map_or(true, |run| matches!(run.status.as_str(), "completed" | "failed" | "cancelled"));
+                    .map_or(true, |run| RunStatus::parse(&run.status).is_some_and(RunStatus::has_ended));
                 if last.as_ref() != snapshot.as_ref().ok() {
                     last = snapshot.as_ref().ok().cloned();
                     if snapshots.send(snapshot.map_err(Status::from)).await.is_err() {

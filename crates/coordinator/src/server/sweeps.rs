@@ -10,6 +10,7 @@ use super::runs::{Shown, ending};
 use super::submit::{self, Submission};
 use super::wire;
 use config::{CheckedConfig, InitSource, RunConfig, SweepPoint};
+use control::RunStatus;
 use proto::{Failure, FailureKind, v1};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -122,7 +123,8 @@ fn stands(reader: &Reader, sweep: &SweepRow, with_metrics: bool) -> Result<Vec<S
 
 /// As a single run is refused.
 fn nothing_to_cancel(sweep: &v1::Sweep) -> Failure {
-    let ended = sweep.runs.iter().all(|run| matches!(run.status.as_str(), "completed" | "failed" | "cancelled"));
+    let has_ended = |run: &v1::SweepRun| RunStatus::parse(&run.status).is_some_and(RunStatus::has_ended);
+    let ended = sweep.runs.iter().all(has_ended);
     let (name, runs) = (&sweep.name, sweep.runs.len());
     let message = if ended {
         format!("sweep `{name}` has already ended, with all {runs} runs; `coordinator sweep show {name}` shows how")

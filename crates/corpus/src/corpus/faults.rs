@@ -1,9 +1,9 @@
 //! Labels that cannot be right, all found before the first step: each row is named, and what to do.
 
+use super::left_out::left_out;
 use super::{LABEL_HELP, whole_row_groups};
 use crate::answers::locate;
 use crate::choices::ChoiceRows;
-use crate::documents::is_filled;
 use crate::plan::Unit;
 use crate::rows::{self, AnswerRows};
 use crate::source::Columns;
@@ -81,18 +81,22 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
         let batch = corpus.source.read(&unit)?;
         let trained = !corpus.files[unit.file as usize].held_out;
         let wrong = |message: String| CorpusError::new(ErrorKind::Type, corpus.place(&unit, None), message, LABEL_HELP);
+        let left_out = left_out(kind, corpus.columns(), &batch).map_err(wrong)?;
+        let rows: Vec<usize> = (0..batch.num_rows()).filter(|row| !left_out[*row]).collect();
         match kind {
             ObjectiveKind::Answer => {
                 let unanswered = config.objective.no_answer_threshold.is_some();
-                answers(&batch, unanswered, |row, fault| faults.push(|| corpus.place(&unit, Some(row)), fault))
+                answers(&batch, &rows, unanswered, |row, fault| faults.push(|| corpus.place(&unit, Some(row)), fault))
                     .map_err(wrong)?;
             }
             ObjectiveKind::Choose => {
-                choices(&batch, corpus.columns(), |row, fault| faults.push(|| corpus.place(&unit, Some(row)), fault))
-                    .map_err(wrong)?;
+                choices(&batch, &rows, corpus.columns(), |row, fault| {
+                    faults.push(|| corpus.place(&unit, Some(row)), fault);
+                })
+                .map_err(wrong)?;
             }
             _ => {
-                let mut look = |row: u64, label: &str| {
+                let mut look = |row: u64, word: usize, label: &str| {
                     let fault = if config.objective.regression {
                         number(label).map(|number| largest = largest.max(number.abs())).err()
                     } else if kind == ObjectiveKind::Tag && !config.objective.tag_scheme.has(label) {
@@ -109,12 +113,12 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
                         }
                     };
                     if let Some(fault) = fault {
-                        faults.push(|| corpus.place(&unit, Some(row)), fault);
+                        faults.push(|| corpus.place_of_word(&unit, row, word), fault);
                     }
                 };
                 labels(&batch, kind == ObjectiveKind::Tag, &mut look).map_err(wrong)?;
                 if kind == ObjectiveKind::Tag {
-                    uneven(&batch, |row, fault| faults.push(|| corpus.place(&unit, Some(row)), fault))
+                    uneven(&batch, &rows, |row, fault| faults.push(|| corpus.place(&unit, Some(row)), fault))
                         .map_err(wrong)?;
                 }
             }
@@ -161,28 +165,33 @@ pub(crate) fn number(label: &str) -> Result<f64, Fault> {
     })
 }
 
-fn labels(batch: &RecordBatch, tagged: bool, look: &mut impl FnMut(u64, &str)) -> Result<(), String> {
+/// Every label with its row and, where words have labels, its word.
+fn labels(batch: &RecordBatch, tagged: bool, look: &mut impl FnMut(u64, usize, &str)) -> Result<(), String> {
     let column = batch.column(batch.num_columns() - 1);
     if !tagged {
         let labels = rows::text(column)?;
         (0..)
             .zip(labels.iter())
             .filter_map(|(row, label)| Some((row, label?)))
-            .for_each(|(row, label)| look(row, label));
+            .for_each(|(row, label)| look(row, 0, label));
         return Ok(());
     }
     let lists = rows::text_lists(column)?;
     for row in (0..lists.len()).filter(|row| !lists.is_null(*row)) {
-        lists.value(row).as_string::<i64>().iter().flatten().for_each(|label| look(row as u64, label));
+        for (word, label) in lists.value(row).as_string::<i64>().iter().enumerate() {
+            if let Some(label) = label {
+                look(row as u64, word, label);
+            }
+        }
     }
     Ok(())
 }
 
-/// Rows whose words and tags are not as many.
-fn uneven(batch: &RecordBatch, mut fault: impl FnMut(u64, Fault)) -> Result<(), String> {
+/// Those of `rows` whose words and tags are not as many.
+fn uneven(batch: &RecordBatch, rows: &[usize], mut fault: impl FnMut(u64, Fault)) -> Result<(), String> {
     let words = rows::text_lists(batch.column(0))?;
     let tags = rows::text_lists(batch.column(batch.num_columns() - 1))?;
-    for row in (0..batch.num_rows()).filter(|row| is_filled(&words, *row) && is_filled(&tags, *row)) {
+    for &row in rows {
         if let Err(wrong) = one_tag_each(&words.value(row), &tags.value(row)) {
             fault(row as u64, wrong);
         }
@@ -199,11 +208,16 @@ pub(crate) fn one_tag_each(words: &dyn Array, tags: &dyn Array) -> Result<(), Fa
     Err((message, "give each word one tag".to_owned()))
 }
 
-fn answers(batch: &RecordBatch, may_lack: bool, mut fault: impl FnMut(u64, Fault)) -> Result<(), String> {
+/// Those of `rows` whose answers cannot be.
+fn answers(
+    batch: &RecordBatch,
+    rows: &[usize],
+    may_lack: bool,
+    mut fault: impl FnMut(u64, Fault),
+) -> Result<(), String> {
     let passages = rows::text(batch.column(0))?;
-    let questions = rows::text(batch.column(1))?;
     let answers = AnswerRows::of(batch.column(batch.num_columns() - 1))?;
-    for row in (0..batch.num_rows()).filter(|row| passages.is_valid(*row) && questions.is_valid(*row)) {
+    for &row in rows {
         let found = match answers.row(row) {
             Ok(found) => found,
             Err(message) => {
@@ -223,14 +237,16 @@ fn answers(batch: &RecordBatch, may_lack: bool, mut fault: impl FnMut(u64, Fault
     Ok(())
 }
 
-/// Rows whose choices, or which of them is right, cannot be.
-fn choices(batch: &RecordBatch, columns: &Columns, mut fault: impl FnMut(u64, Fault)) -> Result<(), String> {
+/// Those of `rows` whose choices, or which of them is right, cannot be.
+fn choices(
+    batch: &RecordBatch,
+    rows: &[usize],
+    columns: &Columns,
+    mut fault: impl FnMut(u64, Fault),
+) -> Result<(), String> {
     let all = ChoiceRows::of(columns.choices_of(batch))?;
     let labels = rows::text(batch.column(batch.num_columns() - 1))?;
-    let others = [Some(batch.column(0)), columns.pair.as_ref().map(|_| batch.column(1))];
-    // Rows that lack something are left out.
-    let whole = |row: usize| labels.is_valid(row) && others.iter().flatten().all(|column| column.is_valid(row));
-    for row in (0..batch.num_rows()).filter(|row| whole(*row)) {
+    for &row in rows {
         if let Some(Err(wrong)) =
             all.row(row).map(|choices| choices.checked(labels.value(row), columns.first_choice).map(drop))
         {

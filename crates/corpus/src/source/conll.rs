@@ -38,19 +38,19 @@ pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parse
     };
     let mut words = LargeListBuilder::new(LargeStringBuilder::new());
     let mut tags = LargeListBuilder::new(LargeStringBuilder::new());
-    let mut lines = Vec::new();
+    // The lines of the words of each sentence, and of the one at hand.
+    let (mut lines, mut sentence) = (Vec::new(), Vec::new());
     // The columns of the first line, and its number.
     let mut width: Option<(usize, u64)> = None;
-    let mut open = false;
     let text = utf8(name, bytes)?;
     let tabbed = parted_by_tabs(name, text)?;
-    for (index, line) in text.lines().enumerate() {
-        let line_number = index as u64 + 1;
+    // What is behind the last line ends a sentence, too.
+    for (line_number, line) in (1..).zip(text.lines().chain([""])) {
         if !is_word(line) {
-            if open {
+            if !sentence.is_empty() {
                 words.append(true);
                 tags.append(true);
-                open = false;
+                lines.push(std::mem::take(&mut sentence));
             }
             continue;
         }
@@ -85,17 +85,10 @@ pub(super) fn conll(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parse
         };
         words.values().append_value(cell(word_column, "column")?);
         tags.values().append_value(cell(tag_column.unwrap_or(expected), "label_column")?);
-        if !open {
-            lines.push(line_number);
-        }
-        open = true;
-    }
-    if open {
-        words.append(true);
-        tags.append(true);
+        sentence.push(line_number);
     }
     let names = Columns { text: "words".into(), tagged: true, ..Columns::default() };
-    Ok(finish(&names, vec![Arc::new(words.finish()), Arc::new(tags.finish())], Spots::Lines(lines)))
+    Ok(finish(&names, vec![Arc::new(words.finish()), Arc::new(tags.finish())], Spots::Words(lines)))
 }
 
 /// Whether the line holds a word or a comment.

@@ -2,10 +2,11 @@
 
 use super::text_file::{Parsed, Spots, broken, finish, objects, utf8, wrong_json};
 use super::{Columns, no_column};
-use crate::{CorpusError, ErrorKind, Place};
+use crate::{CorpusError, ErrorKind, Place, Spot};
 use arrow::array::{ArrayRef, Int64Builder, LargeListBuilder, LargeStringArray, LargeStringBuilder, StructArray};
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// SQuAD's file. Keys that nothing here needs are not looked at.
@@ -102,13 +103,38 @@ fn parse(name: &str, bytes: &[u8]) -> Result<File, CorpusError> {
         let message = "the file is a list; SQuAD's JSON has it under {\"data\": [...]}";
         return Err(CorpusError::new(ErrorKind::Corrupt, name, message, HELP));
     }
-    serde_json::from_str(text).map_err(|error| {
+    let file: File = serde_json::from_str(text).map_err(|error| {
         let (line, what) = wrong_json("file", text, &error);
         if error.is_eof() {
             return broken(name, line, what, "fetch or write it once more, and compare its size");
         }
         broken(name, line, format!("not SQuAD: {what}"), HELP)
-    })
+    })?;
+    refuse_same_ids(name, &file)?;
+    Ok(file)
+}
+
+/// Refuses an id that two questions of a file have: answers and errors are told by it. Files that are read together may
+/// share ids, since each error names its file and each answer is of one file.
+fn refuse_same_ids(name: &str, file: &File) -> Result<(), CorpusError> {
+    let mut known: HashMap<&str, (&Asked, [usize; 3])> = HashMap::new();
+    for (article, paragraphs) in file.data.iter().map(|it| &it.paragraphs).enumerate() {
+        for (paragraph, questions) in paragraphs.iter().map(|it| &it.qas).enumerate() {
+            for (number, asked) in questions.iter().enumerate() {
+                let Some(id) = asked.id.as_deref() else { continue };
+                let here = (asked, [article, paragraph, number]);
+                let Some(before) = known.insert(id, here) else { continue };
+                let [before, here] = [before, here].map(|(asked, [article, paragraph, number])| {
+                    format!("data[{article}].paragraphs[{paragraph}].qas[{number}] (`{}`)", asked.question)
+                });
+                let place = Place { file: name.to_owned(), spot: Spot::Question(id.to_owned()) };
+                let message = format!("two questions have this id, {before} and {here}");
+                let help = "give each question an id of its own, or leave one of the two out";
+                return Err(CorpusError::new(ErrorKind::Value, place, message, help));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// SQuAD v1.1 and v2.0.

@@ -21,16 +21,19 @@ pub(super) struct Parsed {
 pub(super) enum Spots {
     /// Its line, from 1, or the first of its lines.
     Lines(Vec<u64>),
+    /// The lines of its words, from 1.
+    Words(Vec<Vec<u64>>),
     /// As in [`Spot::Question`].
     Questions(Vec<String>),
 }
 
 impl Spots {
-    /// None: there is no such row.
-    pub(super) fn of(&self, row: u64) -> Option<Spot> {
+    /// Of a word of a row, where words have lines of their own, else of the row. None: there is no such row.
+    pub(super) fn of(&self, row: u64, word: usize) -> Option<Spot> {
         let row = row as usize;
         match self {
             Self::Lines(lines) => lines.get(row).copied().map(Spot::Line),
+            Self::Words(lines) => lines.get(row)?.get(word).copied().map(Spot::Line),
             Self::Questions(questions) => questions.get(row).cloned().map(Spot::Question),
         }
     }

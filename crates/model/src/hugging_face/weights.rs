@@ -2,7 +2,7 @@
 
 use crate::error::ModelError;
 use crate::{safetensors_io, torch_file};
-use config::WEIGHTS_FILES;
+use config::{LFS_POINTER_BEGINNING, WEIGHTS_FILES};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub(super) fn read(folder: &Path) -> Result<Vec<(String, Tensor)>, ModelError> {
 fn file(path: &Path) -> Result<Vec<(String, Tensor)>, ModelError> {
     let bytes = std::fs::read(path).map_err(ModelError::file(path))?;
     let broken = |why: String| ModelError::WeightsFile { path: path.to_owned(), why };
-    if bytes.starts_with(b"version https://git-lfs") {
+    if bytes.starts_with(LFS_POINTER_BEGINNING) {
         return Err(broken(
             "it is a pointer of Git LFS, not the file itself: run `git lfs pull` where it came from".into(),
         ));

@@ -49,14 +49,15 @@ impl Sink {
         Ok(Self::File { path: path.to_owned(), format, rows: 0, file })
     }
 
-    pub fn add(&mut self, text: &str, vector: &[f32]) -> Result<(), Problem> {
+    /// A text's vector; `cut`: some of the text did not fit, which JSON lines say.
+    pub fn add(&mut self, text: &str, vector: &[f32], cut: bool) -> Result<(), Problem> {
         match self {
-            Self::Lines => writeln!(io::stdout().lock(), "{}", line(text, vector))
+            Self::Lines => writeln!(io::stdout().lock(), "{}", line(text, vector, cut))
                 .map_err(|error| Problem::failure(format!("the output cannot be written: {error}"))),
             Self::File { path, format, rows, file } => {
                 *rows += 1;
                 let written = match format {
-                    Format::JsonLines => writeln!(file, "{}", line(text, vector)),
+                    Format::JsonLines => writeln!(file, "{}", line(text, vector, cut)),
                     Format::Npy | Format::Safetensors => {
                         vector.iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))
                     }
@@ -112,8 +113,8 @@ fn unwritable(path: &Path, error: &io::Error) -> Problem {
     Problem::failure(format!("{} cannot be written: {error}", path.display()))
 }
 
-fn line(text: &str, vector: &[f32]) -> String {
-    json!({ "text": text, "embedding": vector }).to_string()
+fn line(text: &str, vector: &[f32], cut: bool) -> String {
+    json!({ "text": text, "embedding": vector, "cut": cut }).to_string()
 }
 
 /// What stands before the rows in NumPy's format, version 1.0: float32, little-endian, row after row.
@@ -142,8 +143,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("v.npy");
         let mut sink = Sink::of(Some(&path)).ok().unwrap();
-        sink.add("a", &[1.0, 2.0, 3.0]).ok().unwrap();
-        sink.add("b", &[4.0, 5.0, -6.5]).ok().unwrap();
+        sink.add("a", &[1.0, 2.0, 3.0], false).ok().unwrap();
+        sink.add("b", &[4.0, 5.0, -6.5], false).ok().unwrap();
         assert!(!path.exists(), "not before it is whole");
         sink.finish(3).ok().unwrap();
         let bytes = std::fs::read(path).unwrap();
@@ -167,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn files_hold_every_row() {
+    fn files_hold_every_row_and_json_lines_say_which_text_was_cut() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str| {
             let path = folder.path().join(name);
             let mut sink = Sink::of(Some(&path)).ok().unwrap();
-            sink.add("a", &[1.0, 2.0]).ok().unwrap();
-            sink.add("b", &[3.0, 4.0]).ok().unwrap();
+            sink.add("a", &[1.0, 2.0], false).ok().unwrap();
+            sink.add("b", &[3.0, 4.0], true).ok().unwrap();
             sink.finish(2).ok().unwrap();
             std::fs::read(path).unwrap()
         };
@@ -181,8 +182,9 @@ mod tests {
         assert_eq!((tensors[0].0.as_str(), tensors[0].1.size()), ("embeddings", vec![2, 2]));
         assert_eq!(tensors[0].1.double_value(&[1, 0]), 3.0);
         let lines = String::from_utf8(write("v.jsonl")).unwrap();
-        let second: serde_json::Value = serde_json::from_str(lines.lines().nth(1).unwrap()).unwrap();
-        assert_eq!(second, json!({"text": "b", "embedding": [3.0, 4.0]}));
+        let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines[0]["cut"], json!(false));
+        assert_eq!(lines[1], json!({"text": "b", "embedding": [3.0, 4.0], "cut": true}));
         assert!(write("v.npy").ends_with(&4f32.to_le_bytes()));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "nothing else is left");
         let (message, help) = Sink::of(Some(Path::new("v.csv"))).err().unwrap().into_text_and_help();

@@ -191,6 +191,19 @@ impl Answerer<'_> {
         Ok(answered)
     }
 
+    /// Tokens of a question that are read at most.
+    pub(super) fn question_length(&self) -> usize {
+        self.windows.question_length
+    }
+
+    /// Which of the questions are longer than that. Passages are read to their end, in windows.
+    pub(super) fn cut(&self, asked: &[Asked]) -> Result<Vec<bool>, Problem> {
+        let tokenizer = self.predictor.tokenizer();
+        let is_cut = |it: &Asked| tokenizer.encode(&it.question).map(|tokens| tokens.len() > self.question_length());
+        let cut: Result<Vec<bool>, corpus::CorpusError> = asked.iter().map(is_cut).collect();
+        cut.map_err(|error| Problem::failure(error.to_string()))
+    }
+
     /// For people: one line, or with several answers one for each below the question.
     pub(super) fn plain(&self, asked: &Asked, answered: &Answered) -> String {
         let told = self.told(answered);
@@ -207,8 +220,8 @@ impl Answerer<'_> {
         format!("{}{}", asked.question, lines.collect::<String>())
     }
 
-    /// One object.
-    pub(super) fn json(&self, asked: &Asked, answered: &Answered) -> Value {
+    /// One object. `cut`: some of the question did not fit.
+    pub(super) fn json(&self, asked: &Asked, answered: &Answered, cut: bool) -> Value {
         let told = self.told(answered);
         let object = |key: &str, candidate: &Candidate| {
             let (start, end) = characters(answered, candidate).unzip();
@@ -221,7 +234,7 @@ impl Answerer<'_> {
             Some(best) => object("answer", best),
             None => json!({ "answer": "", "start": null, "end": null, "score": null, "probability": null }),
         };
-        line["question"] = json!(asked.question);
+        (line["question"], line["cut"]) = (json!(asked.question), json!(cut));
         if let Some(id) = &asked.id {
             line["id"] = id.clone();
         }
@@ -257,8 +270,9 @@ fn characters(answered: &Answered, candidate: &Candidate) -> Option<(usize, usiz
     Some((start, start + text.chars().count()))
 }
 
+/// Questions, and options that nobody gave, for the tests of what prints answers.
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::loaded::tests::write_model;
     use config::Reading;
@@ -266,11 +280,11 @@ mod tests {
     use model::{Head, Input};
     use tch::{Device, Tensor};
 
-    fn asked(question: &str, passage: &str) -> Asked {
+    pub(in crate::predict) fn asked(question: &str, passage: &str) -> Asked {
         Asked { id: None, question: question.into(), passage: passage.into() }
     }
 
-    fn options() -> AnswerArguments {
+    pub(in crate::predict) fn options() -> AnswerArguments {
         AnswerArguments {
             question: Vec::new(),
             passage: None,
@@ -331,7 +345,7 @@ mod tests {
         for (one, other) in found.iter().zip(answers(32)) {
             assert_eq!(one.answer(), other.answer());
         }
-        let told = arguments.answerer(&predictor, 3).ok().unwrap().json(&all[0], &found[0]);
+        let told = arguments.answerer(&predictor, 3).ok().unwrap().json(&all[0], &found[0], false);
         assert_eq!(told["answers"].as_array().map(Vec::len), Some(5));
         let (start, end) = (told["start"].as_u64().unwrap() as usize, told["end"].as_u64().unwrap() as usize);
         assert_eq!(told["answer"], json!(passage[start..end]));
@@ -352,7 +366,7 @@ mod tests {
             let arguments = AnswerArguments { no_answer_threshold: given, ..options() };
             let answerer = arguments.answerer(predictor, 4).ok().unwrap();
             let answered = answerer.answer(&one).ok().unwrap();
-            (answerer.json(&one[0], &answered[0]), answerer.plain(&one[0], &answered[0]))
+            (answerer.json(&one[0], &answered[0], false), answerer.plain(&one[0], &answered[0]))
         };
         let never = open(None);
         assert!(told(&never, None).0["start"].is_u64());

@@ -33,9 +33,16 @@ impl Printer {
 
     /// What was found for each question.
     pub(super) fn answers(&mut self, answerer: &Answerer, asked: &[Asked]) -> Result<(), Problem> {
-        write(asked.iter().zip(answerer.answer(asked)?).map(|(asked, answered)| {
-            if self.json { answerer.json(asked, &answered).to_string() } else { answerer.plain(asked, &answered) }
-        }))
+        write(self.answer_lines(answerer, asked)?.into_iter())
+    }
+
+    fn answer_lines(&mut self, answerer: &Answerer, asked: &[Asked]) -> Result<Vec<String>, Problem> {
+        let (answered, cut) = (answerer.answer(asked)?, answerer.cut(asked)?);
+        self.cuts.count(cut.iter().copied());
+        let lines = asked.iter().zip(answered.iter().zip(cut)).map(|(asked, (answered, cut))| {
+            if self.json { answerer.json(asked, answered, cut).to_string() } else { answerer.plain(asked, answered) }
+        });
+        Ok(lines.collect())
     }
 
     /// What is chosen for each text; `rows` choices go into one forward pass, or those of one text.
@@ -54,6 +61,11 @@ impl Printer {
     /// Warns of texts that had more than these `tokens`.
     pub(super) fn finish(&self, tokens: usize) {
         self.cuts.tell(tokens);
+    }
+
+    /// Warns of questions that had more than these `tokens`.
+    pub(super) fn finish_questions(&self, tokens: usize) {
+        self.cuts.tell_of_questions(tokens);
     }
 }
 
@@ -114,6 +126,31 @@ fn json_line(text: &Text, labels: &[String], prediction: &Prediction, cut: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loaded::tests::write_model;
+    use crate::predict::answers::tests::{asked, options};
+    use config::Reading;
+    use model::Head;
+    use tch::Device;
+
+    #[test]
+    fn a_question_that_is_cut_says_so_and_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        write_model(folder.path(), Head::QuestionAnswering);
+        let reading = Reading { max_question_length: Some(2), ..Reading::default() };
+        let predictor = Predictor::open(folder.path(), None, Some(&reading), Device::Cpu).ok().unwrap();
+        let answerer = options().answerer(&predictor, 4).ok().unwrap();
+        assert_eq!(answerer.question_length(), 2);
+        // Two tokens, of a passage of any length; and three.
+        let all = [asked("the wind", &"the sea ".repeat(20)), asked("the wind ship", "the sea")];
+        let mut printer = Printer::new(true);
+        let lines = printer.answer_lines(&answerer, &all).ok().unwrap();
+        let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&lines[0]["cut"], &lines[1]["cut"]), (&json!(false), &json!(true)));
+        assert_eq!(lines[1]["question"], "the wind ship");
+        let mut expected = Cuts::default();
+        expected.count([false, true]);
+        assert_eq!(printer.cuts, expected);
+    }
 
     #[test]
     fn lines_say_what_was_predicted() {

@@ -2,7 +2,7 @@
 
 use crate::GPU;
 use config::{Architecture, ModelConfig};
-use model::{Head, Input, Model};
+use model::{Execution, Head, Input, Model};
 use tch::{Device, Kind, Tensor};
 
 /// The loss, and all gradients in the parameters' order, in main memory.
@@ -55,6 +55,62 @@ fn loss_and_gradients_are_those_of_the_cpu() {
             let again = run(architecture, GPU, bfloat16);
             let same = again.1.iter().zip(&before.1).all(|(a, b)| a.equal(b));
             assert!(same && again.0 == before.0, "{architecture:?}: other bits the second time");
+        }
+    }
+}
+
+/// Loss and gradients of two shapes in turn, with dropout, weights that change in between, and layers recorded or not.
+fn steps(architecture: Architecture, bfloat16: bool, cuda_graphs: bool) -> Vec<(f64, Vec<Tensor>)> {
+    let config = ModelConfig { architecture, vocabulary: Some(512), dropout: Some(0.1), ..ModelConfig::default() };
+    let mut model = Model::new(&config.shape(512, 32), Head::MaskedLm, 3, GPU).unwrap();
+    model.set_execution(Execution { cuda_graphs, ..Execution::default() });
+    let step = |number: i64| {
+        let (rows, masked) = if number % 3 == 2 { (4, true) } else { (8, false) };
+        let ids = ((Tensor::arange(rows * 32, (Kind::Int64, GPU)) + number) * 37).remainder(500).view([rows, 32]) + 5;
+        let mask = masked.then(|| {
+            let mask = Tensor::ones([rows, 32], (Kind::Bool, GPU));
+            let _ = mask.narrow(1, 27 - number, 5 + number).narrow(0, 1, 2).fill_(0);
+            mask
+        });
+        tch::manual_seed(number);
+        let forward = || {
+            let hidden = model.encode(&Input { ids, segments: None, mask }, true);
+            let positions = Tensor::arange_start_step(1, rows * 32, 7, (Kind::Int64, GPU));
+            let (sum, _) = model.mlm_loss_sum(&hidden, &positions, &((&positions * 11).remainder(500) + 7));
+            sum / positions.numel() as f64
+        };
+        let loss = if bfloat16 { kernels::with_bfloat16(GPU, forward) } else { forward() };
+        loss.backward();
+        let mut gradients = Vec::new();
+        for parameter in model.parameters() {
+            let (mut weight, mut gradient) = (parameter.tensor.shallow_clone(), parameter.tensor.grad());
+            gradients.push(gradient.to_device(Device::Cpu));
+            tch::no_grad(|| {
+                let _ = weight.g_sub_(&(&gradient * 0.1));
+                let _ = gradient.zero_();
+            });
+        }
+        (loss.double_value(&[]), gradients)
+    };
+    (0..6).map(step).collect()
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn recorded_layers_have_the_bits_of_the_layers() {
+    kernels::deterministic_algorithms().unwrap();
+    for architecture in [Architecture::Bert, Architecture::Modern] {
+        for bfloat16 in [false, true] {
+            let (plain, recorded) = (steps(architecture, bfloat16, false), steps(architecture, bfloat16, true));
+            for (number, (plain, recorded)) in plain.iter().zip(&recorded).enumerate() {
+                let case = format!("{architecture:?}, bfloat16: {bfloat16}, step {number}");
+                assert_eq!(plain.0, recorded.0, "{case}");
+                assert!(
+                    plain.1.iter().zip(&recorded.1).all(|(a, b)| a.equal(b)),
+                    "{case}: {}",
+                    far(&recorded.1, &plain.1)
+                );
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The model card that comes with an export: what it was made from, how, how good it is, and what it descends from.
 
+use crate::cli::output;
 use corpus::CARD_TAGS;
 use proto::v1;
 use serde_json::{Value, json};
@@ -82,10 +83,12 @@ fn metrics(out: &mut String, run: &v1::Run, checkpoint: &v1::CheckpointRef) {
     }
     out.push_str("## Metrics\n\n| metric | value | at step |\n|---|---|---|\n");
     if let Some(loss) = loss {
-        let _ = writeln!(out, "| held-out loss of this checkpoint | {loss:.4} | {} |", checkpoint.step);
+        let loss = output::metric(loss, Some(4));
+        let _ = writeln!(out, "| held-out loss of this checkpoint | {loss} | {} |", checkpoint.step);
     }
     for metric in evaluated {
-        let _ = writeln!(out, "| `{}`, the run's latest | {:.4} | {} |", metric.key, metric.value, metric.step);
+        let value = output::metric(metric.value, Some(4));
+        let _ = writeln!(out, "| `{}`, the run's latest | {value} | {} |", metric.key, metric.step);
     }
     out.push('\n');
 }
@@ -131,7 +134,11 @@ mod tests {
             step: 40,
             total_steps: 50,
             weights_digest: "w".repeat(64),
-            metrics: vec![metric("eval/accuracy", 0.9125), metric("train/loss", 0.1)],
+            metrics: vec![
+                metric("eval/accuracy", 0.9125),
+                metric("eval/perplexity", f64::MAX),
+                metric("train/loss", 0.1),
+            ],
             checkpoints: vec![v1::Checkpoint {
                 checkpoint: Some(checkpoint.clone()),
                 eval_loss: Some(0.25),
@@ -154,6 +161,7 @@ mod tests {
             "Labels: `ham`, `spam`.",
             "| held-out loss of this checkpoint | 0.2500 | 40 |",
             "| `eval/accuracy`, the run's latest | 0.9125 | 40 |",
+            "| `eval/perplexity`, the run's latest | 1.80e308 | 40 |",
             "run `0199`, generation 1, step 2000",
             "| blake3 of `model.safetensors` | `b3` |",
             "`t0`",

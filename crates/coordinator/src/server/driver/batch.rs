@@ -73,15 +73,7 @@ pub fn run_row(record: &RunRecord, details: &RunDetails) -> RunRow {
 
 /// The record that a row was written from, and its details. An error names what no coordinator writes.
 pub fn run_record(row: RunRow) -> Result<(RunRecord, RunDetails), String> {
-    let status = [
-        RunStatus::Queued,
-        RunStatus::Running,
-        RunStatus::Completed,
-        RunStatus::Failed,
-        RunStatus::Cancelled,
-        RunStatus::Interrupted,
-    ];
-    let status = status.into_iter().find(|status| status.as_str() == row.status);
+    let status = RunStatus::parse(&row.status);
     let kind = [RunKind::Pretrain, RunKind::Finetune].into_iter().find(|kind| kind.as_str() == row.kind);
     let (Some(status), Some(kind)) = (status, kind) else {
         return Err(format!("run {}: status `{}`, kind `{}`", row.id, row.status, row.kind));
