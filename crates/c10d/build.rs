@@ -38,7 +38,12 @@ fn main() {
     }
     if cuda {
         build.define("USE_C10D_NCCL", None).define("USE_NCCL", None).file("native/nccl.cpp");
-        build.includes(env::split_paths(&of_kernels("CUDA_INCLUDE")));
+        let includes: Vec<PathBuf> = env::split_paths(&of_kernels("CUDA_INCLUDE")).collect();
+        assert!(
+            includes.iter().any(|folder| folder.join("nccl.h").is_file()),
+            "the feature `cuda` needs nccl.h (wheel nvidia-nccl-cu13) beside CUDA's other headers: set TRIREME_CUDA_ROOT"
+        );
+        build.includes(includes);
     }
     println!("cargo:rerun-if-changed=native");
     build.compile("trireme_c10d");

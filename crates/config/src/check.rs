@@ -87,18 +87,21 @@ impl RunConfig {
             "choose another name",
         );
         rule(run.steps > 0, "run.steps", "is 0".into(), "give the number of optimizer steps");
-        rule(
-            !run.cuda_graphs || self.objective.kind.masks(),
-            "run.cuda_graphs",
-            format!("`{}` has micro-batches of many lengths, and each would be recorded", self.objective.kind.as_str()),
-            "leave it out: it is for pretraining",
-        );
-        rule(
-            !(run.cuda_graphs && (run.activation_checkpointing || self.batch.padding == Padding::Unpadded)),
-            "run.cuda_graphs",
-            "layers cannot be recorded where they are run again or padding is taken out".into(),
-            "leave it out, or `run.activation_checkpointing` and `batch.padding`",
-        );
+        let kind = self.objective.kind;
+        for (is_set, with) in [
+            (!kind.masks() || kind.has_pairs(), format!("objective.kind = \"{}\"", kind.as_str())),
+            (self.objective.packing != Packing::Blocks, "this objective.packing".to_owned()),
+            (self.batch.padding == Padding::Unpadded, "batch.padding = \"unpadded\"".to_owned()),
+            (run.activation_checkpointing, "run.activation_checkpointing".to_owned()),
+            (self.reduce.mode == ReduceMode::Fast, "reduce.mode = \"fast\"".to_owned()),
+        ] {
+            rule(
+                !(run.cuda_graphs && is_set),
+                "run.cuda_graphs",
+                format!("does not go with {with}"),
+                "leave one of them out: docs/guide/cuda.md says why",
+            );
+        }
         rule(run.min_workers > 0, "run.min_workers", "is 0".into(), "a run needs at least one worker");
         rule(
             run.min_workers <= self.batch.slots,

@@ -205,10 +205,11 @@ fn fit(wish: &Wish, (size, text): &(&'static str, &'static str)) -> Result<Sugge
 
     let tokens = steps.saturating_mul(tokens_per_step);
     let head = format!(
-        "# The {size} recipe{} (docs/guide/recipes.md) for {} minutes on {workers} worker(s): {steps} steps of \
+        "# The {size} recipe{} (docs/guide/recipes.md) for {} minutes on {workers} worker{}: {steps} steps of \
          {tokens_per_step} tokens,\n# at {tokens_per_second:.0} tokens a second in all, see {:.1} M tokens.\n",
         if is_short { ", cut for few steps," } else { "" },
         wish.minutes,
+        if workers == 1 { "" } else { "s" },
         tokens as f64 / 1e6,
     );
     // What the recipe's own head says of its steps is no longer true.

@@ -62,8 +62,8 @@ pub struct RunSection {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub activation_checkpointing: bool,
     /// Workers on a CUDA device record the launches of the encoder's layers as CUDA graphs and replay them: faster where the
-    /// processor launches more slowly than the device computes. Pretraining only; workers without a device do without. It has
-    /// not been run on a device so far (docs/guide/cuda.md).
+    /// processor launches more slowly than the device computes. For masked words in blocks, in exact mode; workers without a
+    /// device do without. It has not been run on a device so far (docs/guide/cuda.md).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cuda_graphs: bool,
     /// The run starts, and goes on, only with at least this many workers.

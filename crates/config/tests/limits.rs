@@ -337,13 +337,19 @@ fn labels_are_for_what_learns_them() {
 }
 
 #[test]
-fn layers_are_recorded_where_micro_batches_have_one_shape() {
+fn graphs_are_for_micro_batches_of_one_shape() {
     let with = |more: &[&str]| message(&[&["run.cuda_graphs=true"], more].concat());
     assert_eq!(with(&[]), "");
-    for not_fixed in ["run.activation_checkpointing=true", "batch.padding=unpadded"] {
-        let text = with(&[not_fixed]);
-        assert!(text.contains("`run.cuda_graphs`: layers cannot be recorded where"), "{not_fixed}: {text}");
+    for (other, told) in [
+        ("run.activation_checkpointing=true", "run.activation_checkpointing"),
+        ("batch.padding=unpadded", "batch.padding = \"unpadded\""),
+        ("reduce.mode=fast", "reduce.mode = \"fast\""),
+        ("objective.packing=full-sentences", "this objective.packing"),
+        ("objective.kind=mlm_nsp", "objective.kind = \"mlm_nsp\""),
+    ] {
+        let text = with(&[other]);
+        assert!(text.contains(&format!("`run.cuda_graphs`: does not go with {told}")), "{other}: {text}");
     }
     let text = with(&["run.kind=finetune", "objective.kind=classify", "data.label_column=label"]);
-    assert!(text.contains("`run.cuda_graphs`: `classify` has micro-batches of many lengths"), "{text}");
+    assert!(text.contains("does not go with objective.kind = \"classify\""), "{text}");
 }

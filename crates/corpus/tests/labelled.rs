@@ -98,6 +98,10 @@ fn rows_that_lack_a_text_or_a_label_are_told() {
         {"text": null, "label": "a"}"#;
     let (warnings, path) = open(CLASSIFY, "lacking.jsonl", &format!("{whole}{lacking}"));
     assert_eq!(warnings, told("2 of 4", &path, 3));
+    // No sample is made of such a row, so its label may be any.
+    let labels = format!("{CLASSIFY} objective.labels=[\"a\",\"b\"]");
+    let (warnings, path) = open(&labels, "other.jsonl", &format!("{whole}\n{{\"text\": null, \"label\": \"c\"}}"));
+    assert_eq!(warnings, told("1 of 3", &path, 3));
     let (warnings, path) = open(CLASSIFY, "lacking.csv", "text,label\ncat,a\ndog,b\nsun,\n");
     assert_eq!(warnings, told("1 of 3", &path, 4));
     let lists = r#"{"text": ["the", "cat"], "label": ["A", "N"]}

@@ -36,13 +36,14 @@ mod recorded {
         /// Whether there is any.
         pub const AVAILABLE: bool = true;
 
-        /// Records `body`, which is a function of the inputs and of `leaves`, the parameters that it uses: their values may
-        /// change in place later, their memory may not. It is run four times; torch's generator then stands where it
-        /// stood. `body` must not wait for the device.
+        /// Records `body`, which is a function of the inputs and of `leaves`: every tensor that it reads and has not made
+        /// itself, parameters and others. They are kept; their values may change in place later. It is run four times;
+        /// torch's generator then stands where it stood. `body` must not wait for the device, and nobody may hold on to
+        /// autograd's nodes that add up the leaves' gradients, as DDP's reducer does.
         ///
         /// # Errors
         /// If the tensors are on no CUDA device, nothing needs a gradient, or `body` panics or does what cannot be
-        /// recorded.
+        /// recorded. Nothing can be computed on the device after that: the process is to end.
         pub fn record(
             (input, mask): Inputs<'_>,
             leaves: &[&Tensor],
@@ -67,7 +68,7 @@ mod recorded {
         }
 
         /// What the part gives for these inputs, differentiable: the bits of the part itself, dropout included, which
-        /// follows torch's generator. Its backward pass must come before the next replay.
+        /// follows torch's generator. Its one backward pass must come before the next replay.
         ///
         /// # Panics
         /// If the inputs have other shapes or kinds than those it was recorded with.

@@ -131,6 +131,11 @@ impl Bert {
         self.run_layers(&hidden, &sight, train && execution.activation_checkpointing, train)
     }
 
+    /// See [`Graphs::count`].
+    pub fn recordings(&self) -> usize {
+        self.graphs.count()
+    }
+
     fn run_layers(&self, hidden: &Tensor, sight: &Sight, checkpoints: bool, train: bool) -> Tensor {
         let run = |hidden: Tensor, layer: &Layer| {
             if checkpoints {

@@ -11,8 +11,8 @@ use tch::Tensor;
 pub(crate) struct Graphs(RefCell<HashMap<(Vec<i64>, bool), Graph>>);
 
 impl Graphs {
-    /// `layers` of the input and mask, recorded when they first have this shape. `leaves` are the parameters that the layers
-    /// use.
+    /// `layers` of the input and mask, recorded when they first have this shape. `leaves` are all tensors that the layers
+    /// read.
     ///
     /// # Panics
     /// If the layers cannot be recorded.
@@ -24,9 +24,16 @@ impl Graphs {
     ) -> Tensor {
         let mut graphs = self.0.borrow_mut();
         let graph = graphs.entry((hidden.size(), mask.is_some())).or_insert_with(|| {
-            Graph::record((hidden, mask), &leaves(), layers).unwrap_or_else(|error| panic!("CUDA graphs: {error}"))
+            Graph::record((hidden, mask), &leaves(), layers).unwrap_or_else(|error| {
+                panic!("run.cuda_graphs: the layers cannot be recorded (leave it out): {error}")
+            })
         });
         graph.replay((hidden, mask))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.borrow().len()
     }
 }
 

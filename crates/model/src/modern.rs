@@ -98,12 +98,19 @@ impl Modern {
         let hidden = dropout(&norm(&words, &self.norm, &self.shape), self.shape.dropout, train);
         let mask = input.mask.as_ref();
         let hidden = if execution.records(&hidden, train) {
-            let leaves = || self.layers.iter().flat_map(Layer::leaves).collect();
+            let tables = [Some(&self.rotary), self.local_rotary.as_ref()];
+            let tables = tables.into_iter().flatten().flat_map(|rotary| [&rotary.cosine, &rotary.sine]);
+            let leaves = || self.layers.iter().flat_map(Layer::leaves).chain(tables).collect();
             self.graphs.run((&hidden, mask), leaves, |hidden, mask| self.run_layers(hidden, mask, None, false, train))
         } else {
             self.run_layers(&hidden, mask, rows, train && execution.activation_checkpointing, train)
         };
         norm(&hidden, &self.final_norm, &self.shape)
+    }
+
+    /// See [`Graphs::count`].
+    pub fn recordings(&self) -> usize {
+        self.graphs.count()
     }
 
     fn run_layers(

@@ -34,7 +34,7 @@ pub struct Execution {
     /// In training only what goes into each layer is kept; the backward pass runs the layers again.
     pub activation_checkpointing: bool,
     /// On a CUDA device the layers' launches are recorded once for each shape of a micro-batch in training, and replayed
-    /// from then on. Then each forward pass must be followed by its backward pass. Not without padding, nor where layers
+    /// from then on. Then each forward pass must be followed by its one backward pass. Not without padding, nor where layers
     /// are run again.
     pub cuda_graphs: bool,
 }
@@ -178,6 +178,16 @@ impl Model {
     /// How it is run from now on.
     pub fn set_execution(&mut self, execution: Execution) {
         self.execution = execution;
+    }
+
+    /// How many CUDA graphs its encoders' layers have been recorded as, one for each shape of a micro-batch
+    /// ([`Execution::cuda_graphs`]).
+    pub fn recordings(&self) -> usize {
+        let encoder = match &self.encoder {
+            Encoder::Bert(encoder) => encoder.recordings(),
+            Encoder::Modern(encoder) => encoder.recordings(),
+        };
+        encoder + self.generator.as_ref().map_or(0, Bert::recordings)
     }
 
     /// `tensors` go with `entries`, which are the layout of (shape, head).

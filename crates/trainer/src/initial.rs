@@ -134,7 +134,7 @@ impl Recipe<'_> {
         self.config.check_tuning_of(&header.shape).map_err(TrainError::fatal)?;
         if self.config.run.cuda_graphs && self.device.is_cuda() && !kernels::Graph::AVAILABLE {
             let reason = "run.cuda_graphs: this worker was built without the cargo feature `cuda`";
-            return Err(TrainError::fatal(format!("{reason}{HELP}build it as docs/guide/cuda.md says")));
+            return Err(TrainError::local(format!("{reason}{HELP}build it as docs/guide/cuda.md says")));
         }
         let head = objective::head(self.config, &header.shape, &header.labels);
         let lora = self.config.lora.as_ref();

@@ -116,7 +116,7 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
                         faults.push(|| corpus.place_of_word(&unit, row, word), fault);
                     }
                 };
-                labels(&batch, kind == ObjectiveKind::Tag, &mut look).map_err(wrong)?;
+                labels(&batch, &rows, kind == ObjectiveKind::Tag, &mut look).map_err(wrong)?;
                 if kind == ObjectiveKind::Tag {
                     uneven(&batch, &rows, |row, fault| faults.push(|| corpus.place(&unit, Some(row)), fault))
                         .map_err(wrong)?;
@@ -165,19 +165,21 @@ pub(crate) fn number(label: &str) -> Result<f64, Fault> {
     })
 }
 
-/// Every label with its row and, where words have labels, its word.
-fn labels(batch: &RecordBatch, tagged: bool, look: &mut impl FnMut(u64, usize, &str)) -> Result<(), String> {
+/// Every label of `rows` with its row and, where words have labels, its word.
+fn labels(
+    batch: &RecordBatch,
+    rows: &[usize],
+    tagged: bool,
+    look: &mut impl FnMut(u64, usize, &str),
+) -> Result<(), String> {
     let column = batch.column(batch.num_columns() - 1);
     if !tagged {
         let labels = rows::text(column)?;
-        (0..)
-            .zip(labels.iter())
-            .filter_map(|(row, label)| Some((row, label?)))
-            .for_each(|(row, label)| look(row, 0, label));
+        rows.iter().for_each(|&row| look(row as u64, 0, labels.value(row)));
         return Ok(());
     }
     let lists = rows::text_lists(column)?;
-    for row in (0..lists.len()).filter(|row| !lists.is_null(*row)) {
+    for &row in rows {
         for (word, label) in lists.value(row).as_string::<i64>().iter().enumerate() {
             if let Some(label) = label {
                 look(row as u64, word, label);

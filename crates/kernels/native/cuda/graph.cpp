@@ -6,14 +6,16 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/cuda/CUDAGraph.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/StreamGuard.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
-#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/custom_class.h>
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <mutex>
@@ -29,20 +31,19 @@ using Body = int (*)(void* data, at::Tensor* input, at::Tensor* mask, at::Tensor
 // What libtorch and cuBLAS do when they first meet a shape is no part of a recording.
 constexpr int kWarmUps = 3;
 
-// Casts of weights that a recording reads must be made in it, and nobody else may read those that it made.
-class WithoutCachedCasts {
+// While it lives, products are made in the kinds of their factors, as in a backward pass that begins outside of autocast.
+class WithoutAutocast {
  public:
-  WithoutCachedCasts() : was_on_(at::autocast::is_autocast_cache_enabled()) {
-    at::autocast::clear_cache();
-    at::autocast::set_autocast_cache_enabled(false);
+  WithoutAutocast() : was_on_(at::autocast::is_autocast_enabled(at::kCUDA)) {
+    at::autocast::set_autocast_enabled(at::kCUDA, false);
   }
 
-  ~WithoutCachedCasts() {
-    at::autocast::set_autocast_cache_enabled(was_on_);
+  ~WithoutAutocast() {
+    at::autocast::set_autocast_enabled(at::kCUDA, was_on_);
   }
 
-  WithoutCachedCasts(const WithoutCachedCasts&) = delete;
-  WithoutCachedCasts& operator=(const WithoutCachedCasts&) = delete;
+  WithoutAutocast(const WithoutAutocast&) = delete;
+  WithoutAutocast& operator=(const WithoutAutocast&) = delete;
 
  private:
   bool was_on_;
@@ -57,8 +58,11 @@ class KeepsChance {
   }
 
   ~KeepsChance() {
-    const std::lock_guard<std::mutex> lock(generator_.mutex());
-    generator_.set_state(state_);
+    try {
+      const std::lock_guard<std::mutex> lock(generator_.mutex());
+      generator_.set_state(state_);
+    } catch (...) { // of a device that is broken, which is told already
+    }
   }
 
   KeepsChance(const KeepsChance&) = delete;
@@ -77,9 +81,8 @@ class Recorded final : public torch::CustomClassHolder {
       std::vector<at::Tensor> leaves,
       Body body,
       void* data)
-      : leaves_(std::move(leaves)) {
-    TORCH_CHECK(input.is_cuda(), "CUDA graphs are recorded of tensors on a CUDA device");
-    const c10::cuda::CUDAGuard device(input.device());
+      : leaves_(each_once(std::move(leaves))) {
+    const c10::DeviceGuard device(input.device());
     input_ = input.detach().clone().requires_grad_(input.requires_grad());
     if (mask.has_value()) {
       mask_ = mask->clone();
@@ -94,19 +97,20 @@ class Recorded final : public torch::CustomClassHolder {
     }
     TORCH_CHECK(!wanted_.empty(), "nothing in the part needs a gradient");
 
-    const WithoutCachedCasts without_cached_casts;
     const KeepsChance keeps_chance(input.device());
     const at::AutoGradMode with_gradients(true);
     // A recording needs a stream of its own, which waits for what was launched before, as we wait for it.
     c10::cuda::device_synchronize();
     {
       const auto own = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, input.device().index());
-      const c10::cuda::CUDAStreamGuard stream(own);
+      const c10::StreamGuard stream(own.unwrap());
       for (int round = 0; round < kWarmUps; ++round) {
         const at::Tensor output = run(body, data);
         gradients_of(output, at::zeros_like(output));
       }
       c10::cuda::device_synchronize();
+      // What was kept for this stream goes back: while it records, the allocator cannot do that.
+      c10::cuda::CUDACachingAllocator::emptyCache();
       // Threads of others, such as NCCL's watchdog, may go on asking for events meanwhile.
       const auto pool = at::cuda::graph_pool_handle();
       at::Tensor output;
@@ -141,7 +145,7 @@ class Recorded final : public torch::CustomClassHolder {
     check_like(input, input_);
     TORCH_CHECK(input.requires_grad() == input_.requires_grad(), "recorded with another need of gradients");
     TORCH_CHECK(mask.has_value() == mask_.has_value(), "recorded with and called without a mask, or the reverse");
-    const c10::cuda::CUDAGuard device(input.device());
+    const c10::DeviceGuard device(input.device());
     at::NoGradGuard no_grad;
     input_.detach().copy_(input);
     if (mask.has_value()) {
@@ -149,6 +153,7 @@ class Recorded final : public torch::CustomClassHolder {
       mask_->copy_(*mask);
     }
     forward_.replay();
+    is_pending_ = true;
     return {output_.clone(), ++replays_};
   }
 
@@ -156,10 +161,11 @@ class Recorded final : public torch::CustomClassHolder {
   // autograd steals no tensor that has another owner.
   const std::vector<at::Tensor>& backward(const at::Tensor& gradient, int64_t replay) {
     TORCH_CHECK(
-        replay == replays_,
-        "a recorded part was run forward again before its backward pass, whose tensors are written over");
+        is_pending_ && replay == replays_,
+        "a recorded part has one backward pass after each forward pass: the tensors of another are written over");
+    is_pending_ = false;
     check_like(gradient, outgoing_);
-    const c10::cuda::CUDAGuard device(gradient.device());
+    const c10::DeviceGuard device(gradient.device());
     at::NoGradGuard no_grad;
     outgoing_.copy_(gradient);
     backward_.replay();
@@ -167,17 +173,32 @@ class Recorded final : public torch::CustomClassHolder {
   }
 
  private:
+  // A parameter that several layers share has one gradient.
+  static std::vector<at::Tensor> each_once(std::vector<at::Tensor> leaves) {
+    std::vector<at::Tensor> result;
+    for (at::Tensor& leaf : leaves) {
+      if (std::none_of(result.begin(), result.end(), [&](const at::Tensor& other) { return other.is_same(leaf); })) {
+        result.push_back(std::move(leaf));
+      }
+    }
+    return result;
+  }
+
+  // Casts of weights that a recording reads must be made in it, and nobody else may read those that it made.
   at::Tensor run(Body body, void* data) const {
+    at::autocast::clear_cache();
     at::Tensor* output = nullptr;
     std::array<char, 2048> message{};
     auto* mask = mask_.has_value() ? new at::Tensor(*mask_) : nullptr;
     const int done = body(data, new at::Tensor(input_), mask, &output, message.data(), message.size());
+    at::autocast::clear_cache();
     TORCH_CHECK(done != 0, message.data());
     const std::unique_ptr<at::Tensor> owned(output);
     return *owned;
   }
 
   std::vector<at::Tensor> gradients_of(const at::Tensor& output, const at::Tensor& gradient) const {
+    const WithoutAutocast without_autocast;
     return torch::autograd::grad(
         {output}, wanted_, {gradient}, /*retain_graph=*/std::nullopt, /*create_graph=*/false, /*allow_unused=*/true);
   }
@@ -186,10 +207,11 @@ class Recorded final : public torch::CustomClassHolder {
     TORCH_CHECK(
         given.sizes() == recorded.sizes() && given.scalar_type() == recorded.scalar_type() &&
             given.device() == recorded.device(),
-        "recorded with a tensor of another shape, kind or device");
+        "recorded with ", recorded.toString(), recorded.sizes(), " and called with ", given.toString(), given.sizes());
   }
 
-  // The stream must not stay in a recording; the error that ended it is the one to tell.
+  // The error that ended the recording is the one to tell. The process is of no use after it: what the allocator and the
+  // generator do in a recording may not have ended.
   static void end_after_an_error(at::cuda::CUDAGraph& graph) {
     try {
       graph.capture_end();
@@ -207,6 +229,7 @@ class Recorded final : public torch::CustomClassHolder {
   at::Tensor outgoing_;
   std::vector<at::Tensor> gradients_;
   int64_t replays_ = 0;
+  bool is_pending_ = false;
 };
 
 // The leaves are inputs so that their gradients come out of here, as in checkpoint.cpp.
@@ -256,6 +279,7 @@ char* tr_graph_record(
     void* data,
     void** graph) {
   return trireme::guarded([&] {
+    TORCH_CHECK(input->is_cuda(), "graphs are recorded of tensors on a CUDA device");
     const auto optional = mask == nullptr ? std::nullopt : std::optional<at::Tensor>(*mask);
     auto recorded = c10::make_intrusive<Recorded>(*input, optional, trireme::collect(leaves, count), body, data);
     *graph = recorded.release();
