@@ -272,3 +272,24 @@ async fn waiting_for_a_run_ends_with_0_only_if_it_completed() {
     assert_eq!(format!("{out}{told}").matches("cancelled").count(), 1, "{out}{told}");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_slip_would_cost_is_refused() {
+    let folder = folder();
+    std::fs::write(folder.path().join("a.txt"), "a text").unwrap();
+    for (out, told) in [("a.txt", "what is written is Parquet"), ("./a", "what is written is Parquet")] {
+        let (code, _, complaint) = coordinator(folder.path(), &["data", "import", "a.txt", "--out", out]).await;
+        assert_eq!(code, 5, "{complaint}");
+        assert!(complaint.contains(told) && complaint.contains("ends in .parquet"), "{complaint}");
+    }
+    std::fs::rename(folder.path().join("a.txt"), folder.path().join("a.parquet")).unwrap();
+    let import = ["data", "import", "a.parquet", "--out", "./a.parquet"];
+    let (code, _, complaint) = coordinator(folder.path(), &import).await;
+    assert!(code == 5 && complaint.contains("it is one of the files to be read"), "{code}: {complaint}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("a.parquet")).unwrap(), "a text");
+
+    let vary = ["sweep", "submit", "run.toml", "--vary", "run.seed=1", "--vary", "run.seed=2,3"];
+    let (code, _, complaint) = coordinator(folder.path(), &vary).await;
+    assert!(code == 5 && complaint.contains("--vary run.seed is given twice"), "{code}: {complaint}");
+    assert!(complaint.contains("--vary run.seed=VALUE,VALUE"), "{complaint}");
+}

@@ -6,6 +6,7 @@ use super::problem::Problem;
 use super::run_view::counted;
 use corpus::{Columns, Corpus, CorpusFile, Dealt, FileSource, Loader, Tokenizer, Unit};
 use serde_json::json;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use types::{Cursor, SlotId, Step};
@@ -58,6 +59,7 @@ fn inspect(arguments: DataSourceArguments) -> Result<ExitCode, Problem> {
 
 fn import(arguments: &ImportArguments) -> Result<ExitCode, Problem> {
     let ImportArguments { files, out, document_characters, json } = arguments;
+    refuse_out(out, files)?;
     let options = corpus::ImportOptions { document_characters: *document_characters, ..Default::default() };
     let report = corpus::import_text(files, out, options).map_err(corpus_problem)?;
     if *json {
@@ -76,6 +78,20 @@ fn import(arguments: &ImportArguments) -> Result<ExitCode, Problem> {
         report.latin1_files
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// A mistyped `--out` must not cost anybody a text.
+fn refuse_out(out: &Path, files: &[PathBuf]) -> Result<(), Problem> {
+    if out.extension().is_none_or(|ending| !ending.eq_ignore_ascii_case("parquet")) {
+        return Err(Problem::input(format!("--out {}: what is written is Parquet", out.display()))
+            .help("name a file that ends in .parquet"));
+    }
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    if files.iter().any(|file| real(file).is_some_and(|file| Some(file) == real(out))) {
+        return Err(Problem::input(format!("--out {}: it is one of the files to be read", out.display()))
+            .help("name another file with --out"));
+    }
+    Ok(())
 }
 
 /// Samples and tokens of one unit, made as a worker would make them.

@@ -19,6 +19,7 @@ const AWAY: Duration = Duration::from_secs(60);
 pub async fn run(connection: &Connection, arguments: SweepArguments) -> Result<ExitCode, Problem> {
     match arguments.command {
         SweepCommand::Submit(SubmitSweepArguments { file, seeds, folds, vary, mut set, wait, json }) => {
+            refuse_twice(&vary)?;
             let number = |key: &str, value: u32| Override { key: key.to_owned(), value: Value::Integer(value.into()) };
             set.extend(vary);
             set.extend(seeds.map(|seeds| number("sweep.seeds", seeds)));
@@ -56,6 +57,15 @@ pub async fn run(connection: &Connection, arguments: SweepArguments) -> Result<E
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The second would count alone.
+fn refuse_twice(vary: &[Override]) -> Result<(), Problem> {
+    let is_known = |(at, it): &(usize, &Override)| vary[..*at].iter().any(|earlier| earlier.key == it.key);
+    let Some((_, twice)) = vary.iter().enumerate().find(is_known) else { return Ok(()) };
+    let key = twice.key.trim_start_matches("sweep.vary.");
+    Err(Problem::input(format!("--vary {key} is given twice"))
+        .help(format!("give all of its values at once: --vary {key}=VALUE,VALUE")))
 }
 
 /// Submits a config with a `[sweep]`.
