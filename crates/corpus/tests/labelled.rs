@@ -4,7 +4,10 @@
 mod shared;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, ListBuilder, StringBuilder};
-use corpus::{Columns, Corpus, ErrorKind, FileSource, IGNORED, Labels, Loader, separate_batch, text_batch, word_batch};
+use ::config::CheckedConfig;
+use corpus::{
+    Columns, Corpus, CorpusError, ErrorKind, FileSource, IGNORED, Labels, Loader, separate_batch, text_batch, word_batch,
+};
 use shared::{config, strings, tokenizer, write_parquet};
 use std::path::Path;
 use std::sync::Arc;
@@ -213,17 +216,22 @@ fn limited_rows_nest_and_keep_all_labels() {
     assert_eq!(corpus.labels().len(), 7, "whatever the limit");
 }
 
+/// What is said of a wrong label: whoever opens the files looks at all of them, whoever gets rows from elsewhere meets them
+/// one by one.
+fn refusals(config: &CheckedConfig) -> [CorpusError; 2] {
+    let source = Arc::new(FileSource::open(&config.data.paths, &[], None, &Columns::of(config)).unwrap());
+    let corpus = Corpus::with_source(config, source.files().to_vec(), source.clone()).unwrap();
+    let mut loader = Loader::new(Arc::new(corpus), Arc::new(tokenizer()), config);
+    loader.assign(&[(SlotId(0), Cursor::default())]);
+    [Corpus::open(config).err().unwrap(), loader.next(SlotId(0), Step(1)).unwrap_err()]
+}
+
 #[test]
 fn a_label_that_is_not_in_the_list_is_named_with_its_row() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "l.csv", "text,label\ncat,good\ndog,baad\nmat,bad\n");
     let config = config(&format!("{CLASSIFY} objective.labels=[\"good\",\"bad\"] batch.micro_batch=2"), &[&path]);
-    // Whoever opens the files looks at all labels; whoever gets rows from elsewhere meets them one by one.
-    let source = Arc::new(FileSource::open(&config.data.paths, &[], None, &Columns::of(&config)).unwrap());
-    let corpus = Corpus::with_source(&config, source.files().to_vec(), source.clone()).unwrap();
-    let mut loader = Loader::new(Arc::new(corpus), Arc::new(tokenizer()), &config);
-    loader.assign(&[(SlotId(0), Cursor::default())]);
-    for error in [Corpus::open(&config).err().unwrap(), loader.next(SlotId(0), Step(1)).unwrap_err()] {
+    for error in refusals(&config) {
         assert_eq!(error.kind, ErrorKind::Value);
         let expected = format!("{path}, line 3: `baad` is none of the 2 labels");
         assert!(error.to_string().starts_with(&expected), "{error}");
@@ -236,12 +244,7 @@ fn a_tag_that_is_not_in_the_list_is_named_with_the_line_of_its_word() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "t.conll", "the O\ncat O\n\nthe O\ndog B-X\nran B-Y\n");
     let config = config(&format!("{TAG} objective.labels=[\"O\",\"B-X\"] batch.micro_batch=2"), &[&path]);
-    // Of all rows before the first step, and of those from elsewhere one by one.
-    let source = Arc::new(FileSource::open(&config.data.paths, &[], None, &Columns::of(&config)).unwrap());
-    let corpus = Corpus::with_source(&config, source.files().to_vec(), source.clone()).unwrap();
-    let mut loader = Loader::new(Arc::new(corpus), Arc::new(tokenizer()), &config);
-    loader.assign(&[(SlotId(0), Cursor::default())]);
-    for error in [Corpus::open(&config).err().unwrap(), loader.next(SlotId(0), Step(1)).unwrap_err()] {
+    for error in refusals(&config) {
         assert_eq!(error.kind, ErrorKind::Value);
         let expected = format!("{path}, line 6: `B-Y` is none of the 2 labels\n");
         assert!(error.to_string().starts_with(&expected), "{error}");

@@ -111,26 +111,11 @@ class Recorded final : public torch::CustomClassHolder {
       c10::cuda::device_synchronize();
       // What was kept for this stream goes back: while it records, the allocator cannot do that.
       c10::cuda::CUDACachingAllocator::emptyCache();
-      // Threads of others, such as NCCL's watchdog, may go on asking for events meanwhile.
       const auto pool = at::cuda::graph_pool_handle();
       at::Tensor output;
-      forward_.capture_begin(pool, cudaStreamCaptureModeThreadLocal);
-      try {
-        output = run(body, data);
-      } catch (...) {
-        end_after_an_error(forward_);
-        throw;
-      }
-      forward_.capture_end();
+      capture(forward_, pool, [&] { output = run(body, data); });
       outgoing_ = at::zeros_like(output);
-      backward_.capture_begin(pool, cudaStreamCaptureModeThreadLocal);
-      try {
-        gradients_ = gradients_of(output, outgoing_);
-      } catch (...) {
-        end_after_an_error(backward_);
-        throw;
-      }
-      backward_.capture_end();
+      capture(backward_, pool, [&] { gradients_ = gradients_of(output, outgoing_); });
       output_ = output.detach();
     }
     c10::cuda::device_synchronize();
@@ -210,13 +195,23 @@ class Recorded final : public torch::CustomClassHolder {
         "recorded with ", recorded.toString(), recorded.sizes(), " and called with ", given.toString(), given.sizes());
   }
 
-  // The error that ended the recording is the one to tell. The process is of no use after it: what the allocator and the
+  // Threads of others, such as NCCL's watchdog, may go on asking for events meanwhile.
+  //
+  // An error that ends the recording is the one to tell. The process is of no use after it: what the allocator and the
   // generator do in a recording may not have ended.
-  static void end_after_an_error(at::cuda::CUDAGraph& graph) {
+  template <typename F>
+  static void capture(at::cuda::CUDAGraph& graph, at::cuda::MempoolId_t pool, const F& launches) {
+    graph.capture_begin(pool, cudaStreamCaptureModeThreadLocal);
     try {
-      graph.capture_end();
+      launches();
     } catch (...) {
+      try {
+        graph.capture_end();
+      } catch (...) {
+      }
+      throw;
     }
+    graph.capture_end();
   }
 
   std::vector<at::Tensor> leaves_;
