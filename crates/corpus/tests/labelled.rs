@@ -3,10 +3,11 @@
 
 mod shared;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, ListBuilder, StringBuilder};
 use ::config::CheckedConfig;
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, ListBuilder, StringBuilder};
 use corpus::{
-    Columns, Corpus, CorpusError, ErrorKind, FileSource, IGNORED, Labels, Loader, separate_batch, text_batch, word_batch,
+    Columns, Corpus, CorpusError, ErrorKind, FileSource, IGNORED, Labels, Loader, separate_batch, text_batch,
+    word_batch,
 };
 use shared::{config, strings, tokenizer, write_parquet};
 use std::path::Path;
