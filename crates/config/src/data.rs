@@ -21,6 +21,22 @@ pub enum DataFormat {
     Conll,
 }
 
+impl DataFormat {
+    /// What a file is by its name's ending.
+    pub fn of(name: &str) -> Option<Self> {
+        let ending = name.rsplit('/').next()?.rsplit_once('.')?.1.to_ascii_lowercase();
+        match ending.as_str() {
+            "parquet" | "pq" => Some(Self::Parquet),
+            "csv" => Some(Self::Csv),
+            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "pos" | "tagged" => Some(Self::WordTag),
+            "json" => Some(Self::Squad),
+            "conll" | "bio" | "iob2" => Some(Self::Conll),
+            _ => None,
+        }
+    }
+}
+
 /// The corpus, or the labelled examples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -2,7 +2,7 @@
 //! that reads the weights: both must come to the same answer.
 
 use crate::model::padded;
-use crate::{Architecture, ModelConfig, ModelShape, ModelSize};
+use crate::{Architecture, ModelConfig, ModelShape, ModelSize, RunConfig};
 
 impl ModelConfig {
     /// The shape of a model that starts from another one's encoder: the source's, but dropout and how new heads are drawn
@@ -76,10 +76,39 @@ impl ModelConfig {
     }
 }
 
+impl RunConfig {
+    /// The same with the sizes of `shape` written out, which the run's model has from another one: what `[model]` leaves
+    /// to `init.from` would read as the defaults of a new model. [`ModelConfig::inherit`] comes to the same shape.
+    #[must_use]
+    pub fn with_shape(&self, shape: &ModelShape) -> Self {
+        use ModelSize::{Base, Large, Medium, Mini, Small, Tiny};
+        let is_named = |size: &ModelSize| {
+            let named = ModelConfig { size: *size, ..ModelConfig::default() }.shape(shape.vocabulary, 8);
+            (named.layers, named.hidden, named.heads) == (shape.layers, shape.hidden, shape.heads)
+        };
+        let size = [Tiny, Mini, Small, Medium, Base, Large].into_iter().find(is_named);
+        let is_narrow = matches!(shape.architecture, Architecture::Albert | Architecture::Electra);
+        let model = ModelConfig {
+            architecture: shape.architecture,
+            // A student's would be compared with its teacher's.
+            size: size.filter(|_| self.distill.is_none()).unwrap_or(self.model.size),
+            layers: Some(shape.layers),
+            hidden: Some(shape.hidden),
+            heads: Some(shape.heads),
+            intermediate: Some(shape.intermediate),
+            embedding: is_narrow.then(|| shape.embedding_width()),
+            vocabulary: Some(shape.vocabulary),
+            max_positions: Some(shape.max_positions),
+            ..self.model.clone()
+        };
+        Self { model, ..self.clone() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Activation, Initializer};
+    use crate::{Activation, Initializer, parse};
 
     fn inherited(change: impl FnOnce(&mut ModelConfig)) -> Result<ModelShape, String> {
         let mut config = ModelConfig::default();
@@ -143,5 +172,38 @@ mod tests {
         assert_eq!((of(998, None), of(998, Some(998)), of(998, Some(1000))), (Ok(1000), Ok(998), Ok(1000)));
         assert!(of(998, Some(1008)).is_err_and(|text| text.contains("model.vocabulary: 1008")));
         assert!(of(i64::MAX, None).is_ok(), "a senseless number is for the checks to refuse");
+    }
+
+    const RUN: &str = r#"
+        run = { name = "tuned", kind = "finetune", steps = 10 }
+        data = { paths = ["labelled.parquet"], label_column = "label" }
+        tokenizer = { path = "tokenizer.json" }
+        batch = { slots = 1, micro_batch = 8, sequence_length = 128 }
+        objective = { kind = "classify" }
+        init = { from = "run:big" }
+    "#;
+
+    #[test]
+    fn what_is_written_out_is_the_model_that_is_inherited() {
+        use Architecture::{Albert, Bert, Distilbert, Electra, Modern, Roberta};
+        for architecture in [Bert, Modern, Albert, Electra, Distilbert, Roberta] {
+            let (layers, hidden, heads) = (Some(6), Some(384), Some(12));
+            for embedding in [None, Some(384)].into_iter().filter(|width| width.is_none() || architecture == Albert) {
+                let other = ModelConfig { architecture, layers, hidden, heads, embedding, ..ModelConfig::default() };
+                let source = other.shape(998, 512);
+                let run = parse("tuned.toml", RUN).unwrap();
+                let shape = run.model.inherit(source.clone()).unwrap();
+                let told = run.with_shape(&shape);
+                assert_eq!(told.model.shape(1, 8), shape, "as one reads it");
+                assert_eq!(told.model.inherit(source), Ok(shape), "as the trainer does");
+                told.check("tuned.toml").unwrap();
+            }
+        }
+        let sized = |distill: &str| {
+            let shape = ModelConfig { size: ModelSize::Base, ..ModelConfig::default() }.shape(1000, 512);
+            parse("tuned.toml", &format!("{RUN}{distill}")).unwrap().with_shape(&shape).model.size
+        };
+        assert_eq!(sized(""), ModelSize::Base);
+        assert_eq!(sized("distill = { teacher = \"run:big\" }"), ModelSize::Mini, "the teacher has another one");
     }
 }

@@ -61,9 +61,10 @@ pub struct RunSection {
     /// and large micro-batches, a quarter to a third more time, the same bits.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub activation_checkpointing: bool,
-    /// Workers on a CUDA device record the launches of the encoder's layers as CUDA graphs and replay them: faster where the
-    /// processor launches more slowly than the device computes. For masked words in blocks, in exact mode; workers without a
-    /// device do without. It has not been run on a device so far (docs/guide/cuda.md).
+    /// Not run on a device so far, so that neither its speed nor its bits are known (docs/guide/cuda.md). Workers on a
+    /// CUDA device record the launches of the encoder's layers as CUDA graphs and replay them, for processors that launch
+    /// more slowly than the device computes. For masked words in blocks, in exact mode; workers without a device do
+    /// without.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cuda_graphs: bool,
     /// The run starts, and goes on, only with at least this many workers.

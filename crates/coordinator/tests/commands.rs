@@ -288,6 +288,19 @@ async fn what_a_slip_would_cost_is_refused() {
     assert!(code == 5 && complaint.contains("it is one of the files to be read"), "{code}: {complaint}");
     assert_eq!(std::fs::read_to_string(folder.path().join("a.parquet")).unwrap(), "a text");
 
+    for name in ["rows.jsonl", "squad.json", "rows.CSV", "rows.tsv", "tags.conll", "rows.parquet"] {
+        std::fs::write(folder.path().join(name), "a text").unwrap();
+        let import = ["data", "import", name, "--out", "corpus.parquet"];
+        let (code, _, complaint) = coordinator(folder.path(), &import).await;
+        assert_eq!(code, 5, "{complaint}");
+        assert!(complaint.contains(&format!("{name} is no plain text by its ending")), "{complaint}");
+        assert!(complaint.contains("`data.paths`"), "{complaint}");
+    }
+    assert!(!folder.path().join("corpus.parquet").exists());
+
+    let vary = ["sweep", "submit", "run.toml", "--vary", "run.seed=1,"];
+    let (code, _, complaint) = coordinator(folder.path(), &vary).await;
+    assert!(code == 2 && complaint.contains("one of the values of `run.seed` is empty"), "{code}: {complaint}");
     let vary = ["sweep", "submit", "run.toml", "--vary", "run.seed=1", "--vary", "run.seed=2,3"];
     let (code, _, complaint) = coordinator(folder.path(), &vary).await;
     assert!(code == 5 && complaint.contains("--vary run.seed is given twice"), "{code}: {complaint}");

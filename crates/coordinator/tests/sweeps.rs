@@ -202,6 +202,62 @@ async fn what_is_odd_about_the_data_is_told_once_for_all_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_no_device_has_checked_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let file = folder.path().join("run.toml");
+    std::fs::write(&file, config(folder.path(), 3)).unwrap();
+    let file = file.to_str().unwrap();
+    let server = Server::start(&folder.path().join("data")).await;
+    let warning = "warning: `run.cuda_graphs` has been checked on no device";
+    let (code, _, complaint) = server.command(&["submit", file]).await;
+    assert!(code == 0 && !complaint.contains("warning"), "{code}: {complaint}");
+    let (code, _, complaint) = server.command(&["submit", file, "--set", "run.cuda_graphs=true"]).await;
+    assert!(code == 0 && complaint.contains(warning), "{code}: {complaint}");
+    let sweep = ["sweep", "submit", file, "--seeds", "2", "--set", "run.cuda_graphs=true"];
+    let (code, _, complaint) = server.command(&sweep).await;
+    assert_eq!((code, complaint.matches(warning).count()), (0, 1), "{complaint}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_show_the_model_that_they_inherit() {
+    let folder = tempfile::tempdir().unwrap();
+    write_corpus(folder.path());
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let shape =
+        r#"{"model_type": "distilbert", "n_layers": 2, "dim": 24, "n_heads": 3, "hidden_dim": 40, "vocab_size": 16}"#;
+    std::fs::write(other.join("config.json"), shape).unwrap();
+    std::fs::write(other.join("model.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    let mut text = config(folder.path(), 3);
+    for chosen in ["[model]", "architecture = \"modern\"", "layers = 1", "hidden = 16", "heads = 2"] {
+        text = text.replace(chosen, "");
+    }
+    text += &format!("\n[init]\nfrom = \"hf:{}\"\n", other.display());
+    let file = folder.path().join("run.toml");
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let server = Server::start(&folder.path().join("data")).await;
+    let (code, _, complaint) = server.command(&["submit", file]).await;
+    assert_eq!(code, 0, "{complaint}");
+    let (code, _, complaint) = server.command(&["sweep", "submit", file, "--seeds", "2"]).await;
+    assert_eq!(code, 0, "{complaint}");
+    // The second seed is not looked at again.
+    for run in ["small", "small-s42", "small-s43"] {
+        let (_, shown, _) = server.command(&["runs", "show", run, "--json"]).await;
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        let told = ::config::parse(run, shown["config"].as_str().unwrap()).unwrap().check(run).unwrap();
+        assert_eq!(told.model.architecture, ::config::Architecture::Distilbert, "{run}");
+        let shape = told.model.shape(8, 8);
+        let sizes =
+            [shape.layers, shape.hidden, shape.heads, shape.intermediate, shape.vocabulary, shape.max_positions];
+        assert_eq!(sizes, [2, 24, 3, 40, 16, 512], "{run}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_moment_leaves_the_whole_sweep_or_none_of_it() {
     let folder = tempfile::tempdir().unwrap();
     write_corpus(folder.path());

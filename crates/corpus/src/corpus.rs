@@ -6,10 +6,8 @@ pub(crate) mod left_out;
 
 use crate::plan::{self, Plan, Unit};
 use crate::random::Stream;
-use crate::rows;
 use crate::source::{Columns, CorpusFile, FileSource, UnitSource, place};
 use crate::{CorpusError, ErrorKind, Place};
-use arrow::array::{Array, ArrayRef, AsArray};
 use config::{CheckedConfig, ObjectiveKind};
 use groups::Groups;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,8 +41,10 @@ impl Corpus {
         let source = FileSource::open(&data.paths, &data.eval_paths, data.format, &Columns::of(config))?;
         let files = source.files().to_vec();
         let corpus = Self::with_source(config, files, Arc::new(source))?;
+        // First, since files of which every row is left out have no labels either.
+        let left_out = left_out::told(&corpus, config.objective.kind)?;
         let mut warnings = faults::refuse(&corpus, config)?;
-        warnings.extend(left_out::told(&corpus, config.objective.kind)?);
+        warnings.extend(left_out);
         warnings.extend(corpus.nothing_held_out(config)?);
         for warning in &warnings {
             tracing::warn!("{warning}");
@@ -81,7 +81,7 @@ impl Corpus {
         }
         let labels = match (has_labels, config.objective.given_labels().as_slice()) {
             (false, _) => Vec::new(),
-            (true, []) => find_labels(&all, &files, source.as_ref(), columns.tagged)?,
+            (true, []) => find_labels(&all, &files, source.as_ref(), (config.objective.kind, &columns))?,
             (true, given) => given.to_vec(),
         };
         let seed = config.run.seed;
@@ -143,7 +143,7 @@ impl Corpus {
 
     /// The labels in the order of their indices; empty for raw text. Those of the config, or else the sorted set of
     /// all labels in `data.paths` (held-out units of these files and rows beyond `data.limit_rows` included, so that
-    /// the set does not depend on how much is learned from).
+    /// the set does not depend on how much is learned from; rows that are left out give none).
     pub fn labels(&self) -> &[String] {
         &self.labels
     }
@@ -251,17 +251,29 @@ fn select(units: &mut Vec<Unit>, among: Option<&[Vec<u32>]>, limit: u64, seed: u
     kept
 }
 
+/// The labels of all rows that are not left out; none, where all are.
 fn find_labels(
     units: &[Unit],
     files: &[CorpusFile],
     source: &dyn UnitSource,
-    tagged: bool,
+    (kind, columns): (ObjectiveKind, &Columns),
 ) -> Result<Vec<String>, CorpusError> {
     let mut found = BTreeSet::new();
+    let mut any_row = false;
+    let mut add = |_: u64, _: usize, label: &str| {
+        if !found.contains(label) {
+            found.insert(label.to_owned());
+        }
+    };
     for unit in whole_row_groups(units) {
         let batch = source.read(&unit)?;
-        let column = batch.column(batch.num_columns() - 1);
-        add_labels(column, tagged, &mut found).map_err(|message| wrong_type(files, source, &unit, message))?;
+        let wrong = |message: String| wrong_type(files, source, &unit, message);
+        let rows = left_out::used(kind, columns, &batch).map_err(wrong)?;
+        any_row |= !rows.is_empty();
+        faults::labels(&batch, &rows, columns.tagged, &mut add).map_err(wrong)?;
+    }
+    if !any_row {
+        return Ok(Vec::new());
     }
     if found.contains("") {
         return Err(CorpusError::new(
@@ -282,6 +294,15 @@ fn find_labels(
     Ok(found.into_iter().collect())
 }
 
+/// The row groups of all files that have a row, each as one unit.
+fn row_groups(files: &[CorpusFile]) -> impl Iterator<Item = Unit> {
+    let all = files.iter().enumerate().flat_map(|(file, it)| {
+        let groups = it.row_group_rows.iter().enumerate();
+        groups.map(move |(group, &rows)| Unit { file: file as u32, row_group: group as u32, first_row: 0, rows })
+    });
+    all.filter(|unit| unit.rows > 0)
+}
+
 /// The row groups that units are of: a labelled unit is a few rows.
 fn whole_row_groups(units: &[Unit]) -> Vec<Unit> {
     let mut groups: BTreeMap<(u32, u32), Unit> = BTreeMap::new();
@@ -297,23 +318,6 @@ fn wrong_type(files: &[CorpusFile], source: &dyn UnitSource, unit: &Unit, messag
 }
 
 pub(crate) const LABEL_HELP: &str = "write labels as text or whole numbers, tags as a list of them";
-
-fn add_labels(column: &ArrayRef, tagged: bool, found: &mut BTreeSet<String>) -> Result<(), String> {
-    let mut add = |label: &str| {
-        if !found.contains(label) {
-            found.insert(label.to_owned());
-        }
-    };
-    if tagged {
-        let lists = rows::text_lists(column)?;
-        for row in (0..lists.len()).filter(|row| !lists.is_null(*row)) {
-            lists.value(row).as_string::<i64>().iter().flatten().for_each(&mut add);
-        }
-    } else {
-        rows::text(column)?.iter().flatten().for_each(add);
-    }
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {

@@ -18,8 +18,25 @@ pub const TOKENIZER_FILES: [&str; 8] = [
     "spiece.model",
 ];
 
-/// What else a model's folder holds of it, beside its weights.
-const MODEL_FILES: [&str; 3] = ["config.json", "model.onnx", "model_int8.onnx"];
+/// What else a model's folder holds of it, beside its weights. `transformers` takes an adapter that lies beside a model for
+/// the one that is meant, and `generate` its generation_config.json.
+const MODEL_FILES: [&str; 11] = [
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "model.onnx",
+    "model_int8.onnx",
+    "tf_model.h5",
+    "tf_model.h5.index.json",
+    "flax_model.msgpack",
+    "flax_model.msgpack.index.json",
+];
+
+/// How the parts of weights begin and end that lie in several files.
+const SHARD_BEGINNINGS: [&str; 4] = ["model-", "pytorch_model-", "tf_model-", "flax_model-"];
+const SHARD_ENDINGS: [&str; 4] = [".safetensors", ".bin", ".h5", ".msgpack"];
 
 /// How a file's name ends that is not whole yet.
 const PARTIAL: &str = ".partial";
@@ -55,7 +72,10 @@ impl Filling {
             let message = format!("it holds a model ({name}), for which another tokenizer is of no use");
             return Err(wrong(folder, ErrorKind::Value, message, "name another folder with --out"));
         }
-        let Some(first) = names.iter().find(|name| !name.ends_with(PARTIAL) && !overwrite) else { return Ok(()) };
+        let Some(first) = names.iter().find(|name| !name.ends_with(PARTIAL) && !overwrite) else {
+            // Before the work, not after it.
+            return self.leaving(folder).map(|_| ());
+        };
         let message = format!("the folder is not empty, it holds {first}");
         let what = if self == Self::Model { "files of an earlier model" } else { "an earlier tokenizer's files" };
         let help =
@@ -63,15 +83,28 @@ impl Filling {
         Err(wrong(folder, ErrorKind::Value, message, &help))
     }
 
-    /// Removes what is about to be written anew, and what belongs to that; the names of what has gone, for
-    /// [`Filling::removal`]. A model's config.json goes first, without which nobody takes what is left for a whole one.
-    pub fn clear(self, folder: &Path) -> Result<Vec<String>, CorpusError> {
+    /// What is about to be written anew, and what belongs to that, in the order in which it goes: a model's config.json first,
+    /// without which nobody takes what is left for a whole one. An error if one of them is a folder.
+    fn leaving(self, folder: &Path) -> Result<Vec<String>, CorpusError> {
         let mut names = names(folder).unwrap_or_default();
         names.retain(|name| match self {
             Self::Tokenizer => is_of_tokenizer(name),
             Self::Model => is_of_model(name) || (name == CARD && is_own_card(folder)),
         });
         names.sort_by_key(|name| name != "config.json");
+        let is_folder = |name: &&String| folder.join(name).symlink_metadata().is_ok_and(|it| it.is_dir());
+        if let Some(name) = names.iter().find(is_folder) {
+            let message = "it is a folder, and a file of that name belongs to what is written there".to_owned();
+            let help = "move it away, or name another folder with --out";
+            return Err(wrong(&folder.join(name), ErrorKind::Value, message, help));
+        }
+        Ok(names)
+    }
+
+    /// Removes what is about to be written anew, and what belongs to that; the names of what has gone, for
+    /// [`Filling::removal`]. Nothing goes if something cannot.
+    pub fn clear(self, folder: &Path) -> Result<Vec<String>, CorpusError> {
+        let names = self.leaving(folder)?;
         for name in &names {
             let path = folder.join(name);
             fs::remove_file(&path).map_err(|error| {
@@ -99,8 +132,8 @@ fn is_of_tokenizer(name: &str) -> bool {
 
 /// Whether a file of this name is a model's or its tokenizer's.
 fn is_of_model(name: &str) -> bool {
-    let is_shard = ["model-", "pytorch_model-"].iter().any(|start| name.starts_with(start))
-        && [".safetensors", ".bin"].iter().any(|end| name.ends_with(end));
+    let is_shard = SHARD_BEGINNINGS.iter().any(|start| name.starts_with(start))
+        && SHARD_ENDINGS.iter().any(|end| name.ends_with(end));
     is_shard || is_of_tokenizer(name) || MODEL_FILES.contains(&name) || WEIGHTS_FILES.contains(&name)
 }
 
@@ -146,10 +179,16 @@ mod tests {
         let kept = ["README.md", "model-notes.txt", "notes.txt"];
         let of_model = [
             "config.json",
+            "adapter_config.json",
+            "adapter_model.safetensors",
+            "flax_model.msgpack",
+            "generation_config.json",
             "model-00001-of-00002.safetensors",
             "model.onnx",
             "model.safetensors.index.json",
             "pytorch_model.bin",
+            "tf_model-00001-of-00002.h5",
+            "tf_model.h5",
         ];
         let of_tokenizer = ["merges.txt", "vocab.txt"];
         let folder = tempfile::tempdir().unwrap();
@@ -169,10 +208,24 @@ mod tests {
         assert_eq!(names(folder.path()).unwrap(), kept[1..]);
         let nothing = Filling::Model.clear(&folder.path().join("absent")).unwrap();
         assert_eq!((nothing.len(), Filling::removal(&nothing)), (0, None));
-        // Without its config.json no model is left, wherever it ends.
+    }
+
+    #[test]
+    fn nothing_goes_where_something_cannot() {
+        let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("config.json"), "").unwrap();
         fs::create_dir(folder.path().join("model.onnx")).unwrap();
-        let error = Filling::Model.clear(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("model.onnx") && !folder.path().join("config.json").exists(), "{error}");
+        let refused =
+            [Filling::Model.check(folder.path(), true).unwrap_err(), Filling::Model.clear(folder.path()).unwrap_err()];
+        for error in refused.map(|error| error.to_string()) {
+            assert!(error.contains("model.onnx: it is a folder") && error.contains("move it away"), "{error}");
+        }
+        assert_eq!(names(folder.path()).unwrap(), ["config.json", "model.onnx"]);
+        fs::remove_dir(folder.path().join("model.onnx")).unwrap();
+        // A link goes, and not what it names.
+        fs::create_dir(folder.path().join("data")).unwrap();
+        std::os::unix::fs::symlink("data", folder.path().join("vocab.txt")).unwrap();
+        assert_eq!(Filling::Model.clear(folder.path()).unwrap(), ["config.json", "vocab.txt"]);
+        assert!(folder.path().join("data").is_dir());
     }
 }

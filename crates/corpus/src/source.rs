@@ -213,7 +213,7 @@ impl FileSource {
         held_out: bool,
     ) -> Result<(), CorpusError> {
         let name = located.name.as_str();
-        let format = format.or_else(|| format_of(name)).ok_or_else(|| {
+        let format = format.or_else(|| DataFormat::of(name)).ok_or_else(|| {
             CorpusError::new(
                 ErrorKind::Type,
                 name,
@@ -339,19 +339,6 @@ fn named_twice(name: &str, first: &str, in_both: bool) -> CorpusError {
 pub(crate) fn place(files: &[CorpusFile], source: &dyn UnitSource, unit: &Unit, row: Option<u64>) -> Place {
     let file = files.get(unit.file as usize).map_or("?", |file| file.path.as_str());
     Place { file: file.to_owned(), spot: source.spot(unit, row) }
-}
-
-fn format_of(name: &str) -> Option<DataFormat> {
-    let ending = name.rsplit('/').next()?.rsplit_once('.')?.1.to_ascii_lowercase();
-    match ending.as_str() {
-        "parquet" | "pq" => Some(DataFormat::Parquet),
-        "csv" => Some(DataFormat::Csv),
-        "jsonl" | "ndjson" => Some(DataFormat::Jsonl),
-        "pos" | "tagged" => Some(DataFormat::WordTag),
-        "json" => Some(DataFormat::Squad),
-        "conll" | "bio" | "iob2" => Some(DataFormat::Conll),
-        _ => None,
-    }
 }
 
 /// Finds the columns in a file's schema and checks their types. Answers their indices, in the source's order.

@@ -122,7 +122,10 @@ fn files_without_rows_or_without_text() {
     let one = write(folder.path(), "one.csv", b"text,label\na,x\nb,x\n");
     check(&open(CLASSIFY, &one), ErrorKind::Empty, &one, &["1 different label(s)"]);
     let nulls = write(folder.path(), "nulls.csv", b"text,label\n,x\n,y\n");
-    check(&read(CLASSIFY, &nulls), ErrorKind::Empty, &nulls, &["all its rows are null or empty"]);
+    check(&open(CLASSIFY, &nulls), ErrorKind::Empty, &format!("{nulls}, line 2"), &["all others", "`text` or `label`"]);
+    let empty = write(folder.path(), "empty.jsonl", b"{\"text\": \"\"}\n{\"text\": null}\n");
+    let error = read(&format!("{MLM} batch.slots=1"), &empty);
+    check(&error, ErrorKind::Empty, &empty, &["all its rows are null or empty"]);
 }
 
 #[test]

@@ -236,7 +236,7 @@ fn rows_that_cannot_be_right_are_named_with_what_to_do() {
         (2, "1 choice(s)"),
         (3, "choice B is empty"),
         (4, "choices A and C are the same: ` mat`"),
-        (5, "`1` is the number of choice B, and the text of choice A; write `B` or `A`"),
+        (5, "`1` is the number of choice B, and the text of choice A\n  help: write `B` or `A`"),
         (7, "`0` is none of the choices' labels: A, B"),
     ] {
         assert!(error.contains(&format!("{path}, line {line}: {says}")), "{says}: {error}");

@@ -102,7 +102,9 @@ fn rows_that_lack_a_text_or_a_label_are_told() {
         {"text": null, "label": "a"}"#;
     let (warnings, path) = open(CLASSIFY, "lacking.jsonl", &format!("{whole}{lacking}"));
     assert_eq!(warnings, told("2 of 4", &path, 3));
-    // No sample is made of such a row, so its label may be any.
+    // No sample is made of such a row, so its label may be any, and is no class.
+    let (_, path) = open(CLASSIFY, "class.jsonl", &format!("{whole}\n{{\"text\": null, \"label\": \"c\"}}"));
+    assert_eq!(Corpus::open(&config(CLASSIFY, &[&path])).unwrap().labels(), ["a", "b"]);
     let labels = format!("{CLASSIFY} objective.labels=[\"a\",\"b\"]");
     let (warnings, path) = open(&labels, "other.jsonl", &format!("{whole}\n{{\"text\": null, \"label\": \"c\"}}"));
     assert_eq!(warnings, told("1 of 3", &path, 3));
@@ -112,6 +114,24 @@ fn rows_that_lack_a_text_or_a_label_are_told() {
         {"text": [], "label": []}"#;
     let (warnings, path) = open(&format!("{TAG} data.label_column=label"), "lacking-tags.jsonl", lists);
     assert_eq!(warnings, told("1 of 2", &path, 2));
+}
+
+#[test]
+fn files_of_which_every_row_is_left_out_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = write(folder.path(), "whole.csv", "text,label\ncat,a\ndog,b\n");
+    let lacking = write(folder.path(), "lacking.csv", "text,label\ncat,\n,b\n");
+    for (learned, measured, key) in [(&whole, &lacking, "data.eval_paths"), (&lacking, &whole, "data.paths")] {
+        for labels in ["", "objective.labels=[\"a\",\"b\"]"] {
+            let config = config(&format!("{CLASSIFY} {labels} data.eval_paths=[\"{measured}\"]"), &[learned]);
+            let error = Corpus::open(&config).err().unwrap();
+            assert_eq!(error.kind, ErrorKind::Empty);
+            let expected = format!(
+                "{lacking}, line 2: this row and all others of `{key}` (2) have nothing in `text` or `label`\n  help: name"
+            );
+            assert!(error.to_string().starts_with(&expected), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -351,7 +371,7 @@ fn each_fault_is_named_once_with_how_often_it_is_there() {
     };
     let (error, path) = told(&format!("cat,good\n{}dog,bed\n", "mat,baad\n".repeat(400)));
     let expected = format!(
-        "{path}, line 3: `baad` is none of the 2 labels (400 times, first here)\n  {path}, line 403: `bed` is none \
+        "{path}, line 3: `baad` is none of the 2 labels (400 times, first here)\n{path}, line 403: `bed` is none \
          of the 2 labels\n  help: "
     );
     assert!(error.starts_with(&expected), "{error}");
@@ -360,7 +380,38 @@ fn each_fault_is_named_once_with_how_often_it_is_there() {
     let (error, path) = told(&rows);
     assert_eq!(error.matches("(2 times, first here)").count(), 10, "{error}");
     assert!(error.contains(&format!("{path}, line 11: `label9` is")) && !error.contains("label10"), "{error}");
-    assert!(error.contains("\n  and 4 more\n"), "{error}");
+    assert!(error.ends_with("\nand 4 more"), "{error}");
+}
+
+#[test]
+fn each_fault_has_its_own_help_below_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "t.conll", "the O\ncat B-X\n\nthe B-Y\nsun C\n");
+    let config = config(&format!("{TAG} objective.tag_scheme=bio objective.labels=[\"O\",\"B-X\"]"), &[&path]);
+    let error = Corpus::open(&config).err().unwrap().to_string();
+    let [unknown, help, wrong, other] = error.lines().collect::<Vec<_>>()[..] else { panic!("{error}") };
+    assert!(unknown.starts_with(&format!("{path}, line 4: `B-Y` is none of the 2 labels")), "{error}");
+    assert!(help.starts_with("  help: correct the row"), "{error}");
+    assert!(wrong.starts_with(&format!("{path}, line 5: `C` is no tag of `bio`")), "{error}");
+    assert!(other.starts_with("  help: ") && other.contains("tag_scheme"), "{error}");
+}
+
+#[test]
+fn tags_that_continue_nothing_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let warnings = |scheme: &str, rows: &str| {
+        let path = write(folder.path(), "t.conll", &format!("the O\ncat B-X\nsat I-X\nsun I-X\n\n{rows}"));
+        let config = config(&format!("{TAG} objective.tag_scheme={scheme}"), &[&path]);
+        (Corpus::open(&config).unwrap().warnings().to_vec(), path)
+    };
+    assert_eq!(warnings("bio", "the B-X\ncat B-X\n").0, [""; 0]);
+    let rows = "the I-X\ncat O\nsat I-X\nsun B-Y\nfar I-X\n";
+    assert_eq!(warnings("plain", rows).0, [""; 0]);
+    let (told, path) = warnings("bio", rows);
+    let expected = format!("{path}, line 6: `I-X` follows no tag of its kind (3 such tags, the first here)");
+    assert!(told.len() == 1 && told[0].starts_with(&expected), "{told:?}");
+    let (told, _) = warnings("bio", "cat O\nsat I-X\n");
+    assert!(told[0].contains("line 7: `I-X`") && told[0].contains("the only such tag"), "{told:?}");
 }
 
 #[test]

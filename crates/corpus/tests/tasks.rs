@@ -174,7 +174,8 @@ fn what_is_not_squad_is_told_in_words_of_json() {
     for (from, to, says) in [
         ("15", "\"15\"", "\"15\" instead of a whole number"),
         ("15", "1.5", "`1.5` instead of a whole number"),
-        ("\"q1\"", "7", "`7` instead of a text in quotes"),
+        ("\"q1\"", "1.5", "`1.5` instead of a text in quotes or a whole number"),
+        ("\"question\": ", "\"question\": 7, \"asked\": ", "`7` instead of a text in quotes"),
         ("\"answers\"", "\"is_impossible\": 0, \"answers\"", "`0` instead of true or false"),
         ("\"qas\": [", "\"qas\": [[], ", "a list instead of an object"),
         ("\"qas\": [", "\"qas\": [null, ", "null instead of an object"),
@@ -204,9 +205,17 @@ fn two_questions_of_a_file_with_one_id_are_refused() {
         let told = corpus::squad_questions(&path, json.as_bytes()).unwrap_err();
         assert_eq!((told.kind, told.to_string()), (ErrorKind::Value, error));
     }
-    for id in ["", "\"id\": null, ", "\"id\": \"q2\", "] {
-        assert_eq!(corpus::squad_questions("a.json", asked(id).as_bytes()).unwrap().len(), 2);
+    for (id, read) in
+        [("", None), ("\"id\": null, ", None), ("\"id\": \"q2\", ", Some("q2")), ("\"id\": 7, ", Some("7"))]
+    {
+        let questions = corpus::squad_questions("a.json", asked(id).as_bytes()).unwrap();
+        assert_eq!((questions.len(), questions[0].id.as_deref()), (2, read));
     }
+    // Each such id is named.
+    let twice = r#"{"id": 7, "question": "a"}, {"id": "8", "question": "b"}, {"id": 8, "question": "c"}, {"id": "7", "question": "d"}, "#;
+    let path = write(folder.path(), "d.json", &SQUAD.replacen("\"qas\": [", &format!("\"qas\": [{twice}"), 1));
+    let error = refused(ANSWER, &path);
+    assert!(error.contains(", question 8: two questions") && error.contains(", question 7: two questions"), "{error}");
     // Another file may have the same ids.
     let paths = ["b.json", "c.json"].map(|name| write(folder.path(), name, SQUAD));
     Corpus::open(&config(ANSWER, &[&paths[0], &paths[1]])).unwrap();

@@ -1,11 +1,13 @@
 //! The command line.
 //!
-//! stdout carries data, stderr carries messages. Exit codes: 0 ok, 1 failure, 2 usage, 4 no access, 75 worth another
-//! try.
+//! stdout carries data, stderr carries messages. Exit codes: 0 ok, 1 failure, 2 usage, 4 no access, 5 bad input, 75 worth
+//! another try.
 
+#[cfg(test)]
+mod exit_codes;
 mod join;
 #[cfg(test)]
-mod reference;
+pub(crate) mod reference;
 
 use crate::connect::{COORDINATOR_VARIABLE, ConnectError, Coordinator, Token};
 use crate::device::Choice;
@@ -38,7 +40,7 @@ use types::WorkerId;
   worker fill-mask --checkpoint latest --text \"Paris is the [MASK] of France.\"
   worker embed --model exported/ --file sentences.txt --out vectors.npy
 
-Exit codes: 0 ok, 1 failure, 2 usage, 4 no access, 75 try again."
+Exit codes: 0 ok, 1 failure, 2 usage, 4 no access, 5 bad input, 75 try again."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -113,10 +115,26 @@ pub(crate) struct Problem {
     code: u8,
 }
 
+const FAILURE: u8 = 1;
+const USAGE: u8 = 2;
+const ACCESS: u8 = 4;
+const INPUT: u8 = 5;
+const RETRY: u8 = 75;
+
 impl Problem {
     /// A failure with exit code 1 and no advice.
     pub(crate) fn failure(text: impl Into<String>) -> Self {
-        Self { text: text.into(), help: None, code: 1 }
+        Self { text: text.into(), help: None, code: FAILURE }
+    }
+
+    /// Arguments that cannot be, or not together or of this model; exit code 2.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self { text: text.into(), help: None, code: USAGE }
+    }
+
+    /// What was given is wrong: texts, a model's folder, a folder to fill; exit code 5.
+    pub(crate) fn input(text: impl Into<String>) -> Self {
+        Self { text: text.into(), help: None, code: INPUT }
     }
 
     /// The same, with what to do about it.
@@ -126,23 +144,26 @@ impl Problem {
 
     /// A failure that may pass, with exit code 75, and what to do about it.
     pub(crate) fn retry(text: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { text: text.into(), help: Some(help.into()), code: 75 }
+        Self { text: text.into(), help: Some(help.into()), code: RETRY }
     }
 
-    /// A gRPC status: 4 for the token, 75 for an absent coordinator, else 1.
+    /// A gRPC status, with the exit codes of the coordinator's own commands: 4 for the token, 5 for what makes no sense, 75
+    /// for an absent or slow coordinator, else 1.
     pub(crate) fn from_status(coordinator: &Coordinator, status: &tonic::Status) -> Self {
         let address = coordinator.address();
         let reason = crate::agent::session::root_cause(status);
         let (text, help, code) = match status.code() {
             tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
                 let help = "give `--token-file` (or TRIREME_TOKEN) the contents of <data-dir>/token on its host";
-                (format!("the coordinator at {address} does not accept the token: {reason}"), Some(help), 4)
+                (format!("the coordinator at {address} does not accept the token: {reason}"), Some(help), ACCESS)
             }
             tonic::Code::Unavailable => {
                 let help = "start one with `coordinator start`, or check the address";
-                (format!("no coordinator answers at {address}: {reason}"), Some(help), 75)
+                (format!("no coordinator answers at {address}: {reason}"), Some(help), RETRY)
             }
-            _ => (reason, None, 1),
+            tonic::Code::DeadlineExceeded => (reason, None, RETRY),
+            tonic::Code::InvalidArgument => (reason, None, INPUT),
+            _ => (reason, None, FAILURE),
         };
         Self { text, help: help.map(str::to_owned), code }
     }
@@ -184,6 +205,12 @@ impl From<crate::agent::JoinError> for Problem {
     }
 }
 
+impl From<corpus::CorpusError> for Problem {
+    fn from(error: corpus::CorpusError) -> Self {
+        Self::input(error.to_string())
+    }
+}
+
 impl From<anyhow::Error> for Problem {
     fn from(error: anyhow::Error) -> Self {
         Self::failure(format!("{error:#}"))
@@ -199,7 +226,11 @@ pub(crate) fn token(file: Option<&PathBuf>) -> Result<Option<Token>, ConnectErro
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_logging();
-    let result = match arguments.command {
+    run(arguments.command).unwrap_or_else(Problem::report)
+}
+
+fn run(command: Command) -> Result<ExitCode, Problem> {
+    match command {
         Command::Join(arguments) => join::run(arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
@@ -209,8 +240,7 @@ pub fn main() -> ExitCode {
         Command::ExportOnnx(arguments) => export_onnx::run(&arguments),
         Command::Word2vec(arguments) => word2vec::run(&arguments),
         Command::Trainer(arguments) => training::run(arguments).map(|()| ExitCode::SUCCESS).map_err(Problem::from),
-    };
-    result.unwrap_or_else(Problem::report)
+    }
 }
 
 /// Log lines with fields to stderr; `TRIREME_LOG` chooses which, e.g. `debug` or `worker=debug`.

@@ -29,7 +29,8 @@ that of [CLS]. --out writes by the name's ending: .npy ([texts, hidden], float32
 not read, and a warning at the end counts such texts.
 
 --explain WORD takes the texts in which WORD stands and compares the word's own vectors (mean of its pieces): for each
-text the nearest of the others. With --vectors it shows beside it what Word2Vec (`worker word2vec train`) has for the
+text the nearest of the others. A text in which WORD stands only behind the tokens that are read is left out, and counted
+apart from those without it. With --vectors it shows beside it what Word2Vec (`worker word2vec train`) has for the
 word: one vector, in every text the same.")]
 pub struct EmbedArguments {
     #[command(flatten)]
@@ -81,6 +82,7 @@ pub(crate) fn run(arguments: &EmbedArguments) -> Result<ExitCode, Problem> {
         let lines = lines.collect::<Result<Vec<_>, _>>()?;
         let found = explain::explain(&loaded, word, &lines, batch)?;
         explain::print(&found, vectors.as_ref(), arguments.top_k as usize, arguments.json)?;
+        found.cuts().tell(loaded.length());
         return Ok(ExitCode::SUCCESS);
     }
     let mut cuts = Cuts::default();

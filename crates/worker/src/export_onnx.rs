@@ -108,7 +108,7 @@ fn export(
     out: &Path,
     overwrite: bool,
 ) -> Result<Written, Problem> {
-    let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
+    let at = |error: &dyn std::fmt::Display| Problem::input(format!("{}: {error}", folder.display()));
     let (read, tokenizer) = open_folder(folder)?;
     let mut model = Model::new(&read.shape, read.head, 0, Device::Cpu).map_err(|error| at(&error))?;
     model.load_parameters(&read.tensors, Missing::Refuse).map_err(|error| at(&error))?;
@@ -126,8 +126,7 @@ fn export(
     std::fs::create_dir_all(out)
         .map_err(|error| Problem::failure(format!("cannot make the folder {}: {error}", out.display())))?;
     let graph = if numbers == Numbers::Float { "model.onnx" } else { "model_int8.onnx" };
-    let removed = if belongs { Ok(Vec::new()) } else { Filling::Model.clear(out) };
-    let removed = removed.map_err(|error| Problem::failure(error.to_string()))?;
+    let removed = if belongs { Vec::new() } else { Filling::Model.clear(out)? };
     // A config.json says that the graph is there: it comes last.
     let mut others = Vec::new();
     if !is_own {
@@ -160,7 +159,7 @@ fn check_out(out: &Path, overwrite: bool) -> Result<(), Problem> {
         } else {
             ""
         };
-        Problem::failure(format!("{error}{own}"))
+        Problem::input(format!("{error}{own}"))
     })
 }
 

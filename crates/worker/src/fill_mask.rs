@@ -95,12 +95,12 @@ fn fill(loaded: &Loaded, lines: &[Line], top_k: usize) -> Result<Vec<Filled>, Pr
             (text.matches(&mask).count(), tokens.ids.iter().filter(|id| **id == special.mask).count());
         if written == 0 {
             let text = format!("text {}: there is no {mask} in `{}`", line.number, line.text);
-            return Err(Problem::failure(text).with_help(format!("write {mask} where a word is to be predicted")));
+            return Err(Problem::input(text).with_help(format!("write {mask} where a word is to be predicted")));
         }
         if found < written {
             let text = format!("text {}: {mask} stands behind the tokens that are read", line.number);
             return Err(
-                Problem::failure(text).with_help("shorten the text, or raise --max-length as far as the model goes")
+                Problem::input(text).with_help("shorten the text, or raise --max-length as far as the model goes")
             );
         }
     }
@@ -186,6 +186,7 @@ impl Filled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::reference::stands_in_the_contract;
     use crate::loaded::tests::write_model;
     use model::{Head, Input};
     use tch::Device;
@@ -219,6 +220,7 @@ mod tests {
         let ship = filled[0].masks[0].iter().find(|candidate| candidate.token == "ship").unwrap();
         assert_eq!(ship.text.as_deref(), Some("the ship"));
         let value = filled[0].json();
+        stands_in_the_contract("worker fill-mask --json", &value);
         assert_eq!(value["masks"][0][0]["score"], json!(filled[0].masks[0][0].score));
         let long = [line(&format!("the [MASK]{}", " sea".repeat(20)), 1)];
         assert_eq!(fill(&loaded, &long, 1).ok().unwrap()[0].json()["cut"], json!(true));

@@ -86,7 +86,7 @@ impl Cuts {
 
 impl Loaded {
     pub(crate) fn open(folder: &Path, wanted: Wanted, length: Option<usize>, device: Device) -> Result<Self, Problem> {
-        let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
+        let at = |error: &dyn std::fmt::Display| Problem::input(format!("{}: {error}", folder.display()));
         let (read, tokenizer) = open_folder(folder)?;
         if wanted == Wanted::Vocabulary && !read.head.predicts_masked() {
             return Err(at(&"the model has no head over the vocabulary, so it cannot say which word is hidden")
@@ -111,8 +111,7 @@ impl Loaded {
     /// A text as the model reads it: `[CLS] text [SEP]`, cut at the end.
     pub(crate) fn tokens(&self, text: &str) -> Result<Tokens, Problem> {
         let special = self.tokenizer.special();
-        let mut encoded =
-            self.tokenizer.encode_with_ranges(text).map_err(|error| Problem::failure(error.to_string()))?;
+        let mut encoded = self.tokenizer.encode_with_ranges(text)?;
         let cut = encoded.len() > self.length - 2;
         encoded.truncate(self.length - 2);
         let outside = || std::iter::once(0..0);
@@ -157,9 +156,9 @@ impl Loaded {
 
 /// Reads the model and its tokenizer, and makes sure that they belong together.
 pub(crate) fn open_folder(folder: &Path) -> Result<(hugging_face::Folder, Tokenizer), Problem> {
-    let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
+    let at = |error: &dyn std::fmt::Display| Problem::input(format!("{}: {error}", folder.display()));
     let read = hugging_face::read_folder(folder).map_err(|error| {
-        let problem = Problem::failure(error.to_string());
+        let problem = Problem::input(error.to_string());
         if folder.join("config.json").exists() { problem } else { problem.with_help(NO_MODEL_HELP) }
     })?;
     let names = ["tokenizer.json", "vocab.txt", "vocab.json"];
@@ -167,10 +166,9 @@ pub(crate) fn open_folder(folder: &Path) -> Result<(hugging_face::Folder, Tokeni
     let path =
         path.ok_or_else(|| at(&"there is neither tokenizer.json nor vocab.txt, nor vocab.json with merges.txt"))?;
     let config = TokenizerConfig { path: path.display().to_string(), lowercase: lowercase(folder)? };
-    let of_corpus = |error: corpus::CorpusError| Problem::failure(error.to_string());
-    let tokenizer = Tokenizer::open(&config).map_err(of_corpus)?;
-    tokenizer.check_identity(&config.path, read.tokenizer_identity.as_deref()).map_err(of_corpus)?;
-    corpus::check_vocabulary(&tokenizer, &read.shape).map_err(of_corpus)?;
+    let tokenizer = Tokenizer::open(&config)?;
+    tokenizer.check_identity(&config.path, read.tokenizer_identity.as_deref())?;
+    corpus::check_vocabulary(&tokenizer, &read.shape)?;
     Ok((read, tokenizer))
 }
 
@@ -180,7 +178,7 @@ fn lowercase(folder: &Path) -> Result<bool, Problem> {
     if !path.exists() {
         return Ok(true);
     }
-    let broken = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", path.display()));
+    let broken = |error: &dyn std::fmt::Display| Problem::input(format!("{}: {error}", path.display()));
     let text = std::fs::read(&path).map_err(|error| broken(&error))?;
     let config: serde_json::Value = serde_json::from_slice(&text).map_err(|error| broken(&error))?;
     Ok(config["do_lower_case"].as_bool().unwrap_or(true))

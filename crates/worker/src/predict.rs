@@ -65,12 +65,12 @@ pub(crate) fn run(arguments: &PredictArguments) -> Result<ExitCode, Problem> {
     let batch = arguments.texts.batch();
     let mut printer = Printer::new(arguments.json);
     if predictor.task() != Task::Choices && arguments.choices.are_given() {
-        return Err(Problem::failure("--choice is for models of multiple choice, and this one is none")
+        return Err(Problem::usage("--choice is for models of multiple choice, and this one is none")
             .with_help("leave it out, or name a run with objective.kind = \"choose\""));
     }
     if predictor.task() == Task::Answers {
         if arguments.pairs {
-            return Err(Problem::failure("the model answers questions about passages: leave out --pairs"));
+            return Err(Problem::usage("the model answers questions about passages: leave out --pairs"));
         }
         let asked = arguments.answers.questions(&arguments.texts)?;
         let answerer = arguments.answers.answerer(&predictor, batch)?;
@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &PredictArguments) -> Result<ExitCode, Problem> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(option) = arguments.answers.given() {
-        return Err(Problem::failure(format!("{option} is for models that answer questions, and this one does not"))
+        return Err(Problem::usage(format!("{option} is for models that answer questions, and this one does not"))
             .with_help("leave it out, or name a run with objective.kind = \"answer\""));
     }
     let pairs = predictor.reads_pairs() || arguments.pairs;
@@ -90,7 +90,7 @@ pub(crate) fn run(arguments: &PredictArguments) -> Result<ExitCode, Problem> {
         return Ok(ExitCode::SUCCESS);
     }
     if pairs && predictor.task() == Task::Tags {
-        return Err(Problem::failure("the model labels the words of single texts, not pairs: leave out --pairs"));
+        return Err(Problem::usage("the model labels the words of single texts, not pairs: leave out --pairs"));
     }
     let texts = arguments.texts.plain_lines()?.map(|line| Text::parse(line?, pairs));
     source::batches(texts, batch, |texts| printer.print(&predictor, texts))?;
@@ -113,7 +113,7 @@ impl Text {
         }
         let (first, second) = text.split_once('\t').ok_or_else(|| {
             let text = format!("text {number}: `{text}` is one text, and the model reads pairs");
-            Problem::failure(text).with_help("write a tab and the second text behind it")
+            Problem::input(text).with_help("write a tab and the second text behind it")
         })?;
         Ok(Self { first: first.to_owned(), second: Some(second.to_owned()) })
     }

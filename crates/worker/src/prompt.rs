@@ -100,19 +100,16 @@ fn asked(arguments: &PromptArguments, trained: Option<&Reading>) -> Result<(Prom
         }
         (None, Some((prompt, verbalizers))) => (prompt.clone(), verbalizers.clone()),
         (None, None) => {
-            return Err(
-                Problem::failure("the model brings no prompt along: give --template and --label").with_help(HELP)
-            );
+            return Err(Problem::usage("the model brings no prompt along: give --template and --label").with_help(HELP));
         }
     };
     if verbalizers.len() < 2 {
         return Err(
-            Problem::failure("there is only one label to choose from: give --label twice or more").with_help(HELP)
+            Problem::usage("there is only one label to choose from: give --label twice or more").with_help(HELP)
         );
     }
-    let prompt = template
-        .parse()
-        .map_err(|message: String| Problem::failure(format!("--template: {message}")).with_help(HELP))?;
+    let prompt =
+        template.parse().map_err(|message: String| Problem::usage(format!("--template: {message}")).with_help(HELP))?;
     Ok((prompt, verbalizers))
 }
 
@@ -128,7 +125,7 @@ pub(crate) struct Item {
 impl Item {
     fn parse(line: &Line, pairs: bool, labelled: bool) -> Result<Self, Problem> {
         let fields = |what: &str, help: &str| {
-            Problem::failure(format!("text {}: `{}` has no {what}", line.number, line.text)).with_help(help)
+            Problem::input(format!("text {}: `{}` has no {what}", line.number, line.text)).with_help(help)
         };
         let (rest, truth) = match line.text.rsplit_once('\t') {
             Some((rest, truth)) if labelled => (rest, Some((truth.trim().to_owned(), line.number))),
@@ -166,8 +163,7 @@ struct Labeller {
 
 impl Labeller {
     fn new(loaded: Loaded, prompt: Prompt, verbalizers: &Verbalizers) -> Result<Self, Problem> {
-        let cloze = Cloze::new(&loaded.tokenizer, prompt, verbalizers, "--label")
-            .map_err(|error| Problem::failure(error.to_string()))?;
+        let cloze = Cloze::new(&loaded.tokenizer, prompt, verbalizers, "--label")?;
         Ok(Self { loaded, cloze, prior: None })
     }
 
@@ -186,8 +182,7 @@ impl Labeller {
     fn label(&self, items: &[Item]) -> Result<Vec<Labelled>, Problem> {
         let texts: Vec<(&str, Option<&str>)> =
             items.iter().map(|item| (item.text.as_str(), item.pair.as_deref())).collect();
-        let (batch, cut) = corpus::cloze_batch(&self.loaded.tokenizer, &self.cloze, &texts, self.loaded.length())
-            .map_err(|error| Problem::failure(error.to_string()))?;
+        let (batch, cut) = corpus::cloze_batch(&self.loaded.tokenizer, &self.cloze, &texts, self.loaded.length())?;
         let Labels::Cloze { positions, words, .. } = &batch.labels else { unreachable!("made for a prompt") };
         let probabilities = tch::no_grad(|| {
             let hidden = self.loaded.encode_batch(&batch);

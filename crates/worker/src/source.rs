@@ -6,7 +6,7 @@ use crate::cli::Problem;
 use crate::connect::COORDINATOR_VARIABLE;
 use crate::device::Choice;
 use clap::{ArgGroup, Args};
-use config::Reading;
+use config::{DataFormat, LFS_POINTER_BEGINNING, Reading};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use tch::Device;
@@ -73,14 +73,12 @@ impl TextArguments {
     /// [`TextArguments::lines`] that are texts as they stand. A file of rows is refused: its quotes and names would be read as
     /// words.
     pub(crate) fn plain_lines(&self) -> Result<Lines, Problem> {
-        const OF_ROWS: [&str; 5] = ["json", "jsonl", "ndjson", "csv", "parquet"];
-        let extension = self.file.as_ref().and_then(|file| file.extension()).unwrap_or_default().to_ascii_lowercase();
-        match &self.file {
-            Some(file) if OF_ROWS.iter().any(|rows| extension == *rows) => {
-                let text = format!("{} is a file of rows by its name, and lines of text are read here", file.display());
+        match self.file.as_ref().map(|file| file.display().to_string()) {
+            Some(name) if DataFormat::of(&name).is_some() => {
+                let text = format!("{name} is a file of rows by its name, and lines of text are read here");
                 let help = "write the texts alone, one a line (two of a pair, or a text and its label, with a tab between \
                             them), for example: jq -r .text FILE.jsonl, or jq -r '[.text, .label] | @tsv' FILE.jsonl";
-                Err(Problem::failure(text).with_help(help))
+                Err(Problem::input(text).with_help(help))
             }
             _ => self.lines(),
         }
@@ -93,24 +91,47 @@ impl TextArguments {
             let lines = (1..).zip(self.text.clone()).map(|(number, text)| Ok(Line { text, number }));
             return Ok(Box::new(lines));
         }
-        let (name, reader): (String, Box<dyn BufRead>) = match &self.file {
-            Some(path) => {
-                let name = path.display().to_string();
-                let file = std::fs::File::open(path)
-                    .map_err(|error| Problem::failure(format!("{name} cannot be read: {error}")))?;
-                (name, Box::new(BufReader::new(file)))
-            }
-            None => ("standard input".to_owned(), Box::new(BufReader::new(std::io::stdin()))),
-        };
-        let lines = (1..).zip(reader.lines()).filter_map(move |(number, line)| match line {
-            Ok(text) => {
-                let plain = text.strip_prefix('\u{feff}').filter(|_| number == 1).unwrap_or(&text);
-                (!plain.trim().is_empty()).then(|| Ok(Line { text: plain.to_owned(), number }))
-            }
-            Err(error) => Some(Err(Problem::failure(format!("{name}, line {number}: {error}")))),
-        });
-        Ok(Box::new(lines))
+        match &self.file {
+            Some(path) => lines_of(path),
+            None => Ok(lines_from("standard input".to_owned(), BufReader::new(std::io::stdin()))),
+        }
     }
+}
+
+/// The lines of a file of text, read as they are needed.
+pub(crate) fn lines_of(path: &Path) -> Result<Lines, Problem> {
+    let name = path.display().to_string();
+    let file = std::fs::File::open(path).map_err(|error| Problem::input(format!("{name} cannot be read: {error}")))?;
+    Ok(lines_from(name, BufReader::new(file)))
+}
+
+fn lines_from(name: String, reader: impl BufRead + 'static) -> Lines {
+    Box::new((1..).zip(reader.lines()).filter_map(move |(number, line)| match line {
+        Ok(text) if number == 1 && is_pointer(&text) => Some(Err(unfetched(&name))),
+        Ok(text) => {
+            let plain = text.strip_prefix('\u{feff}').filter(|_| number == 1).unwrap_or(&text);
+            (!plain.trim().is_empty()).then(|| Ok(Line { text: plain.to_owned(), number }))
+        }
+        Err(error) => Some(Err(Problem::input(format!("{name}, line {number}: {error}")))),
+    }))
+}
+
+/// A file of text as a whole.
+pub(crate) fn read_text(path: &Path) -> Result<String, Problem> {
+    let name = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Problem::input(format!("{name} cannot be read: {error}")))?;
+    if is_pointer(&text) { Err(unfetched(&name)) } else { Ok(text) }
+}
+
+/// Whether it is what Git LFS leaves in the place of a file that was not fetched.
+fn is_pointer(text: &str) -> bool {
+    text.as_bytes().starts_with(LFS_POINTER_BEGINNING)
+}
+
+fn unfetched(name: &str) -> Problem {
+    Problem::input(format!("{name}: it is a pointer of Git LFS, not the file itself"))
+        .with_help("run `git lfs pull` where it came from")
 }
 
 /// A model's folder on this machine; a downloaded one is gone when this is.
@@ -138,7 +159,7 @@ impl SourceArguments {
                 let (folder, reading) = (found.folder.path().to_owned(), found.reading.clone());
                 Ok(Fetched { folder, reading, _downloaded: Some(found) })
             }
-            (None, None) => Err(Problem::failure("name a model with --checkpoint RUN or --model FOLDER")),
+            (None, None) => Err(Problem::usage("name a model with --checkpoint RUN or --model FOLDER")),
         }
     }
 }
@@ -239,8 +260,25 @@ mod tests {
     }
 
     #[test]
+    fn what_git_lfs_has_not_fetched_is_not_read_as_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("texts.txt");
+        let oid = ".github.com/spec/v1\noid sha256:00\nsize 5\n";
+        std::fs::write(&file, [LFS_POINTER_BEGINNING, oid.as_bytes()].concat()).unwrap();
+        let first = of_file(file.clone()).plain_lines().ok().unwrap().next().unwrap();
+        for refused in [first.err(), read_text(&file).err()] {
+            let (message, help) = refused.unwrap().into_text_and_help();
+            assert!(message.starts_with(&file.display().to_string()) && message.contains("pointer"), "{message}");
+            assert!(help.unwrap().contains("git lfs pull"));
+        }
+        std::fs::write(&file, "a ship\nversion https://git-lfs\n").unwrap();
+        let lines = of_file(file.clone()).plain_lines().ok().unwrap();
+        assert!(lines.count() == 2 && read_text(&file).is_ok(), "a text may speak of one");
+    }
+
+    #[test]
     fn rows_with_columns_are_not_read_as_texts() {
-        for name in ["rows.jsonl", "rows.CSV", "rows.parquet"] {
+        for name in ["rows.jsonl", "rows.CSV", "rows.parquet", "tagged.conll"] {
             let (message, help) = of_file(name.into()).plain_lines().err().unwrap().into_text_and_help();
             assert!(message.starts_with(name) && help.is_some(), "{message}");
         }

@@ -2,10 +2,11 @@
 
 use crate::cli::Problem;
 use crate::embed::write_whole;
+use crate::source::{lines_of, read_text};
 use clap::{Args, Subcommand};
 use corpus::{Columns, FileSource, WordSplitter};
 use serde_json::json;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use word2vec::{Corpus, Options, Vectors};
@@ -102,10 +103,8 @@ pub(crate) fn run(arguments: &Word2VecArguments) -> Result<ExitCode, Problem> {
 
 /// Reads a table of vectors.
 pub(crate) fn read(path: &Path) -> Result<Vectors, Problem> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Problem::failure(format!("{} cannot be read: {error}", path.display())))?;
-    Vectors::from_text(&text).map_err(|error| {
-        Problem::failure(format!("{}, {error}", path.display()))
+    Vectors::from_text(&read_text(path)?).map_err(|error| {
+        Problem::input(format!("{}, {error}", path.display()))
             .with_help("give a table in the text format of word2vec, as `worker word2vec train` writes it")
     })
 }
@@ -121,7 +120,7 @@ fn train(arguments: &TrainArguments) -> Result<(), Problem> {
     let (tokens, words) = (corpus.tokens(), corpus.frequent(arguments.min_count));
     if words < 2 {
         let text = format!("{words} words stand {} times or more among {tokens}", arguments.min_count);
-        return Err(Problem::failure(text).with_help("give more text, or lower --min-count"));
+        return Err(Problem::input(text).with_help("give more text, or lower --min-count"));
     }
     tracing::info!(tokens, words, "counted");
     let options = Options {
@@ -149,8 +148,7 @@ fn gather(arguments: &TrainArguments) -> Result<Corpus, Problem> {
     let dictionary = match &arguments.dictionary {
         None => Vec::new(),
         Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Problem::failure(format!("{} cannot be read: {error}", path.display())))?;
+            let text = read_text(path)?;
             text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
         }
     };
@@ -166,15 +164,13 @@ fn gather(arguments: &TrainArguments) -> Result<Corpus, Problem> {
     };
     for path in &arguments.corpus {
         if path.ends_with(".txt") && !path.contains(['*', '?', '[']) && !path.contains("://") {
-            let broken = |error: std::io::Error| Problem::failure(format!("{path} cannot be read: {error}"));
-            for line in BufReader::new(std::fs::File::open(path).map_err(broken)?).lines() {
-                add(&line.map_err(broken)?);
+            for line in lines_of(path.as_ref())? {
+                add(&line?.text);
             }
         } else {
             let columns = Columns::text(&arguments.column);
-            let of_corpus = |error: corpus::CorpusError| Problem::failure(error.to_string());
-            let files = FileSource::open(std::slice::from_ref(path), &[], None, &columns).map_err(of_corpus)?;
-            corpus::for_each_text(&files, &mut add).map_err(of_corpus)?;
+            let files = FileSource::open(std::slice::from_ref(path), &[], None, &columns)?;
+            corpus::for_each_text(&files, &mut add)?;
         }
     }
     Ok(corpus)

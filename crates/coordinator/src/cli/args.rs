@@ -474,7 +474,8 @@ pub enum DataCommand {
   coordinator data import books/*.txt --out corpus.parquet
 
 Lines of a paragraph are joined; paragraphs are gathered into documents, one a row, in a column `text`. What is no
-UTF-8 is read as Latin-1.")]
+UTF-8 is read as Latin-1. Parquet, CSV, JSONL, SQuAD's JSON and CoNLL need no import and are refused: a run names them
+in `data.paths` as they are.")]
     Import(ImportArguments),
 }
 

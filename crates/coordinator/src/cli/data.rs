@@ -4,6 +4,7 @@ use super::args::{DataArguments, DataCommand, DataSourceArguments, ImportArgumen
 use super::output;
 use super::problem::Problem;
 use super::run_view::counted;
+use config::DataFormat;
 use corpus::{Columns, Corpus, CorpusFile, Dealt, FileSource, Loader, Tokenizer, Unit};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,7 @@ fn inspect(arguments: DataSourceArguments) -> Result<ExitCode, Problem> {
 fn import(arguments: &ImportArguments) -> Result<ExitCode, Problem> {
     let ImportArguments { files, out, document_characters, json } = arguments;
     refuse_out(out, files)?;
+    refuse_rows(files)?;
     let options = corpus::ImportOptions { document_characters: *document_characters, ..Default::default() };
     let report = corpus::import_text(files, out, options).map_err(corpus_problem)?;
     if *json {
@@ -90,6 +92,22 @@ fn refuse_out(out: &Path, files: &[PathBuf]) -> Result<(), Problem> {
     if files.iter().any(|file| real(file).is_some_and(|file| Some(file) == real(out))) {
         return Err(Problem::input(format!("--out {}: it is one of the files to be read", out.display()))
             .help("name another file with --out"));
+    }
+    Ok(())
+}
+
+/// What marks rows, columns and tags in a file would be read as words.
+fn refuse_rows(files: &[PathBuf]) -> Result<(), Problem> {
+    for file in files {
+        let name = file.display().to_string();
+        let help = if DataFormat::of(&name).is_some() {
+            "it needs no import: name it in `data.paths` as it is; or import its texts alone, as .txt"
+        } else if file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tsv")) {
+            "write it as .csv or .jsonl, and name that in `data.paths`; or import its texts alone, as .txt"
+        } else {
+            continue;
+        };
+        return Err(Problem::input(format!("{name} is no plain text by its ending, but a file of rows")).help(help));
     }
     Ok(())
 }

@@ -97,10 +97,10 @@ fn cancelled(run: &v1::Run) -> Problem {
         .help(format!("`coordinator runs resume {}` {goes_on}", run.id))
 }
 
-/// A reason that knows what to do brings it along.
+/// A reason that knows what to do brings it along. Of several faults in one, each keeps its help but the last.
 fn failed(run: &v1::Run) -> Problem {
     let more = format!("`coordinator runs show {}` tells more", run.id);
-    let (reason, help) = match run.reason.split_once(types::HELP) {
+    let (reason, help) = match run.reason.rsplit_once(types::HELP) {
         Some((reason, help)) => (reason, format!("{help}; {more}")),
         None => (run.reason.as_str(), more),
     };
@@ -319,6 +319,10 @@ mod tests {
         assert_eq!(help, "mend it; `coordinator runs show r` tells more");
         let (_, help) = told(&v1::Run { reason: "alpha: it broke".into(), ..run.clone() });
         assert_eq!(help, "`coordinator runs show r` tells more");
+        let two = "line 1: x\n  help: mend x\nline 2: y\n  help: mend y";
+        let (what, help) = told(&v1::Run { reason: two.into(), ..run.clone() });
+        assert!(what.ends_with(": line 1: x\n  help: mend x\nline 2: y"), "each help under its own fault: {what}");
+        assert_eq!(help, "mend y; `coordinator runs show r` tells more");
         let metric = |key: &str, value| v1::Metric { key: key.into(), value, ..v1::Metric::default() };
         let done = v1::Run {
             reason: "stopped early".into(),

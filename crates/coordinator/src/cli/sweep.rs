@@ -145,7 +145,18 @@ pub fn varied(text: &str) -> Result<Override, String> {
     let parse =
         |raw: &str| toml::from_str::<Table>(&format!("value = {raw}")).ok().and_then(|mut it| it.remove("value"));
     // As a whole first: commas within quotes and brackets part nothing.
-    let values = parse(&format!("[{raw}]")).unwrap_or_else(|| {
+    let whole = parse(&format!("[{raw}]"));
+    let is_empty = |value: &str| value.trim().is_empty();
+    let lacks_one = match &whole {
+        // TOML lets a list end with a comma.
+        Some(_) => is_empty(raw) || raw.trim_end().ends_with(','),
+        None => raw.split(',').any(is_empty),
+    };
+    if lacks_one {
+        let what = format!("one of the values of `{key}` is empty");
+        return Err(format!("`{text}`: {what}: leave out its comma, or write \"\" for an empty text"));
+    }
+    let values = whole.unwrap_or_else(|| {
         let each = raw.split(',').map(|value| parse(value).unwrap_or_else(|| Value::String(value.trim().to_owned())));
         Value::Array(each.collect())
     });
@@ -165,5 +176,16 @@ mod tests {
         assert_eq!(read(r#"data.paths=["a,b"],["c"]"#).unwrap(), r#"sweep.vary.data.paths [["a,b"], ["c"]]"#);
         assert!(read("run.steps").unwrap_err().contains("key=value,value"));
         assert!(read("run..steps=1").unwrap_err().contains("no dotted key"));
+    }
+
+    #[test]
+    fn an_empty_value_is_refused_unless_it_is_meant() {
+        for text in ["a.b=1e-5,", "a.b=1e-5, ", "a.b=", "a.b=,1", "a.b=mean,", "a.b=mean,,cls", r#"a.b=["x"],"#] {
+            let told = varied(text).unwrap_err();
+            assert!(told.contains(&format!("`{text}`: one of the values of `a.b` is empty")), "{told}");
+        }
+        for text in [r#"a.b="","x""#, r#"a.b="x,,y,""#, r#"a.b=["x",],["y"]"#] {
+            assert!(varied(text).is_ok(), "{text}");
+        }
     }
 }

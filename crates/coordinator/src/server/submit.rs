@@ -6,13 +6,16 @@ use super::corpora::{self, Corpora, Opened, blocking};
 use super::driver::RunDetails;
 use super::on_thread::OnThread;
 use super::parent::{self, ItsTokenizer, Parent};
-use config::{CheckedConfig, ModelShape};
+use config::{CheckedConfig, ModelShape, RunConfig};
 use control::RunSpec;
 use corpus::Loader;
 use proto::{Failure, FailureKind};
 use std::sync::Arc;
 use store::Reader;
 use types::{Cursor, RunId, SlotId, Step};
+
+const UNCHECKED_GRAPHS: &str = "`run.cuda_graphs` has been checked on no device: neither its speed nor its bits are \
+                                known, and what it trains may be wrong (docs/guide/cuda.md)";
 
 /// A run that may be queued.
 #[derive(Debug)]
@@ -25,9 +28,11 @@ pub struct Submission {
     pub details: RunDetails,
     /// Keeps the parent checkpoint until the run's row does.
     pub parent: Option<Pin>,
+    /// The shape that its model has from what it starts from.
+    inherited: Option<ModelShape>,
     /// Room that its checkpoints take, roughly.
     pub bytes: u64,
-    /// What is odd about its data, or about what it starts from, but may be meant.
+    /// What is odd about its config, its data, or about what it starts from, but may be meant.
     pub warnings: Vec<String>,
 }
 
@@ -51,32 +56,45 @@ pub async fn check(
 
 /// The config that was sent.
 pub fn read(text: &str) -> Result<CheckedConfig, Failure> {
-    let invalid = |error: config::ConfigError| Failure::new(FailureKind::Invalid, error.to_string());
     config::parse("config", text).map_err(invalid)?.check("config").map_err(invalid)
+}
+
+fn invalid(error: config::ConfigError) -> Failure {
+    Failure::new(FailureKind::Invalid, error.to_string())
 }
 
 /// Checks a run's data, its tokenizer, and that they fit what it starts from.
 pub async fn look_at(config: &CheckedConfig, parent: Parent, corpora: &Corpora) -> Result<Submission, Failure> {
-    let Parent { pin: parent, shape, tokenizer, note } = parent;
+    let Parent { pin: parent, shape: inherited, tokenizer, note } = parent;
+    // What the run's row and its workers get.
+    told(config, inherited.as_ref()).check("config").map_err(invalid)?;
     let (opened, shape, odd) = blocking({
-        let config = config.clone();
-        move || open(&config, shape, &tokenizer)
+        let (config, inherited) = (config.clone(), inherited.clone());
+        move || open(&config, inherited, &tokenizer)
     })
     .await?;
     let averaged = config.optimizer.ema_decay.is_some();
     let bytes = checkpoint_bytes(&shape, averaged).saturating_mul(checkpoints_kept(config));
-    let warnings = note.into_iter().chain(opened.corpus.warnings().iter().cloned()).chain(odd).collect();
-    let submission = Submission { warnings, ..Submission::new(config, parent, bytes) };
+    let unchecked = config.run.cuda_graphs.then(|| UNCHECKED_GRAPHS.to_owned());
+    let warnings =
+        unchecked.into_iter().chain(note).chain(opened.corpus.warnings().iter().cloned()).chain(odd).collect();
+    let submission = Submission { warnings, ..Submission::new(config, inherited, parent, bytes) };
     corpora.keep(submission.run.clone(), opened);
     Ok(submission)
 }
 
+/// The config with the model that the run has.
+fn told(config: &CheckedConfig, inherited: Option<&ModelShape>) -> RunConfig {
+    inherited.map_or_else(|| RunConfig::clone(config), |shape| config.with_shape(shape))
+}
+
 impl Submission {
-    fn new(config: &CheckedConfig, parent: Option<Pin>, bytes: u64) -> Self {
+    fn new(config: &CheckedConfig, inherited: Option<ModelShape>, parent: Option<Pin>, bytes: u64) -> Self {
         let run: RunId = uuid::Uuid::now_v7().to_string().parse().expect("a UUID is an identifier");
         let id = parent.as_ref().map(|pin| pin.id().clone());
-        let details = RunDetails { config: config::to_toml(config), parent: id, created_ms: Clock::wall_ms() };
-        Self { run, spec: RunSpec::of(config), details, parent, bytes, warnings: Vec::new() }
+        let text = config::to_toml(&told(config, inherited.as_ref()));
+        let details = RunDetails { config: text, parent: id, created_ms: Clock::wall_ms() };
+        Self { run, spec: RunSpec::of(config), details, parent, inherited, bytes, warnings: Vec::new() }
     }
 
     /// A run whose config differs from this one's in its name and seed alone, so that it need not be looked at again.
@@ -85,7 +103,7 @@ impl Submission {
             Some(pin) => Some(repository.pin(pin.id().clone()).await),
             None => None,
         };
-        Self::new(config, pin, self.bytes)
+        Self::new(config, self.inherited.clone(), pin, self.bytes)
     }
 }
 

@@ -1,15 +1,13 @@
 //! Labels that cannot be right, all found before the first step: each row is named, and what to do.
 
-use super::left_out::left_out;
-use super::{LABEL_HELP, whole_row_groups};
+use super::{LABEL_HELP, left_out, row_groups};
 use crate::answers::locate;
 use crate::choices::ChoiceRows;
-use crate::plan::Unit;
 use crate::rows::{self, AnswerRows};
 use crate::source::Columns;
 use crate::{Corpus, CorpusError, ErrorKind, Place};
 use arrow::array::{Array, AsArray, RecordBatch};
-use config::{CheckedConfig, ObjectiveKind};
+use config::{CheckedConfig, ObjectiveKind, TagScheme};
 use std::collections::HashMap;
 
 /// Different faults that are named; of more only the number is told.
@@ -19,11 +17,11 @@ const NAMED: usize = 10;
 const NUMBER_MAX: f64 = 30.0;
 
 /// What is wrong with a row, and what to do.
-type Fault = (String, String);
+pub(crate) type Fault = (String, String);
 
 /// What is wrong so far.
 #[derive(Default)]
-struct Faults {
+pub(crate) struct Faults {
     /// Each once: where it is first, and how often there is the same.
     named: Vec<(Place, Fault, usize)>,
     /// Those that are not named.
@@ -31,7 +29,8 @@ struct Faults {
 }
 
 impl Faults {
-    fn push(&mut self, place: impl FnOnce() -> Place, fault: Fault) {
+    /// Keeps one more; `place` is asked for where it is to be named.
+    pub(crate) fn push(&mut self, place: impl FnOnce() -> Place, fault: Fault) {
         if let Some((.., count)) = self.named.iter_mut().find(|(_, named, _)| *named == fault) {
             *count += 1;
         } else if self.named.len() < NAMED {
@@ -41,20 +40,23 @@ impl Faults {
         }
     }
 
-    fn into_result(mut self) -> Result<(), CorpusError> {
+    /// An error that names them, if there are any.
+    pub(crate) fn into_result(mut self) -> Result<(), CorpusError> {
         if self.named.is_empty() {
             return Ok(());
         }
         let times = |count: usize| if count > 1 { format!(" ({count} times, first here)") } else { String::new() };
-        let (place, (mut message, help), count) = self.named.remove(0);
+        let (place, (mut message, mut help), count) = self.named.remove(0);
         message.push_str(&times(count));
-        for (place, (other, its_help), count) in &self.named {
-            // What helps all of them is said once, behind them.
-            let its_help = if *its_help == help { String::new() } else { format!("; {its_help}") };
-            message.push_str(&format!("\n  {place}: {other}{}{its_help}", times(*count)));
+        for (place, (other, its_help), count) in self.named {
+            // What helps several of them in a row is said once, behind the last.
+            if its_help != help {
+                message.push_str(&format!("\n  help: {}", std::mem::replace(&mut help, its_help)));
+            }
+            message.push_str(&format!("\n{place}: {other}{}", times(count)));
         }
         if self.more > 0 {
-            message.push_str(&format!("\n  and {} more", self.more));
+            help.push_str(&format!("\nand {} more", self.more));
         }
         Err(CorpusError::new(ErrorKind::Value, place, message, help))
     }
@@ -70,19 +72,14 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
     let mut faults = Faults::default();
     let finds_classes = kind == ObjectiveKind::Classify && config.objective.labels.is_empty();
     let mut largest = 0.0_f64;
+    let mut stray: Option<(Place, String, u64)> = None;
     // Where the config gives none they are those of the training files: other files must not have more.
     let mut seen: HashMap<String, u64> = corpus.labels.iter().map(|label| (label.clone(), 0)).collect();
-    let all = corpus.files.iter().enumerate().flat_map(|(file, it)| {
-        let groups = it.row_group_rows.iter().enumerate();
-        groups.map(move |(group, rows)| Unit { file: file as u32, row_group: group as u32, first_row: 0, rows: *rows })
-    });
-    let all: Vec<Unit> = all.filter(|unit| unit.rows > 0).collect();
-    for unit in whole_row_groups(&all) {
+    for unit in row_groups(&corpus.files) {
         let batch = corpus.source.read(&unit)?;
         let trained = !corpus.files[unit.file as usize].held_out;
         let wrong = |message: String| CorpusError::new(ErrorKind::Type, corpus.place(&unit, None), message, LABEL_HELP);
-        let left_out = left_out(kind, corpus.columns(), &batch).map_err(wrong)?;
-        let rows: Vec<usize> = (0..batch.num_rows()).filter(|row| !left_out[*row]).collect();
+        let rows = left_out::used(kind, corpus.columns(), &batch).map_err(wrong)?;
         match kind {
             ObjectiveKind::Answer => {
                 let unanswered = config.objective.no_answer_threshold.is_some();
@@ -120,6 +117,14 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
                 if kind == ObjectiveKind::Tag {
                     uneven(&batch, &rows, |row, fault| faults.push(|| corpus.place(&unit, Some(row)), fault))
                         .map_err(wrong)?;
+                    if config.objective.tag_scheme == TagScheme::Bio {
+                        let mut look = |row: u64, word: usize, tag: &str| {
+                            stray
+                                .get_or_insert_with(|| (corpus.place_of_word(&unit, row, word), tag.to_owned(), 0))
+                                .2 += 1;
+                        };
+                        strays(&batch, &rows, &mut look).map_err(wrong)?;
+                    }
                 }
             }
         }
@@ -129,6 +134,13 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
         warnings.push(format!(
             "labels go up to {largest}: scale them to a few units, or the squared error makes gradients that exact mode \
              cannot hold, and steps are skipped"
+        ));
+    }
+    if let Some((place, tag, count)) = stray {
+        warnings.push(format!(
+            "{place}: `{tag}` follows no tag of its kind ({}), and is counted as the beginning of a span: let spans begin \
+             with B-",
+            if count > 1 { format!("{count} such tags, the first here") } else { "the only such tag".to_owned() }
         ));
     }
     let unused: Vec<&str> = corpus.labels.iter().filter(|label| seen[*label] == 0).map(String::as_str).collect();
@@ -166,7 +178,7 @@ pub(crate) fn number(label: &str) -> Result<f64, Fault> {
 }
 
 /// Every label of `rows` with its row and, where words have labels, its word.
-fn labels(
+pub(super) fn labels(
     batch: &RecordBatch,
     rows: &[usize],
     tagged: bool,
@@ -208,6 +220,23 @@ pub(crate) fn one_tag_each(words: &dyn Array, tags: &dyn Array) -> Result<(), Fa
     }
     let message = format!("{} words and {} tags, or a null among them", words.len(), tags.len());
     Err((message, "give each word one tag".to_owned()))
+}
+
+/// Tags of `rows` that say they continue a span, where none of their kind stands before them.
+fn strays(batch: &RecordBatch, rows: &[usize], look: &mut impl FnMut(u64, usize, &str)) -> Result<(), String> {
+    let lists = rows::text_lists(batch.column(batch.num_columns() - 1))?;
+    for &row in rows {
+        let tags = lists.value(row);
+        let mut before = "";
+        for (word, tag) in tags.as_string::<i64>().iter().enumerate() {
+            let tag = tag.unwrap_or_default();
+            if tag.strip_prefix("I-").is_some_and(|kind| before.get(2..) != Some(kind)) {
+                look(row as u64, word, tag);
+            }
+            before = tag;
+        }
+    }
+    Ok(())
 }
 
 /// Those of `rows` whose answers cannot be.

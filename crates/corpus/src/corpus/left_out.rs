@@ -1,9 +1,8 @@
 //! Rows of labelled data that lack a text or a label, which nothing is learned from: how many, and the first.
 
-use super::LABEL_HELP;
+use super::{LABEL_HELP, row_groups};
 use crate::choices::ChoiceRows;
 use crate::documents::is_filled;
-use crate::plan::Unit;
 use crate::rows;
 use crate::source::Columns;
 use crate::{Corpus, CorpusError, ErrorKind, Place};
@@ -11,27 +10,35 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::buffer::NullBuffer;
 use config::ObjectiveKind;
 
-/// What is told of them, if there are any.
+/// What is told of them, if there are any. Files to learn from, or to measure on, of which nothing else is left are refused.
 pub(super) fn told(corpus: &Corpus, kind: ObjectiveKind) -> Result<Option<String>, CorpusError> {
     if !kind.is_supervised() {
         return Ok(None);
     }
-    let (mut first, mut count, mut all): (Option<Place>, usize, u64) = (None, 0, 0);
-    for (file, it) in corpus.files().iter().enumerate() {
-        for (group, &rows) in it.row_group_rows.iter().enumerate().filter(|(_, rows)| **rows > 0) {
-            let unit = Unit { file: file as u32, row_group: group as u32, first_row: 0, rows };
+    let names: Vec<String> = corpus.columns().names().map(|name| format!("`{name}`")).collect();
+    let nothing = format!("nothing in {}", names.join(" or "));
+    let (mut first, mut count, mut all): (Option<Place>, u64, u64) = (None, 0, 0);
+    for held_out in [false, true] {
+        let (mut its_first, mut its_count, mut its_rows): (Option<Place>, u64, u64) = (None, 0, 0);
+        for unit in row_groups(&corpus.files).filter(|unit| corpus.files[unit.file as usize].held_out == held_out) {
             let left_out = left_out(kind, corpus.columns(), &corpus.source().read(&unit)?)
                 .map_err(|message| CorpusError::new(ErrorKind::Type, corpus.place(&unit, None), message, LABEL_HELP))?;
-            if let (None, Some(row)) = (&first, left_out.iter().position(|is| *is)) {
-                first = Some(corpus.place(&unit, Some(row as u64)));
+            if let (None, Some(row)) = (&its_first, left_out.iter().position(|is| *is)) {
+                its_first = Some(corpus.place(&unit, Some(row as u64)));
             }
-            (count, all) = (count + left_out.iter().filter(|is| **is).count(), all + rows);
+            its_count += left_out.iter().filter(|is| **is).count() as u64;
+            its_rows += unit.rows;
         }
+        if let Some(place) = its_first.clone().filter(|_| its_count == its_rows) {
+            let key = if held_out { "data.eval_paths" } else { "data.paths" };
+            let message = format!("this row and all others of `{key}` ({its_count}) have {nothing}");
+            let help = format!("name the columns that hold them in `[data]`, or other files in `{key}`");
+            return Err(CorpusError::new(ErrorKind::Empty, place, message, help));
+        }
+        first = first.or(its_first);
+        (count, all) = (count + its_count, all + its_rows);
     }
-    let Some(first) = first else { return Ok(None) };
-    let names: Vec<String> = corpus.columns().names().map(|name| format!("`{name}`")).collect();
-    let names = names.join(" or ");
-    Ok(Some(format!("{count} of {all} rows have nothing in {names} and are left out; the first: {first}")))
+    Ok(first.map(|first| format!("{count} of {all} rows have {nothing} and are left out; the first: {first}")))
 }
 
 /// For each row of labelled data whether it lacks a text or a label: no sample is made of such a row. An error is what is
@@ -62,4 +69,10 @@ pub(crate) fn left_out(kind: ObjectiveKind, columns: &Columns, batch: &RecordBat
         ObjectiveKind::Match => rows.map(no_text).collect(),
         _ => rows.map(|row| no_text(row) || no_label(row)).collect(),
     })
+}
+
+/// The other rows.
+pub(super) fn used(kind: ObjectiveKind, columns: &Columns, batch: &RecordBatch) -> Result<Vec<usize>, String> {
+    let left_out = left_out(kind, columns, batch)?;
+    Ok((0..batch.num_rows()).filter(|row| !left_out[*row]).collect())
 }

@@ -2,11 +2,14 @@
 
 use super::text_file::{Parsed, Spots, broken, finish, objects, utf8, wrong_json};
 use super::{Columns, no_column};
+use crate::corpus::faults::Faults;
 use crate::{CorpusError, ErrorKind, Place, Spot};
 use arrow::array::{ArrayRef, Int64Builder, LargeListBuilder, LargeStringArray, LargeStringBuilder, StructArray};
 use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// SQuAD's file. Keys that nothing here needs are not looked at.
@@ -30,7 +33,7 @@ struct Paragraph {
 
 #[derive(Deserialize)]
 struct Asked {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "id")]
     id: Option<String>,
     question: String,
     #[serde(default)]
@@ -38,6 +41,37 @@ struct Asked {
     /// SQuAD v2: the answers, if any, are only plausible ones.
     #[serde(default)]
     is_impossible: bool,
+}
+
+/// Text in SQuAD's own files, a whole number in some that have their form (COVID-QA).
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    struct Id;
+
+    impl Visitor<'_> for Id {
+        type Value = Option<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a text in quotes or a whole number")
+        }
+
+        fn visit_str<E>(self, id: &str) -> Result<Self::Value, E> {
+            Ok(Some(id.to_owned()))
+        }
+
+        fn visit_u64<E>(self, id: u64) -> Result<Self::Value, E> {
+            Ok(Some(id.to_string()))
+        }
+
+        fn visit_i64<E>(self, id: i64) -> Result<Self::Value, E> {
+            Ok(Some(id.to_string()))
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+
+    deserializer.deserialize_any(Id)
 }
 
 #[derive(Deserialize)]
@@ -114,10 +148,11 @@ fn parse(name: &str, bytes: &[u8]) -> Result<File, CorpusError> {
     Ok(file)
 }
 
-/// Refuses an id that two questions of a file have: answers and errors are told by it. Files that are read together may
+/// Refuses ids that two questions of a file have: answers and errors are told by it. Files that are read together may
 /// share ids, since each error names its file and each answer is of one file.
 fn refuse_same_ids(name: &str, file: &File) -> Result<(), CorpusError> {
     let mut known: HashMap<&str, (&Asked, [usize; 3])> = HashMap::new();
+    let mut faults = Faults::default();
     for (article, paragraphs) in file.data.iter().map(|it| &it.paragraphs).enumerate() {
         for (paragraph, questions) in paragraphs.iter().map(|it| &it.qas).enumerate() {
             for (number, asked) in questions.iter().enumerate() {
@@ -127,14 +162,14 @@ fn refuse_same_ids(name: &str, file: &File) -> Result<(), CorpusError> {
                 let [before, here] = [before, here].map(|(asked, [article, paragraph, number])| {
                     format!("data[{article}].paragraphs[{paragraph}].qas[{number}] (`{}`)", asked.question)
                 });
-                let place = Place { file: name.to_owned(), spot: Spot::Question(id.to_owned()) };
+                let place = || Place { file: name.to_owned(), spot: Spot::Question(id.to_owned()) };
                 let message = format!("two questions have this id, {before} and {here}");
                 let help = "give each question an id of its own, or leave one of the two out";
-                return Err(CorpusError::new(ErrorKind::Value, place, message, help));
+                faults.push(place, (message, help.to_owned()));
             }
         }
     }
-    Ok(())
+    faults.into_result()
 }
 
 /// SQuAD v1.1 and v2.0.

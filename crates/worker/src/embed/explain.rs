@@ -2,7 +2,7 @@
 
 use super::vector;
 use crate::cli::Problem;
-use crate::loaded::Loaded;
+use crate::loaded::{Cuts, Loaded};
 use crate::source::Line;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -18,33 +18,51 @@ pub struct Explained {
     word: String,
     /// The texts that hold the word, in order.
     texts: Vec<String>,
+    /// Which of them did not fit: the word was read, and the end was not.
+    cut: Vec<bool>,
     /// Of each pair of texts, row by row: the cosine of the word's vectors.
     cosines: Vec<Vec<f64>>,
-    /// Texts that do not hold the word, or only behind what is read.
+    /// Texts that hold the word behind what is read of them.
+    unread: usize,
+    /// Texts that do not hold the word.
     without: usize,
 }
 
 /// Reads the texts and compares the word's vectors: the mean of the last hidden states of its pieces, at its first place
 /// in each text.
 pub fn explain(loaded: &Loaded, word: &str, lines: &[Line], batch: usize) -> Result<Explained, Problem> {
-    let mut found = Vec::new();
+    let (mut found, mut cut, mut unread) = (Vec::new(), Vec::new(), 0);
     for line in lines {
         let Some(place) = find(&line.text, word) else { continue };
         let tokens = loaded.tokens(&line.text)?;
+        let end = tokens.ranges.iter().map(|range| range.end).max().unwrap_or(0);
+        if tokens.cut && end < place.end {
+            unread += 1;
+            continue;
+        }
         let overlaps = |range: &Range<usize>| range.start < place.end && place.start < range.end;
         let pieces: Vec<i64> =
             tokens.ranges.iter().zip(0..).filter(|(range, _)| overlaps(range)).map(|(_, at)| at).collect();
         if !pieces.is_empty() {
             found.push((line.text.clone(), tokens.ids, pieces));
+            cut.push(tokens.cut);
         }
     }
     if found.len() < 2 {
-        let text = format!("`{word}` stands in {} of {} texts: there is nothing to compare", found.len(), lines.len());
-        return Err(Problem::failure(text).with_help("give texts, one a line, with the word in different senses"));
+        let (behind, help) = match unread {
+            0 => (String::new(), "give texts, one a line, with the word in different senses"),
+            _ => (
+                format!(" (in {unread} more it stands behind the tokens that are read)"),
+                "shorten the texts, or raise --max-length as far as the model goes",
+            ),
+        };
+        let (held, all) = (found.len(), lines.len());
+        let text = format!("`{word}` stands in {held} of {all} texts{behind}: there is nothing to compare");
+        return Err(Problem::input(text).with_help(help));
     }
     if found.len() > TEXTS_MAX {
         let text = format!("`{word}` stands in {} texts, and each is compared with each", found.len());
-        return Err(Problem::failure(text).with_help(format!("give {TEXTS_MAX} texts at most")));
+        return Err(Problem::input(text).with_help(format!("give {TEXTS_MAX} texts at most")));
     }
     let mut vectors = Vec::new();
     for chosen in found.chunks(batch) {
@@ -57,8 +75,9 @@ pub fn explain(loaded: &Loaded, word: &str, lines: &[Line], batch: usize) -> Res
         }
     }
     let cosines = vectors.iter().map(|a| vectors.iter().map(|b| cosine(a, b)).collect()).collect();
-    let without = lines.len() - found.len();
-    Ok(Explained { word: word.to_owned(), texts: found.into_iter().map(|(text, ..)| text).collect(), cosines, without })
+    let without = lines.len() - found.len() - unread;
+    let texts = found.into_iter().map(|(text, ..)| text).collect();
+    Ok(Explained { word: word.to_owned(), texts, cut, cosines, unread, without })
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
@@ -88,6 +107,13 @@ fn find(text: &str, word: &str) -> Option<Range<usize>> {
 }
 
 impl Explained {
+    /// Of the texts that hold the word, wherever it stands.
+    pub fn cuts(&self) -> Cuts {
+        let mut cuts = Cuts::default();
+        cuts.count(self.cut.iter().copied().chain(std::iter::repeat_n(true, self.unread)));
+        cuts
+    }
+
     /// The texts in which the word's vector is most like that in text `index`, best first.
     fn nearest(&self, index: usize, count: usize) -> Vec<(usize, f64)> {
         let others = self.cosines[index].iter().copied().enumerate().filter(|(other, _)| *other != index);
@@ -114,12 +140,13 @@ impl Explained {
             let nearest = self.nearest(index, top_k).into_iter();
             let nearest: Vec<Value> =
                 nearest.map(|(other, cosine)| json!({ "text": self.texts[other], "cosine": cosine })).collect();
-            json!({ "text": self.texts[index], "nearest": nearest })
+            json!({ "text": self.texts[index], "nearest": nearest, "cut": self.cut[index] })
         });
         let mut value = json!({
             "word": self.word,
             "texts": texts.collect::<Vec<_>>(),
             "texts_without_the_word": self.without,
+            "texts_cut_before_the_word": self.unread,
             "cosine": { "min": least, "mean": mean, "max": greatest },
         });
         if let Some(vectors) = vectors {
@@ -140,6 +167,9 @@ impl Explained {
             self.word,
             self.texts.len()
         );
+        if self.unread > 0 {
+            out.push_str(&format!("In {} more it stands behind the tokens that are read.\n", self.unread));
+        }
         for (index, text) in self.texts.iter().enumerate() {
             out.push_str(&format!("\n{text}\n"));
             for (other, cosine) in self.nearest(index, top_k) {
@@ -176,6 +206,7 @@ pub fn print(found: &Explained, vectors: Option<&Vectors>, top_k: usize, as_json
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::reference::stands_in_the_contract;
     use crate::loaded::Wanted;
     use crate::loaded::tests::write_model;
     use model::{Head, Input};
@@ -211,7 +242,36 @@ mod tests {
         let value = found.json(Some(&table), 1);
         assert_eq!(value["texts"][0]["nearest"][0]["text"], "the ships");
         assert_eq!(value["word2vec"]["nearest_words"][0]["word"], "sea");
+        stands_in_the_contract("worker embed --explain WORD --json", &value);
         assert!(found.plain(Some(&table), 1).contains("nearest words: sea 0.707"));
+    }
+
+    #[test]
+    fn a_word_behind_what_is_read_is_not_taken_to_be_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        write_model(folder.path(), Head::None);
+        let loaded = Loaded::open(folder.path(), Wanted::Encoder, Some(8), Device::Cpu).ok().unwrap();
+        // Six tokens are read of a text, `ships` has two, and of one text only the first of them is read.
+        let texts = [
+            "the ships",
+            "the ships the sea the sea",
+            "the sea the sea the sea ships",
+            "the sea the sea the ships",
+            "the sea",
+        ];
+        let lines: Vec<Line> =
+            texts.iter().zip(1..).map(|(text, number)| Line { text: (*text).to_owned(), number }).collect();
+        let found = explain(&loaded, "ships", &lines, 2).ok().unwrap();
+        let mut cuts = Cuts::default();
+        cuts.count([false, true, true, true]);
+        assert_eq!((found.unread, found.without, found.cuts()), (2, 1, cuts));
+        let value = found.json(None, 1);
+        assert_eq!((&value["texts"][0]["cut"], &value["texts"][1]["cut"]), (&json!(false), &json!(true)));
+        let counted = [&value["texts_cut_before_the_word"], &value["texts_without_the_word"]];
+        assert_eq!(counted, [&json!(2), &json!(1)]);
+        assert!(found.plain(None, 1).contains("\nIn 2 more it stands behind the tokens that are read.\n"));
+        let (message, help) = explain(&loaded, "ships", &lines[2..], 2).err().unwrap().into_text_and_help();
+        assert!(message.contains("in 0 of 3 texts (in 2 more") && help.unwrap().contains("--max-length"), "{message}");
     }
 
     #[test]

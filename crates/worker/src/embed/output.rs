@@ -35,7 +35,7 @@ impl Sink {
             Some("jsonl") => Format::JsonLines,
             _ => {
                 let text = format!("{}: the name's ending does not tell the format", path.display());
-                return Err(Problem::failure(text).with_help("end it in .npy, .safetensors or .jsonl"));
+                return Err(Problem::input(text).with_help("end it in .npy, .safetensors or .jsonl"));
             }
         };
         let begin = || -> io::Result<_> {

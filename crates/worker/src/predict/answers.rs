@@ -2,7 +2,7 @@
 
 use super::model::Predictor;
 use crate::cli::Problem;
-use crate::source::{Line, TextArguments};
+use crate::source::{Line, TextArguments, read_text};
 use clap::Args;
 use config::{AnswerRule, AnswerWindows};
 use serde_json::{Map, Value, json};
@@ -95,12 +95,8 @@ impl AnswerArguments {
     fn read_passage(&self) -> Result<Arc<str>, Problem> {
         match (&self.passage, &self.passage_file) {
             (Some(passage), _) => Ok(passage.as_str().into()),
-            (None, Some(path)) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| Problem::failure(format!("{} cannot be read: {error}", path.display())))?;
-                Ok(text.into())
-            }
-            (None, None) => Err(Problem::failure("--question needs --passage TEXT or --passage-file FILE")),
+            (None, Some(path)) => Ok(read_text(path)?.into()),
+            (None, None) => Err(Problem::usage("--question needs --passage TEXT or --passage-file FILE")),
         }
     }
 
@@ -111,7 +107,7 @@ impl AnswerArguments {
         reading.max_answer_length = self.max_answer_length.or(reading.max_answer_length);
         reading.no_answer_threshold = self.no_answer_threshold.or(reading.no_answer_threshold);
         let windows = reading.windows(predictor.length()).map_err(|wrong| {
-            Problem::failure(wrong).with_help("raise --max-length as far as the model goes, or give another --stride")
+            Problem::usage(wrong).with_help("raise --max-length as far as the model goes, or give another --stride")
         })?;
         Ok(Answerer { predictor, windows, rule: reading.rule(), rows, top: self.top.unwrap_or(1) as usize })
     }
@@ -119,8 +115,8 @@ impl AnswerArguments {
 
 fn squad(path: &Path) -> Result<Questions, Problem> {
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| Problem::failure(format!("{name} cannot be read: {error}")))?;
-    let all = corpus::squad_questions(&name, &bytes).map_err(|error| Problem::failure(error.to_string()))?;
+    let bytes = std::fs::read(path).map_err(|error| Problem::input(format!("{name} cannot be read: {error}")))?;
+    let all = corpus::squad_questions(&name, &bytes)?;
     Ok(Box::new(all.into_iter().map(|it| {
         let asked = Asked { id: it.id.map(Value::from), question: it.question, passage: it.passage };
         checked(asked, "a question of the file")
@@ -129,7 +125,7 @@ fn squad(path: &Path) -> Result<Questions, Problem> {
 
 fn parse(Line { text, number }: &Line) -> Result<Asked, Problem> {
     let at = format!("text {number}");
-    let wrong = |what: String| Problem::failure(format!("{at}: {what}")).with_help(LINE_HELP);
+    let wrong = |what: String| Problem::input(format!("{at}: {what}")).with_help(LINE_HELP);
     if !text.trim_start().starts_with('{') {
         let (question, passage) =
             text.split_once('\t').ok_or_else(|| wrong(format!("`{text}` has no tab, and so no passage")))?;
@@ -153,7 +149,7 @@ fn parse(Line { text, number }: &Line) -> Result<Asked, Problem> {
 fn checked(asked: Asked, at: &str) -> Result<Asked, Problem> {
     let empty = |what: &str| {
         let named = asked.id.as_ref().map(|id| format!(" (id {id})")).unwrap_or_default();
-        Problem::failure(format!("{at}{named}: the {what} is empty")).with_help(LINE_HELP)
+        Problem::input(format!("{at}{named}: the {what} is empty")).with_help(LINE_HELP)
     };
     if asked.question.trim().is_empty() {
         return Err(empty("question"));
@@ -179,8 +175,7 @@ impl Answerer<'_> {
     /// In the order of the questions.
     pub(super) fn answer(&self, asked: &[Asked]) -> Result<Vec<Answered>, Problem> {
         let questions: Vec<(&str, &str)> = asked.iter().map(|it| (it.question.as_str(), &*it.passage)).collect();
-        let batches = corpus::question_batches(self.predictor.tokenizer(), &questions, self.windows, self.rows)
-            .map_err(|error| Problem::failure(error.to_string()))?;
+        let batches = corpus::question_batches(self.predictor.tokenizer(), &questions, self.windows, self.rows)?;
         let mut finder = Finder::new(self.rule, self.top.max(CANDIDATES));
         let mut answered = Vec::with_capacity(asked.len());
         for batch in &batches {
@@ -201,7 +196,7 @@ impl Answerer<'_> {
         let tokenizer = self.predictor.tokenizer();
         let is_cut = |it: &Asked| tokenizer.encode(&it.question).map(|tokens| tokens.len() > self.question_length());
         let cut: Result<Vec<bool>, corpus::CorpusError> = asked.iter().map(is_cut).collect();
-        cut.map_err(|error| Problem::failure(error.to_string()))
+        cut.map_err(Problem::from)
     }
 
     /// For people: one line, or with several answers one for each below the question.

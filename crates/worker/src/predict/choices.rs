@@ -47,7 +47,7 @@ impl ChoiceArguments {
     /// What a line asks; `asked`: there is a question.
     pub(super) fn posed(&self, line: &Line, asked: bool) -> Result<Posed, Problem> {
         let Line { text, number } = line;
-        let wrong = |what: String| Problem::failure(format!("text {number}: {what}")).with_help(LINE_HELP);
+        let wrong = |what: String| Problem::input(format!("text {number}: {what}")).with_help(LINE_HELP);
         let posed = if text.trim_start().starts_with('{') {
             self.parse(text).map_err(wrong)?
         } else {
@@ -152,7 +152,7 @@ pub(super) fn choose(predictor: &Predictor, posed: &[Posed], rows: usize) -> Res
             .iter()
             .map(|it| (it.text.as_str(), it.question.as_deref(), it.choices.iter().map(String::as_str).collect()))
             .collect();
-        let scored = predictor.choice_scores(&texts).map_err(|error| Problem::failure(error.to_string()))?;
+        let scored = predictor.choice_scores(&texts)?;
         chosen.extend(scored.into_iter().map(|(scores, cut)| {
             let greatest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - greatest).exp()).collect();
@@ -167,6 +167,7 @@ pub(super) fn choose(predictor: &Predictor, posed: &[Posed], rows: usize) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::reference::stands_in_the_contract;
     use crate::loaded::tests::write_model;
     use config::Pooling;
     use model::{Head, Input};
@@ -252,6 +253,11 @@ mod tests {
             assert!(all[1].plain(&chosen[1]).ends_with("\tthe ship") && line.get("question").is_none());
             assert!(all[0].plain(&chosen[0]).ends_with("\tthe wind\tthe sea"));
         }
+        let labels = Some(vec![json!("A"), json!("B")]);
+        let whole = Posed { id: Some(json!(7)), labels, ..all[0].clone() };
+        let line = whole.json(&choose(&predictor, &all[..1], 9).ok().unwrap()[0]);
+        assert_eq!(line.as_object().map(Map::len), Some(9));
+        stands_in_the_contract("worker predict --json", &line);
         let long = [posed("the wind the sea the ship the wind the sea the ship the sea", None, &["sea", "ship"])];
         assert_eq!(long[0].json(&choose(&predictor, &long, 9).ok().unwrap()[0])["cut"], json!(true));
     }

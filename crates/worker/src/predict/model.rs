@@ -57,13 +57,13 @@ impl Predictor {
         reading: Option<&Reading>,
         device: Device,
     ) -> Result<Self, Problem> {
-        let at = |error: &dyn std::fmt::Display| Problem::failure(format!("{}: {error}", folder.display()));
+        let at = |error: &dyn std::fmt::Display| Problem::input(format!("{}: {error}", folder.display()));
         let (read, tokenizer) = open_folder(folder)?;
         let reading = reading.cloned().or(read.reading).unwrap_or_default();
         let task = task(&read.head).map_err(|(what, help)| match &reading.prompt {
-            Some(prompt) => Problem::failure(format!("the model labels texts by a prompt: {prompt}"))
+            Some(prompt) => Problem::input(format!("the model labels texts by a prompt: {prompt}"))
                 .with_help("`worker prompt` asks it: --checkpoint RUN, or --model FOLDER"),
-            None => Problem::failure(what).with_help(help),
+            None => Problem::input(what).with_help(help),
         })?;
         let mut model = Model::new(&read.shape, read.head, 0, device).map_err(|error| at(&error))?;
         model.load_parameters(&read.tensors, Missing::Refuse).map_err(|error| at(&error))?;
@@ -116,7 +116,7 @@ impl Predictor {
             Task::Similarities => self.compare(texts),
             Task::Answers | Task::Choices => unreachable!("questions go another way"),
         };
-        predictions.map_err(|error| Problem::failure(error.to_string()))
+        predictions.map_err(Problem::from)
     }
 
     /// `[rows, length, 2]`: the scores of an answer's first and last token.

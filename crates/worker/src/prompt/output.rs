@@ -54,7 +54,7 @@ impl Printer {
         let (Some(counts), Some((truth, number))) = (&mut self.counts, &item.truth) else { return Ok(()) };
         let index = self.labels.iter().position(|label| label == truth).ok_or_else(|| {
             let text = format!("text {number}: `{truth}` is none of the labels {}", self.labels.join(", "));
-            Problem::failure(text).with_help("correct the line, or give the label its words with --label")
+            Problem::input(text).with_help("correct the line, or give the label its words with --label")
         })?;
         counts.add(index, best);
         Ok(())

@@ -42,10 +42,7 @@ pub(crate) fn download(
             let parsed = step.parse::<u64>();
             (
                 run,
-                Some(
-                    parsed
-                        .map_err(|_| Problem::failure(format!("`{name}`: after `@` comes a step, e.g. tagger@500")))?,
-                ),
+                Some(parsed.map_err(|_| Problem::usage(format!("`{name}`: after `@` comes a step, e.g. tagger@500")))?),
             )
         }
     };
