@@ -77,8 +77,9 @@ impl ModelConfig {
 }
 
 impl RunConfig {
-    /// The same with the sizes of `shape` written out, which the run's model has from another one: what `[model]` leaves
-    /// to `init.from` would read as the defaults of a new model. [`ModelConfig::inherit`] comes to the same shape.
+    /// The same with the sizes of `shape` written out, which the run's model has from another one: those that `[model]`
+    /// leaves to `init.from` would read as the defaults of a new model. [`ModelConfig::inherit`] comes to the same shape. What
+    /// is no size (local attention, rotary base, activation, epsilon) stays as it was given.
     #[must_use]
     pub fn with_shape(&self, shape: &ModelShape) -> Self {
         use ModelSize::{Base, Large, Medium, Mini, Small, Tiny};

@@ -50,7 +50,7 @@ pub use objective::{
 };
 pub use optimizer::{OptimizerConfig, OptimizerKind};
 pub use prompt::{PROMPT_MASK, Prompt, PromptPart};
-pub use reading::{LFS_POINTER_BEGINNING, Reading, TOKENIZER_KEY, WEIGHTS_FILES};
+pub use reading::{LFS_POINTER_BEGINNING, Reading, TOKENIZER_KEY, WEIGHTS_FILES, lfs_pointer};
 pub use recovery::{OnDivergence, RecoveryConfig};
 pub use reduce::{Compression, ReduceBackend, ReduceConfig, ReduceMode};
 pub use run::{Precision, RunKind, RunSection};

@@ -15,6 +15,13 @@ pub const WEIGHTS_FILES: [&str; 4] =
 /// How a pointer of Git LFS begins: what stands in the place of a file that was not fetched.
 pub const LFS_POINTER_BEGINNING: &[u8] = b"version https://git-lfs";
 
+/// What is wrong with a file of a model that begins so, if it is such a pointer.
+#[must_use]
+pub fn lfs_pointer(beginning: &[u8]) -> Option<&'static str> {
+    let wrong = "it is a pointer of Git LFS, not the file itself: run `git lfs pull` where it came from";
+    beginning.starts_with(LFS_POINTER_BEGINNING).then_some(wrong)
+}
+
 /// How a model was trained to read its texts. An export's config.json holds it under [`Reading::KEY`], so that a folder is
 /// used as the run's own checkpoint is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! What can be told of a model's weights without reading them whole: that the files are there and not cut short, and what
 //! their tensors are called. The trainer reads the weights; here a person is still there to be told.
 
-use config::{LFS_POINTER_BEGINNING, WEIGHTS_FILES};
+use config::{LFS_POINTER_BEGINNING, WEIGHTS_FILES, lfs_pointer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -59,8 +59,8 @@ fn of_file(path: &Path) -> Result<Option<Vec<String>>, String> {
     let length = file.metadata().map_err(failed)?.len();
     let mut beginning = Vec::new();
     (&mut file).take(LFS_POINTER_BEGINNING.len() as u64).read_to_end(&mut beginning).map_err(failed)?;
-    if beginning == LFS_POINTER_BEGINNING {
-        return Err(wrong("it is a pointer of Git LFS, not the file itself: run `git lfs pull` where it came from"));
+    if let Some(pointer) = lfs_pointer(&beginning) {
+        return Err(wrong(pointer));
     }
     file.rewind().map_err(failed)?;
     let is_pickled = path.extension().is_some_and(|extension| extension == "bin");

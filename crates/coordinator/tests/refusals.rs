@@ -145,8 +145,11 @@ async fn bad_runs_are_refused_when_they_are_submitted() {
     std::fs::write(path.join("empty.jsonl"), "").unwrap();
     std::fs::write(path.join("nulls.jsonl"), "{\"text\": null}\n".repeat(4)).unwrap();
     std::fs::write(path.join("broken.jsonl"), "{\"text\": \"ship\"}\n{\"text\": ").unwrap();
-    // Other models to start from: one of another size, one whose vocabulary is too small, one of another tokenizer, and
-    // one of which half is there.
+    let labelled = |label: &str| format!("{{\"text\": \"ship\", \"label\": {label}}}\n");
+    std::fs::write(path.join("labelled.jsonl"), [labelled("\"a\""), labelled("\"b\"")].concat().repeat(20)).unwrap();
+    std::fs::write(path.join("unlabelled.jsonl"), labelled("null").repeat(4)).unwrap();
+    // Other models to start from: one of another size, one whose vocabulary is too small, one of another tokenizer, one of
+    // which half is there, and one that was not fetched.
     const NO_TENSOR: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
     for (name, hf, weights) in [
         ("large", r#"{"model_type": "bert", "num_hidden_layers": 24, "hidden_size": 1024}"#, NO_TENSOR),
@@ -154,6 +157,7 @@ async fn bad_runs_are_refused_when_they_are_submitted() {
         ("gpt", r#"{"model_type": "gpt2"}"#, NO_TENSOR),
         ("other", r#"{"model_type": "bert", "num_hidden_layers": 1, "trireme_tokenizer": "blake3:00"}"#, NO_TENSOR),
         ("cut", r#"{"model_type": "bert", "num_hidden_layers": 1}"#, &NO_TENSOR[..9]),
+        ("pointer", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", NO_TENSOR),
     ] {
         std::fs::create_dir(path.join(name)).unwrap();
         std::fs::write(path.join(name).join("config.json"), hf).unwrap();
@@ -168,6 +172,12 @@ async fn bad_runs_are_refused_when_they_are_submitted() {
     };
     let server = Server::start(&path.join("data")).await;
     let good = config(path, 6);
+    let held_out = format!("label_column = \"label\"\neval_paths = [\"{}/unlabelled.jsonl\"]", path.display());
+    let unmeasured = good
+        .replace("\"pretrain\"", "\"finetune\"")
+        .replace("corpus.jsonl", "labelled.jsonl")
+        .replace("unit_rows = 16", &held_out)
+        .replace("\"mlm\"", "\"classify\"");
     let cases: Vec<(String, &[&str])> = vec![
         (good.replace("corpus.jsonl", "absent.jsonl"), &["absent.jsonl"]),
         (good.replace("corpus.jsonl", "empty.jsonl"), &["empty.jsonl"]),
@@ -186,6 +196,8 @@ async fn bad_runs_are_refused_when_they_are_submitted() {
         (from("narrow"), &["8 rows"]),
         (from("gpt"), &["gpt2", "config.json"]),
         (from("other"), &["does not belong to the model", "blake3:00"]),
+        (unmeasured, &["unlabelled.jsonl, line 1", "all others of `data.eval_paths` (4)"]),
+        (from("pointer"), &["pointer/config.json", "git lfs pull"]),
         (from("cut"), &["cut/model.safetensors", "not whole (9 bytes)"]),
     ];
     for (config, wanted) in cases {

@@ -1,11 +1,9 @@
 //! Multiple choice: the choices of a row, and which one its label says is right.
 
+use crate::corpus::faults::Fault;
 use crate::rows;
 use arrow::array::{Array, ArrayRef, AsArray, LargeListArray, LargeStringArray};
 use config::CHOICES_MAX;
-
-/// What is wrong with a row, and what to do.
-type Fault = (String, String);
 
 /// The choices of each row, however a file has them.
 pub(crate) enum ChoiceRows {

@@ -31,6 +31,7 @@ pub struct Corpus {
     /// With groups or folds: the rows used of each held-out unit, ascending.
     selected_eval: Option<Vec<Vec<u32>>>,
     warnings: Vec<String>,
+    unmeasured: Option<CorpusError>,
     on_progress: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -42,14 +43,14 @@ impl Corpus {
         let files = source.files().to_vec();
         let corpus = Self::with_source(config, files, Arc::new(source))?;
         // First, since files of which every row is left out have no labels either.
-        let left_out = left_out::told(&corpus, config.objective.kind)?;
+        let (left_out, unmeasured) = left_out::told(&corpus, config.objective.kind)?;
         let mut warnings = faults::refuse(&corpus, config)?;
         warnings.extend(left_out);
         warnings.extend(corpus.nothing_held_out(config)?);
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
-        Ok(Self { warnings, ..corpus })
+        Ok(Self { warnings, unmeasured, ..corpus })
     }
 
     /// The same corpus read through another source. `files` must be what [`Corpus::files`] says where it was opened.
@@ -121,8 +122,8 @@ impl Corpus {
             selected = Some(select(&mut train, selected.as_deref(), limit, seed));
         }
         let plan = Plan::new(train, eval, config.batch.slots, seed);
-        let (warnings, on_progress) = (Vec::new(), Box::new(|| ()));
-        Ok(Self { files, source, columns, plan, labels, selected, selected_eval, warnings, on_progress })
+        let (warnings, unmeasured, on_progress) = (Vec::new(), None, Box::new(|| ()));
+        Ok(Self { files, source, columns, plan, labels, selected, selected_eval, warnings, unmeasured, on_progress })
     }
 
     /// The same corpus, whose units take long to make perhaps: `hook` is called for every row on the way to samples, by
@@ -151,6 +152,11 @@ impl Corpus {
     /// What is odd about the labels, about rows that lack something, or about what is held out, but may be meant; found by [`Corpus::open`].
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// What is wrong where every held-out row is left out. A new run is refused for it; one that began so goes on.
+    pub fn unmeasured(&self) -> Option<&CorpusError> {
+        self.unmeasured.as_ref()
     }
 
     /// What the plan was made from.
@@ -251,7 +257,7 @@ fn select(units: &mut Vec<Unit>, among: Option<&[Vec<u32>]>, limit: u64, seed: u
     kept
 }
 
-/// The labels of all rows that are not left out; none, where all are.
+/// The labels of all rows that are not left out.
 fn find_labels(
     units: &[Unit],
     files: &[CorpusFile],
@@ -259,9 +265,10 @@ fn find_labels(
     (kind, columns): (ObjectiveKind, &Columns),
 ) -> Result<Vec<String>, CorpusError> {
     let mut found = BTreeSet::new();
-    let mut any_row = false;
+    let (mut any_row, mut any_empty) = (false, false);
     let mut add = |_: u64, _: usize, label: &str| {
-        if !found.contains(label) {
+        any_empty |= label.trim().is_empty();
+        if !label.trim().is_empty() && !found.contains(label) {
             found.insert(label.to_owned());
         }
     };
@@ -272,16 +279,9 @@ fn find_labels(
         any_row |= !rows.is_empty();
         faults::labels(&batch, &rows, columns.tagged, &mut add).map_err(wrong)?;
     }
-    if !any_row {
-        return Ok(Vec::new());
-    }
-    if found.contains("") {
-        return Err(CorpusError::new(
-            ErrorKind::Value,
-            files[0].path.as_str(),
-            "a row of the training data has an empty label",
-            "write its label, or null to leave the row out",
-        ));
+    // These rows are named by whoever looks at all of them.
+    if !any_row || any_empty {
+        return Ok(found.into_iter().collect());
     }
     if found.len() < 2 {
         return Err(CorpusError::new(

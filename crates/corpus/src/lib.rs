@@ -42,7 +42,7 @@ pub use plan::{Dealt, Plan, Unit};
 pub use predict::{choice_batch, cloze_batch, question_batches, separate_batch, text_batch, word_batch};
 pub use prepare::Counts;
 pub use samples::masking::check_segmenter;
-pub use source::{Columns, CorpusFile, FileSource, SquadQuestion, UnitSource, scalar, squad_questions};
+pub use source::{Columns, CorpusFile, FileSource, SquadQuestion, UnitSource, refuse_pointer, scalar, squad_questions};
 pub use texts::for_each_text;
 pub use tokenizer::{
     ByteLevelOptions, Encoder, SpecialIds, Tokenizer, WordPieceOptions, check_vocabulary, train_byte_level,

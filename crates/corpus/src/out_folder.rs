@@ -102,14 +102,14 @@ impl Filling {
     }
 
     /// Removes what is about to be written anew, and what belongs to that; the names of what has gone, for
-    /// [`Filling::removal`]. Nothing goes if something cannot.
+    /// [`Filling::removal`]. Nothing goes if one of the names is a folder's.
     pub fn clear(self, folder: &Path) -> Result<Vec<String>, CorpusError> {
         let names = self.leaving(folder)?;
         for name in &names {
             let path = folder.join(name);
             fs::remove_file(&path).map_err(|error| {
                 let message = format!("cannot be removed, and does not belong to what is written there: {error}");
-                wrong(&path, ErrorKind::Io, message, "remove it, or name another folder with --out")
+                wrong(&path, ErrorKind::Unreadable, message, "remove it, or name another folder with --out")
             })?;
         }
         Ok(names)
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_goes_where_something_cannot() {
+    fn nothing_goes_where_a_folder_has_the_name_of_a_file() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("config.json"), "").unwrap();
         fs::create_dir(folder.path().join("model.onnx")).unwrap();

@@ -16,7 +16,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use config::{DataConfig, DataFormat, ObjectiveKind, RunConfig};
 use locate::Located;
 use parquet_file::ParquetFile;
-pub(crate) use pointer::refuse_pointer;
+pub use pointer::refuse_pointer;
 use serde::{Deserialize, Serialize};
 pub use squad::{SquadQuestion, squad_questions};
 use std::collections::HashMap;

@@ -195,6 +195,7 @@ fn the_published_modern_bert_is_understood() {
 fn nonsense_is_named() {
     let error = |text: &str| from_config_json(text).unwrap_err().to_string();
     assert!(error("{").starts_with("config.json: "));
+    assert!(error("version https://git-lfs.github.com/spec/v1\noid").contains("`git lfs pull`"));
     assert!(error(&edited(Architecture::Bert, "hidden_size", json!("wide"))).contains("`hidden_size` = \"wide\""));
     assert!(error(&edited(Architecture::Bert, "num_hidden_layers", json!(0))).contains("`num_hidden_layers` = 0"));
 }

@@ -173,7 +173,14 @@ impl Recipe<'_> {
 
     /// The encoder of another model; heads that it lacks, or whose shape differs, stay as drawn from the seed.
     fn inherited(&self, source: ModelShape, tensors: &[(String, tch::Tensor)]) -> Result<State, TrainError> {
-        let shape = self.config.model.inherit(source).map_err(TrainError::fatal)?;
+        // What the coordinator read from its own folder stands in the config.
+        let other = if self.config.init.from.starts_with("hf:") {
+            "; or this host has another folder of that name"
+        } else {
+            ""
+        };
+        let inherited = self.config.model.inherit(source);
+        let shape = inherited.map_err(|differs| TrainError::fatal(format!("{differs}{other}")))?;
         let mut state = self.state(self.first_header(shape))?;
         let report = state
             .model

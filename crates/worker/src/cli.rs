@@ -20,6 +20,7 @@ use crate::prompt::{self, PromptArguments};
 use crate::training::{self, TrainerArguments};
 use crate::word2vec::{self, Word2VecArguments};
 use clap::{Args, Parser, Subcommand};
+use corpus::{CorpusError, ErrorKind};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -205,9 +206,14 @@ impl From<crate::agent::JoinError> for Problem {
     }
 }
 
-impl From<corpus::CorpusError> for Problem {
-    fn from(error: corpus::CorpusError) -> Self {
-        Self::input(error.to_string())
+impl From<CorpusError> for Problem {
+    fn from(error: CorpusError) -> Self {
+        let code = match error.kind {
+            ErrorKind::Io => RETRY,
+            ErrorKind::Internal => FAILURE,
+            _ => INPUT,
+        };
+        Self { text: format!("{}: {}", error.place, error.message), help: Some(error.help), code }
     }
 }
 

@@ -220,7 +220,7 @@ mod tests {
         let ship = filled[0].masks[0].iter().find(|candidate| candidate.token == "ship").unwrap();
         assert_eq!(ship.text.as_deref(), Some("the ship"));
         let value = filled[0].json();
-        stands_in_the_contract("worker fill-mask --json", &value);
+        stands_in_the_contract("worker fill-mask --json", "", &value);
         assert_eq!(value["masks"][0][0]["score"], json!(filled[0].masks[0][0].score));
         let long = [line(&format!("the [MASK]{}", " sea".repeat(20)), 1)];
         assert_eq!(fill(&loaded, &long, 1).ok().unwrap()[0].json()["cut"], json!(true));

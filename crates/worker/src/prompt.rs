@@ -163,7 +163,8 @@ struct Labeller {
 
 impl Labeller {
     fn new(loaded: Loaded, prompt: Prompt, verbalizers: &Verbalizers) -> Result<Self, Problem> {
-        let cloze = Cloze::new(&loaded.tokenizer, prompt, verbalizers, "--label")?;
+        let cloze = Cloze::new(&loaded.tokenizer, prompt, verbalizers, "--label")
+            .map_err(|error| Problem::usage(format!("{}: {}", error.place, error.message)).with_help(error.help))?;
         Ok(Self { loaded, cloze, prior: None })
     }
 

@@ -6,7 +6,8 @@ use crate::cli::Problem;
 use crate::connect::COORDINATOR_VARIABLE;
 use crate::device::Choice;
 use clap::{ArgGroup, Args};
-use config::{DataFormat, LFS_POINTER_BEGINNING, Reading};
+use config::{DataFormat, Reading};
+use corpus::ErrorKind;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use tch::Device;
@@ -93,7 +94,7 @@ impl TextArguments {
         }
         match &self.file {
             Some(path) => lines_of(path),
-            None => Ok(lines_from("standard input".to_owned(), BufReader::new(std::io::stdin()))),
+            None => lines_from("standard input".to_owned(), BufReader::new(std::io::stdin())),
         }
     }
 }
@@ -102,18 +103,21 @@ impl TextArguments {
 pub(crate) fn lines_of(path: &Path) -> Result<Lines, Problem> {
     let name = path.display().to_string();
     let file = std::fs::File::open(path).map_err(|error| Problem::input(format!("{name} cannot be read: {error}")))?;
-    Ok(lines_from(name, BufReader::new(file)))
+    lines_from(name, BufReader::new(file))
 }
 
-fn lines_from(name: String, reader: impl BufRead + 'static) -> Lines {
-    Box::new((1..).zip(reader.lines()).filter_map(move |(number, line)| match line {
-        Ok(text) if number == 1 && is_pointer(&text) => Some(Err(unfetched(&name))),
+fn lines_from(name: String, mut reader: impl BufRead + 'static) -> Result<Lines, Problem> {
+    // What cannot be read is told of the first line.
+    if let Ok(beginning) = reader.fill_buf() {
+        corpus::refuse_pointer(ErrorKind::Corrupt, &name, beginning)?;
+    }
+    Ok(Box::new((1..).zip(reader.lines()).filter_map(move |(number, line)| match line {
         Ok(text) => {
             let plain = text.strip_prefix('\u{feff}').filter(|_| number == 1).unwrap_or(&text);
             (!plain.trim().is_empty()).then(|| Ok(Line { text: plain.to_owned(), number }))
         }
         Err(error) => Some(Err(Problem::input(format!("{name}, line {number}: {error}")))),
-    }))
+    })))
 }
 
 /// A file of text as a whole.
@@ -121,17 +125,8 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Problem> {
     let name = path.display().to_string();
     let text =
         std::fs::read_to_string(path).map_err(|error| Problem::input(format!("{name} cannot be read: {error}")))?;
-    if is_pointer(&text) { Err(unfetched(&name)) } else { Ok(text) }
-}
-
-/// Whether it is what Git LFS leaves in the place of a file that was not fetched.
-fn is_pointer(text: &str) -> bool {
-    text.as_bytes().starts_with(LFS_POINTER_BEGINNING)
-}
-
-fn unfetched(name: &str) -> Problem {
-    Problem::input(format!("{name}: it is a pointer of Git LFS, not the file itself"))
-        .with_help("run `git lfs pull` where it came from")
+    corpus::refuse_pointer(ErrorKind::Corrupt, &name, text.as_bytes())?;
+    Ok(text)
 }
 
 /// A model's folder on this machine; a downloaded one is gone when this is.
@@ -240,6 +235,7 @@ pub(crate) fn batches<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use config::LFS_POINTER_BEGINNING;
 
     fn of_file(file: PathBuf) -> TextArguments {
         TextArguments { text: Vec::new(), file: Some(file), batch: 1 }
@@ -265,8 +261,7 @@ mod tests {
         let file = folder.path().join("texts.txt");
         let oid = ".github.com/spec/v1\noid sha256:00\nsize 5\n";
         std::fs::write(&file, [LFS_POINTER_BEGINNING, oid.as_bytes()].concat()).unwrap();
-        let first = of_file(file.clone()).plain_lines().ok().unwrap().next().unwrap();
-        for refused in [first.err(), read_text(&file).err()] {
+        for refused in [of_file(file.clone()).plain_lines().err(), read_text(&file).err()] {
             let (message, help) = refused.unwrap().into_text_and_help();
             assert!(message.starts_with(&file.display().to_string()) && message.contains("pointer"), "{message}");
             assert!(help.unwrap().contains("git lfs pull"));
@@ -274,6 +269,9 @@ mod tests {
         std::fs::write(&file, "a ship\nversion https://git-lfs\n").unwrap();
         let lines = of_file(file.clone()).plain_lines().ok().unwrap();
         assert!(lines.count() == 2 && read_text(&file).is_ok(), "a text may speak of one");
+        std::fs::write(&file, [LFS_POINTER_BEGINNING, "\na ship".repeat(200).as_bytes()].concat()).unwrap();
+        let lines = of_file(file.clone()).plain_lines().ok().unwrap();
+        assert!(lines.count() == 201 && read_text(&file).is_ok(), "a pointer is small");
     }
 
     #[test]

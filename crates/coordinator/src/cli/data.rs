@@ -5,7 +5,7 @@ use super::output;
 use super::problem::Problem;
 use super::run_view::counted;
 use config::DataFormat;
-use corpus::{Columns, Corpus, CorpusFile, Dealt, FileSource, Loader, Tokenizer, Unit};
+use corpus::{Columns, Corpus, CorpusFile, Dealt, ErrorKind, FileSource, Loader, Tokenizer, Unit};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,7 +17,13 @@ const SHOWN: usize = 20;
 
 /// A corpus that cannot be used, for a person.
 pub fn corpus_problem(error: corpus::CorpusError) -> Problem {
-    Problem::input(format!("{}: {}", error.place, error.message)).help(error.help)
+    let what = format!("{}: {}", error.place, error.message);
+    let problem = match error.kind {
+        ErrorKind::Io => Problem::retry(what),
+        ErrorKind::Internal => Problem::failure(what),
+        _ => Problem::input(what),
+    };
+    problem.help(error.help)
 }
 
 pub async fn run(arguments: DataArguments) -> Result<ExitCode, Problem> {
@@ -100,8 +106,10 @@ fn refuse_out(out: &Path, files: &[PathBuf]) -> Result<(), Problem> {
 fn refuse_rows(files: &[PathBuf]) -> Result<(), Problem> {
     for file in files {
         let name = file.display().to_string();
-        let help = if DataFormat::of(&name).is_some() {
+        let help = if let Some(DataFormat::Parquet | DataFormat::Csv | DataFormat::Jsonl) = DataFormat::of(&name) {
             "it needs no import: name it in `data.paths` as it is; or import its texts alone, as .txt"
+        } else if DataFormat::of(&name).is_some() {
+            "to fine-tune on it, name it in `data.paths` as it is; to pretrain, import its texts alone, as .txt"
         } else if file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tsv")) {
             "write it as .csv or .jsonl, and name that in `data.paths`; or import its texts alone, as .txt"
         } else {

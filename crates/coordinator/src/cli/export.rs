@@ -58,7 +58,7 @@ pub async fn run(connection: &Connection, arguments: ExportArguments) -> Result<
     let left_out: Vec<&str> = LEFT_OUT.into_iter().filter(held).collect();
     let of = (run, exact.clone());
     let finishing = tokio::task::spawn_blocking(move || finish(files, &of.0, &of.1));
-    let Finished { removed, warning } =
+    let Finished { class, removed, warning } =
         finishing.await.map_err(|error| Problem::failure(format!("writing the folder: {error}")))??;
     if json {
         output::json(&json!({
@@ -77,7 +77,7 @@ pub async fn run(connection: &Connection, arguments: ExportArguments) -> Result<
         None if json => {}
         None => {
             output::message(&format!(
-                "step {} of run {}; load it with AutoModel.from_pretrained",
+                "step {} of run {}; load it with {class}.from_pretrained of transformers",
                 exact.step, exact.run
             ));
         }
@@ -142,6 +142,8 @@ async fn download(
 /// What a user must know of a folder that is whole.
 #[derive(Debug, PartialEq)]
 struct Finished {
+    /// Of `transformers`, which loads it with its head.
+    class: String,
     /// The files of another model that have gone.
     removed: Vec<String>,
     /// What `transformers` would do with it, if that is wrong.
@@ -190,7 +192,8 @@ fn finish(mut files: Vec<Partial>, run: &v1::Run, checkpoint: &v1::CheckpointRef
     for file in files {
         file.move_into_place()?;
     }
-    Ok(Finished { removed, warning: warning(&config) })
+    let class = config["architectures"][0].as_str().unwrap_or("AutoModel").to_owned();
+    Ok(Finished { class, removed, warning: warning(&config) })
 }
 
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
@@ -252,9 +255,13 @@ mod tests {
         for name in [WEIGHTS, "model.onnx", "merges.txt", "notes.txt"] {
             std::fs::write(folder.path().join(name), "old").unwrap();
         }
-        let files = vec![partial(folder.path(), WEIGHTS, "x"), partial(folder.path(), CONFIG, "{}")];
+        let files = vec![
+            partial(folder.path(), WEIGHTS, "x"),
+            partial(folder.path(), CONFIG, r#"{"architectures": ["BertForMaskedLM"]}"#),
+        ];
+        let class = "BertForMaskedLM".to_owned();
         let removed = ["merges.txt", "model.onnx", WEIGHTS].map(str::to_owned).to_vec();
-        assert_eq!(finish(files).unwrap(), Finished { removed, warning: None });
+        assert_eq!(finish(files).unwrap(), Finished { class, removed, warning: None });
         assert_eq!(names(folder.path()), [CARD, CONFIG, WEIGHTS, "notes.txt"]);
         assert_eq!(std::fs::read(folder.path().join(WEIGHTS)).unwrap(), b"x");
         let card = std::fs::read_to_string(folder.path().join(CARD)).unwrap();

@@ -236,6 +236,9 @@ fn inherited(config: &CheckedConfig, text: &[u8]) -> Result<ModelShape, Failure>
 
 /// What Hugging Face's config.json says of a model's size; what it leaves out is as Hugging Face has it.
 fn source(text: &[u8], config: &ModelConfig) -> Result<ModelShape, String> {
+    if let Some(pointer) = config::lfs_pointer(text) {
+        return Err(pointer.to_owned());
+    }
     let object: Map<String, Value> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let (architecture, defaults) = match object.get("model_type").and_then(Value::as_str) {
         Some("bert") => (Architecture::Bert, [30_522, 768, 12, 12, 3_072, 512]),

@@ -115,6 +115,9 @@ fn open(
 ) -> Result<(Arc<Opened>, ModelShape, Option<String>), Failure> {
     let failure = |error: corpus::CorpusError| corpora::failure(&error);
     let Opened { corpus, tokenizer } = corpora::open(config)?;
+    if let Some(error) = corpus.unmeasured() {
+        return Err(corpora::failure(error));
+    }
     let size = i64::try_from(tokenizer.size()).unwrap_or(i64::MAX);
     let length = i64::try_from(config.batch.sequence_length).unwrap_or(i64::MAX);
     let shape = inherited.unwrap_or_else(|| config.model.shape(size, length));

@@ -56,7 +56,7 @@ impl Faults {
             message.push_str(&format!("\n{place}: {other}{}", times(count)));
         }
         if self.more > 0 {
-            help.push_str(&format!("\nand {} more", self.more));
+            message.push_str(&format!("\n  and {} more", self.more));
         }
         Err(CorpusError::new(ErrorKind::Value, place, message, help))
     }
@@ -98,6 +98,8 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
                         number(label).map(|number| largest = largest.max(number.abs())).err()
                     } else if kind == ObjectiveKind::Tag && !config.objective.tag_scheme.has(label) {
                         Some(no_bio_tag(label))
+                    } else if label.trim().is_empty() {
+                        Some(no_label())
                     } else if finds_classes && has_fraction(label) {
                         Some(no_class(label))
                     } else {
@@ -136,6 +138,9 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
              cannot hold, and steps are skipped"
         ));
     }
+    if let Some((one, other)) = alike(&corpus.labels).filter(|_| finds_classes) {
+        warnings.push(format!("the labels `{one}` and `{other}` differ in case or spaces alone, and are two classes"));
+    }
     if let Some((place, tag, count)) = stray {
         warnings.push(format!(
             "{place}: `{tag}` follows no tag of its kind ({}), and is counted as the beginning of a span: let spans begin \
@@ -151,6 +156,16 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
     let what = if kind == ObjectiveKind::Tag { "no word" } else { "no row" };
     warnings.push(format!("{what} of the training data has the label `{unused}`, so it cannot be learned"));
     Ok(warnings)
+}
+
+fn no_label() -> Fault {
+    ("the label is empty".to_owned(), "write it, or null to leave the row out".to_owned())
+}
+
+/// Two labels that are likely meant to be one.
+fn alike(labels: &[String]) -> Option<(&str, &str)> {
+    let mut known: HashMap<String, &str> = HashMap::new();
+    labels.iter().find_map(|label| Some((known.insert(label.trim().to_lowercase(), label)?, label.as_str())))
 }
 
 /// Whether a label is likelier a number to learn than a class.

@@ -10,35 +10,43 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::buffer::NullBuffer;
 use config::ObjectiveKind;
 
-/// What is told of them, if there are any. Files to learn from, or to measure on, of which nothing else is left are refused.
-pub(super) fn told(corpus: &Corpus, kind: ObjectiveKind) -> Result<Option<String>, CorpusError> {
+/// What is told of them, if there are any, and what is wrong where nothing else is left to measure on. Where nothing is left
+/// to learn from, that is an error.
+pub(super) fn told(corpus: &Corpus, kind: ObjectiveKind) -> Result<(Vec<String>, Option<CorpusError>), CorpusError> {
+    let (mut warnings, mut unmeasured) = (Vec::new(), None);
     if !kind.is_supervised() {
-        return Ok(None);
+        return Ok((warnings, unmeasured));
     }
-    let names: Vec<String> = corpus.columns().names().map(|name| format!("`{name}`")).collect();
+    let columns = corpus.columns();
+    let label = columns.label.as_deref().filter(|_| kind != ObjectiveKind::Answer);
+    let looked_at = [Some(columns.text.as_str()), columns.pair.as_deref()].into_iter().flatten();
+    let looked_at = looked_at.chain(columns.choices.iter().map(String::as_str)).chain(label);
+    let names: Vec<String> = looked_at.map(|name| format!("`{name}`")).collect();
     let nothing = format!("nothing in {}", names.join(" or "));
-    let (mut first, mut count, mut all): (Option<Place>, u64, u64) = (None, 0, 0);
-    for held_out in [false, true] {
-        let (mut its_first, mut its_count, mut its_rows): (Option<Place>, u64, u64) = (None, 0, 0);
+    for (held_out, key, whose) in [(false, "data.paths", ""), (true, "data.eval_paths", " of `data.eval_paths`")] {
+        let (mut first, mut count, mut all): (Option<Place>, u64, u64) = (None, 0, 0);
         for unit in row_groups(&corpus.files).filter(|unit| corpus.files[unit.file as usize].held_out == held_out) {
-            let left_out = left_out(kind, corpus.columns(), &corpus.source().read(&unit)?)
+            let left_out = left_out(kind, columns, &corpus.source().read(&unit)?)
                 .map_err(|message| CorpusError::new(ErrorKind::Type, corpus.place(&unit, None), message, LABEL_HELP))?;
-            if let (None, Some(row)) = (&its_first, left_out.iter().position(|is| *is)) {
-                its_first = Some(corpus.place(&unit, Some(row as u64)));
+            if let (None, Some(row)) = (&first, left_out.iter().position(|is| *is)) {
+                first = Some(corpus.place(&unit, Some(row as u64)));
             }
-            its_count += left_out.iter().filter(|is| **is).count() as u64;
-            its_rows += unit.rows;
+            count += left_out.iter().filter(|is| **is).count() as u64;
+            all += unit.rows;
         }
-        if let Some(place) = its_first.clone().filter(|_| its_count == its_rows) {
-            let key = if held_out { "data.eval_paths" } else { "data.paths" };
-            let message = format!("this row and all others of `{key}` ({its_count}) have {nothing}");
+        let Some(first) = first else { continue };
+        warnings.push(format!("{count} of {all} rows{whose} have {nothing} and are left out; the first: {first}"));
+        if count == all {
+            let message = format!("this row and all others of `{key}` ({count}) have {nothing}");
             let help = format!("name the columns that hold them in `[data]`, or other files in `{key}`");
-            return Err(CorpusError::new(ErrorKind::Empty, place, message, help));
+            let error = CorpusError::new(ErrorKind::Empty, first, message, help);
+            if !held_out {
+                return Err(error);
+            }
+            unmeasured = Some(error);
         }
-        first = first.or(its_first);
-        (count, all) = (count + its_count, all + its_rows);
     }
-    Ok(first.map(|first| format!("{count} of {all} rows have {nothing} and are left out; the first: {first}")))
+    Ok((warnings, unmeasured))
 }
 
 /// For each row of labelled data whether it lacks a text or a label: no sample is made of such a row. An error is what is

@@ -6,8 +6,9 @@ use config::LFS_POINTER_BEGINNING;
 /// A pointer is smaller than this, by the specification of Git LFS.
 pub(super) const BYTES_MAX: usize = 1024;
 
-/// Refuses a pointer to a file that Git LFS has not fetched.
-pub(crate) fn refuse_pointer(kind: ErrorKind, name: &str, contents: &[u8]) -> Result<(), CorpusError> {
+/// Refuses a pointer to a file that Git LFS has not fetched. `contents`: all of the file, or so much of its beginning as
+/// shows that it is larger than a pointer.
+pub fn refuse_pointer(kind: ErrorKind, name: &str, contents: &[u8]) -> Result<(), CorpusError> {
     if contents.len() >= BYTES_MAX || !contents.starts_with(LFS_POINTER_BEGINNING) {
         return Ok(());
     }

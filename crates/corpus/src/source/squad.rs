@@ -34,7 +34,7 @@ struct Paragraph {
 #[derive(Deserialize)]
 struct Asked {
     #[serde(default, deserialize_with = "id")]
-    id: Option<String>,
+    id: Option<Value>,
     question: String,
     #[serde(default)]
     answers: Vec<Answer>,
@@ -44,26 +44,26 @@ struct Asked {
 }
 
 /// Text in SQuAD's own files, a whole number in some that have their form (COVID-QA).
-fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     struct Id;
 
     impl Visitor<'_> for Id {
-        type Value = Option<String>;
+        type Value = Option<Value>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a text in quotes or a whole number")
         }
 
         fn visit_str<E>(self, id: &str) -> Result<Self::Value, E> {
-            Ok(Some(id.to_owned()))
+            Ok(Some(Value::from(id)))
         }
 
         fn visit_u64<E>(self, id: u64) -> Result<Self::Value, E> {
-            Ok(Some(id.to_string()))
+            Ok(Some(Value::from(id)))
         }
 
         fn visit_i64<E>(self, id: i64) -> Result<Self::Value, E> {
-            Ok(Some(id.to_string()))
+            Ok(Some(Value::from(id)))
         }
 
         fn visit_unit<E>(self) -> Result<Self::Value, E> {
@@ -72,6 +72,10 @@ fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::E
     }
 
     deserializer.deserialize_any(Id)
+}
+
+fn shown(id: &Value) -> String {
+    id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }
 
 #[derive(Deserialize)]
@@ -107,8 +111,8 @@ impl Answers {
 /// A question of SQuAD's file, to be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SquadQuestion {
-    /// Unique in the file, where it has ids.
-    pub id: Option<String>,
+    /// Unique in the file, where it has ids: a text or a whole number.
+    pub id: Option<Value>,
     /// What is asked.
     pub question: String,
     /// Shared by the questions about it.
@@ -151,18 +155,18 @@ fn parse(name: &str, bytes: &[u8]) -> Result<File, CorpusError> {
 /// Refuses ids that two questions of a file have: answers and errors are told by it. Files that are read together may
 /// share ids, since each error names its file and each answer is of one file.
 fn refuse_same_ids(name: &str, file: &File) -> Result<(), CorpusError> {
-    let mut known: HashMap<&str, (&Asked, [usize; 3])> = HashMap::new();
+    let mut known: HashMap<String, (&Asked, [usize; 3])> = HashMap::new();
     let mut faults = Faults::default();
     for (article, paragraphs) in file.data.iter().map(|it| &it.paragraphs).enumerate() {
         for (paragraph, questions) in paragraphs.iter().map(|it| &it.qas).enumerate() {
             for (number, asked) in questions.iter().enumerate() {
-                let Some(id) = asked.id.as_deref() else { continue };
+                let Some(id) = asked.id.as_ref().map(shown) else { continue };
                 let here = (asked, [article, paragraph, number]);
-                let Some(before) = known.insert(id, here) else { continue };
+                let Some(before) = known.insert(id.clone(), here) else { continue };
                 let [before, here] = [before, here].map(|(asked, [article, paragraph, number])| {
                     format!("data[{article}].paragraphs[{paragraph}].qas[{number}] (`{}`)", asked.question)
                 });
-                let place = || Place { file: name.to_owned(), spot: Spot::Question(id.to_owned()) };
+                let place = || Place { file: name.to_owned(), spot: Spot::Question(id.clone()) };
                 let message = format!("two questions have this id, {before} and {here}");
                 let help = "give each question an id of its own, or leave one of the two out";
                 faults.push(place, (message, help.to_owned()));
@@ -191,7 +195,7 @@ pub(super) fn squad(name: &str, bytes: &[u8], columns: &Columns) -> Result<Parse
             for asked in &paragraph.qas {
                 contexts.push(paragraph.context.as_str());
                 questions.push(asked.question.as_str());
-                ids.push(asked.id.clone().unwrap_or_else(|| format!("`{}`", asked.question)));
+                ids.push(asked.id.as_ref().map_or_else(|| format!("`{}`", asked.question), shown));
                 groups.push(match columns.group.as_deref() {
                     Some("title") => article.title.as_str(),
                     Some("context") => paragraph.context.as_str(),
@@ -289,7 +293,10 @@ mod tests {
             {"context": "The ship sailed.", "qas": [{"id": "a", "question": "What?", "answers": []}, {"question": "Who?"}]}
         ]}]}"#;
         let read = squad_questions("dev.json", text.as_bytes()).unwrap();
-        let told: Vec<_> = read.iter().map(|it| (it.id.as_deref(), it.question.as_str(), &*it.passage)).collect();
+        let told: Vec<_> = read
+            .iter()
+            .map(|it| (it.id.as_ref().and_then(Value::as_str), it.question.as_str(), &*it.passage))
+            .collect();
         assert_eq!(told, [(Some("a"), "What?", "The ship sailed."), (None, "Who?", "The ship sailed.")]);
         let error = squad_questions("dev.json", b"{\n\"data\": 1}").unwrap_err().to_string();
         assert!(error.contains("dev.json") && error.contains("not SQuAD"), "{error}");

@@ -62,7 +62,7 @@ pub(super) fn utf8<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, CorpusErr
     refuse_pointer(ErrorKind::Corrupt, name, bytes)?;
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = 1 + line_ends(&bytes[..error.valid_up_to()]);
-        broken(name, line, "not UTF-8", "convert the file, for example with `iconv -t UTF-8`")
+        broken(name, line, "not UTF-8", "convert the file, for example with `iconv -f LATIN1 -t UTF-8`")
     })?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }

@@ -194,6 +194,9 @@ fn summary() -> [(&'static str, Value); 3] {
 
 /// Reads `config.json`. Keys that `transformers` leaves out have its defaults.
 pub fn from_config_json(text: &str) -> Result<(ModelShape, Head), ModelError> {
+    if let Some(pointer) = config::lfs_pointer(text.as_bytes()) {
+        return Err(ModelError::Config(pointer.into()));
+    }
     let object: Map<String, Value> =
         serde_json::from_str(text).map_err(|error| ModelError::Config(error.to_string()))?;
     let keys = Keys(object);

@@ -2,7 +2,7 @@
 
 use crate::error::ModelError;
 use crate::{safetensors_io, torch_file};
-use config::{LFS_POINTER_BEGINNING, WEIGHTS_FILES};
+use config::{WEIGHTS_FILES, lfs_pointer};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,10 +28,8 @@ pub(super) fn read(folder: &Path) -> Result<Vec<(String, Tensor)>, ModelError> {
 fn file(path: &Path) -> Result<Vec<(String, Tensor)>, ModelError> {
     let bytes = std::fs::read(path).map_err(ModelError::file(path))?;
     let broken = |why: String| ModelError::WeightsFile { path: path.to_owned(), why };
-    if bytes.starts_with(LFS_POINTER_BEGINNING) {
-        return Err(broken(
-            "it is a pointer of Git LFS, not the file itself: run `git lfs pull` where it came from".into(),
-        ));
+    if let Some(pointer) = lfs_pointer(&bytes) {
+        return Err(broken(pointer.into()));
     }
     if path.extension().is_some_and(|extension| extension == "bin") {
         return torch_file::read(&bytes).map_err(broken);

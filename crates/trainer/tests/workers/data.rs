@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 const WORDS: usize = 60;
 
-/// `vocab.txt`, `corpus.parquet` (text), `labelled.parquet` (text, label), `unlabelled.jsonl` (the same, without labels in
-/// the last two of ten rows), `tagged.txt` and `plainly-tagged.txt` (word/tag) in `folder`.
+/// `vocab.txt`, `corpus.parquet` (text), `labelled.parquet` (text, label), `unlabelled.jsonl` (the same with no label),
+/// `tagged.txt` and `plainly-tagged.txt` (word/tag) in `folder`.
 pub fn write(folder: &Path) {
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."].map(str::to_owned);
     let vocabulary: Vec<String> = special.into_iter().chain((0..WORDS).map(word)).collect();
@@ -36,9 +36,7 @@ pub fn write(folder: &Path) {
         labels.push(format!("class{class}"));
     }
     parquet(&folder.join("labelled.parquet"), vec![("text", texts), ("label", labels)]);
-    let labels = [r#""a""#, r#""b""#].repeat(4).into_iter().chain(["null"; 2]);
-    let lines: String = labels.map(|label| format!("{{\"text\": \"a text\", \"label\": {label}}}\n")).collect();
-    fs::write(folder.join("unlabelled.jsonl"), lines).unwrap();
+    fs::write(folder.join("unlabelled.jsonl"), "{\"text\": \"a text\", \"label\": null}\n").unwrap();
     let tagged: Vec<String> = (0..160)
         .map(|_| {
             let words: Vec<String> = (0..6)

@@ -28,9 +28,8 @@ fn a_classifier_learns_from_a_parents_encoder() {
 
 #[test]
 fn nothing_is_reported_of_held_out_rows_that_have_no_label() {
-    // Of a single unit the last rows are held out.
-    let config = finetuning("paths = [\"unlabelled.jsonl\"]\nlabel_column = \"label\"", "kind = \"classify\"", "");
-    let config = config.replace("eval_fraction = 0.2\n", "eval_fraction = 0.2\nunit_rows = 10\n");
+    let data = format!("{LABELLED}\neval_paths = [\"unlabelled.jsonl\"]");
+    let config = finetuning(&data, "kind = \"classify\"", "").replace("eval_fraction = 0.2\n", "");
     let (_, cluster) = undisturbed(&config.replace("steps = 40", "steps = 2"), 1);
     assert!(cluster.metric(0, "train/loss").is_some());
     let reported = ["eval/loss", "eval/accuracy", "eval/macro_f1", "eval/mcc"].map(|name| cluster.metric(0, name));

@@ -35,6 +35,8 @@ fn what_is_given_wrong_is_told_from_what_does_not_work() {
     assert_eq!(code(&["predict", "--model", &classes, "--text", "sea", "--top", "2"]), 2);
     assert_eq!(code(&["predict", "--checkpoint", "tagger@x", "--text", "sea"]), 2);
     assert_eq!(code(&["prompt", "--model", &words, "--text", "sea"]), 2);
+    let template = ["prompt", "--model", &words, "--text", "sea", "--template", "{text} [MASK]", "--label"];
+    assert_eq!(code(&[&template[..], &["a=sea", "--label", "b=qqq"]].concat()), 2, "a word that is none");
     // Data, models and folders that are not valid.
     assert_eq!(code(&["predict", "--model", &absent, "--text", "sea"]), 5);
     assert_eq!(code(&["predict", "--model", &words, "--text", "sea"]), 5, "no labels");

@@ -20,14 +20,17 @@ fn the_reference_page_is_fresh() {
     assert!(found == wanted, "{} is stale: TRIREME_WRITE_DOCS=1 cargo test -p worker reference", page.display());
 }
 
-/// Fails unless the contract's paragraph of `command` names each key of what it printed, and of what is inside.
+/// Fails unless the contract's paragraph of `command` names each key of what it printed, and of what is inside: behind `of`
+/// where it tells of several tasks.
 #[track_caller]
-pub(crate) fn stands_in_the_contract(command: &str, printed: &Value) {
+pub(crate) fn stands_in_the_contract(command: &str, of: &str, printed: &Value) {
     let text = std::fs::read_to_string(page("contract.md")).unwrap();
     let begin = format!("**`{command}`**");
     let paragraph = text.split("\n\n").find(|paragraph| paragraph.starts_with(&begin));
     let paragraph = paragraph.unwrap_or_else(|| panic!("the contract has no paragraph {begin}"));
-    let words: Vec<&str> = paragraph.split(|it: char| it != '_' && !it.is_alphanumeric()).collect();
+    let paragraph = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (_, shape) = paragraph.split_once(of).unwrap_or_else(|| panic!("the contract does not tell of {of}"));
+    let words: Vec<&str> = shape.split(|it: char| it != '_' && !it.is_alphanumeric()).collect();
     let missing: Vec<String> = keys(printed).into_iter().filter(|key| !words.contains(&key.as_str())).collect();
     assert!(missing.is_empty(), "the contract's paragraph {begin} does not name {missing:?}");
 }

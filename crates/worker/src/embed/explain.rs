@@ -242,7 +242,7 @@ mod tests {
         let value = found.json(Some(&table), 1);
         assert_eq!(value["texts"][0]["nearest"][0]["text"], "the ships");
         assert_eq!(value["word2vec"]["nearest_words"][0]["word"], "sea");
-        stands_in_the_contract("worker embed --explain WORD --json", &value);
+        stands_in_the_contract("worker embed --explain WORD --json", "", &value);
         assert!(found.plain(Some(&table), 1).contains("nearest words: sea 0.707"));
     }
 

@@ -117,9 +117,9 @@ fn squad(path: &Path) -> Result<Questions, Problem> {
     let name = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| Problem::input(format!("{name} cannot be read: {error}")))?;
     let all = corpus::squad_questions(&name, &bytes)?;
-    Ok(Box::new(all.into_iter().map(|it| {
-        let asked = Asked { id: it.id.map(Value::from), question: it.question, passage: it.passage };
-        checked(asked, "a question of the file")
+    Ok(Box::new(all.into_iter().map(move |it| {
+        let asked = Asked { id: it.id, question: it.question, passage: it.passage };
+        checked(asked, &name)
     })))
 }
 

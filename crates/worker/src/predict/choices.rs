@@ -257,7 +257,7 @@ mod tests {
         let whole = Posed { id: Some(json!(7)), labels, ..all[0].clone() };
         let line = whole.json(&choose(&predictor, &all[..1], 9).ok().unwrap()[0]);
         assert_eq!(line.as_object().map(Map::len), Some(9));
-        stands_in_the_contract("worker predict --json", &line);
+        stands_in_the_contract("worker predict --json", "Of a model of multiple choice:", &line);
         let long = [posed("the wind the sea the ship the wind the sea the ship the sea", None, &["sea", "ship"])];
         assert_eq!(long[0].json(&choose(&predictor, &long, 9).ok().unwrap()[0])["cut"], json!(true));
     }
