@@ -197,7 +197,7 @@ async fn bad_runs_are_refused_when_they_are_submitted() {
         (from("gpt"), &["gpt2", "config.json"]),
         (from("other"), &["does not belong to the model", "blake3:00"]),
         (unmeasured, &["unlabelled.jsonl, line 1", "all others of `data.eval_paths` (4)"]),
-        (from("pointer"), &["pointer/config.json", "git lfs pull"]),
+        (from("pointer"), &["/pointer`: its config.json", "git lfs pull"]),
         (from("cut"), &["cut/model.safetensors", "not whole (9 bytes)"]),
     ];
     for (config, wanted) in cases {

@@ -230,7 +230,7 @@ fn a_question_whose_passage_is_empty_is_left_out_whatever_its_answers() {
     let cat = "{\"text\": \"cat\", \"answer_start\": 4}";
     let path = write(folder.path(), "a.jsonl", &[line("the cat", cat), line(" ", cat), line("", "")].concat());
     let corpus = open(ANSWER, &path).unwrap();
-    let said = "2 of 3 rows have nothing in `context` or `question` or `answers` and are left out";
+    let said = "2 of 3 rows have nothing in `context` or `question` and are left out";
     assert_eq!(corpus.warnings(), [format!("{said}; the first: {path}, line 2")]);
     assert_eq!(answer(ANSWER, &path).1, ["cat"]);
 }
