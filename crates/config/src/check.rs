@@ -90,7 +90,7 @@ impl RunConfig {
         let kind = self.objective.kind;
         for (is_set, with) in [
             (!kind.masks() || kind.has_pairs(), format!("objective.kind = \"{}\"", kind.as_str())),
-            (self.objective.packing != Packing::Blocks, "this objective.packing".to_owned()),
+            (self.objective.packing != Packing::Blocks, "an objective.packing other than `blocks`".to_owned()),
             (self.batch.padding == Padding::Unpadded, "batch.padding = \"unpadded\"".to_owned()),
             (run.activation_checkpointing, "run.activation_checkpointing".to_owned()),
             (self.reduce.mode == ReduceMode::Fast, "reduce.mode = \"fast\"".to_owned()),

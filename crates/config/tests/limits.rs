@@ -344,7 +344,7 @@ fn graphs_are_for_micro_batches_of_one_shape() {
         ("run.activation_checkpointing=true", "run.activation_checkpointing"),
         ("batch.padding=unpadded", "batch.padding = \"unpadded\""),
         ("reduce.mode=fast", "reduce.mode = \"fast\""),
-        ("objective.packing=full-sentences", "this objective.packing"),
+        ("objective.packing=full-sentences", "an objective.packing other than `blocks`"),
         ("objective.kind=mlm_nsp", "objective.kind = \"mlm_nsp\""),
     ] {
         let text = with(&[other]);

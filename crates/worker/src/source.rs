@@ -116,6 +116,10 @@ fn lines_from(name: String, mut reader: impl BufRead + 'static) -> Result<Lines,
             let plain = text.strip_prefix('\u{feff}').filter(|_| number == 1).unwrap_or(&text);
             (!plain.trim().is_empty()).then(|| Ok(Line { text: plain.to_owned(), number }))
         }
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            let problem = Problem::input(format!("{name}, line {number}: not UTF-8"));
+            Some(Err(problem.with_help("convert the file, for example with `iconv -f LATIN1 -t UTF-8`")))
+        }
         Err(error) => Some(Err(Problem::input(format!("{name}, line {number}: {error}")))),
     })))
 }
@@ -272,6 +276,18 @@ mod tests {
         std::fs::write(&file, [LFS_POINTER_BEGINNING, "\na ship".repeat(200).as_bytes()].concat()).unwrap();
         let lines = of_file(file.clone()).plain_lines().ok().unwrap();
         assert!(lines.count() == 201 && read_text(&file).is_ok(), "a pointer is small");
+    }
+
+    #[test]
+    fn what_is_no_utf_8_is_told_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("latin.txt");
+        std::fs::write(&file, b"the sea\nun caf\xe9\n").unwrap();
+        let read: Vec<_> = of_file(file.clone()).plain_lines().ok().unwrap().collect();
+        assert!(read.len() == 2 && read[0].is_ok());
+        let (message, help) = read.into_iter().find_map(Result::err).unwrap().into_text_and_help();
+        assert_eq!(message, format!("{}, line 2: not UTF-8", file.display()));
+        assert!(help.unwrap().contains("iconv -f LATIN1"));
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn refuse_twice(vary: &[Override]) -> Result<(), Problem> {
     let is_known = |(at, it): &(usize, &Override)| vary[..*at].iter().any(|earlier| earlier.key == it.key);
     let Some((_, twice)) = vary.iter().enumerate().find(is_known) else { return Ok(()) };
     let key = twice.key.trim_start_matches("sweep.vary.");
-    Err(Problem::input(format!("--vary {key} is given twice"))
+    Err(Problem::usage(format!("--vary {key} is given twice"))
         .help(format!("give all of its values at once: --vary {key}=VALUE,VALUE")))
 }
 
