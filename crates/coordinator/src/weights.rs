@@ -43,6 +43,9 @@ pub fn names(folder: &Path) -> Result<Option<Vec<String>>, String> {
     let path = folder.join(name);
     let wrong = |what: String| format!("{}: {what}", path.display());
     let text = std::fs::read(&path).map_err(|error| wrong(error.to_string()))?;
+    if let Some(pointer) = lfs_pointer(&text) {
+        return Err(wrong(pointer.to_owned()));
+    }
     let index: Value = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
     let map = index["weight_map"].as_object().ok_or_else(|| wrong("it has no `weight_map`".to_owned()))?;
     let parts: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
@@ -166,7 +169,7 @@ mod tests {
         let error = found(&[("model.safetensors", b"<!DOCTYPE html><html>")]).unwrap_err();
         assert!(error.contains("no safetensors file"), "{error}");
         let pointer = [LFS_POINTER_BEGINNING, b".github.com/spec/v1\n"].concat();
-        for name in ["model.safetensors", "pytorch_model.bin"] {
+        for name in ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"] {
             let error = found(&[(name, &pointer)]).unwrap_err();
             assert!(error.contains(name) && error.contains("git lfs pull"), "{error}");
         }

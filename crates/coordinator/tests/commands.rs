@@ -282,6 +282,11 @@ async fn what_a_slip_would_cost_is_refused() {
         assert_eq!(code, 5, "{complaint}");
         assert!(complaint.contains(told) && complaint.contains("ends in .parquet"), "{complaint}");
     }
+    let (code, _, complaint) = coordinator(folder.path(), &["data", "import", "a.txt", "--out", "no/a.parquet"]).await;
+    assert!(
+        code == 1 && complaint.contains("no/a.parquet"),
+        "what cannot be written is no bad input: {code}: {complaint}"
+    );
     std::fs::rename(folder.path().join("a.txt"), folder.path().join("a.parquet")).unwrap();
     let import = ["data", "import", "a.parquet", "--out", "./a.parquet"];
     let (code, _, complaint) = coordinator(folder.path(), &import).await;

@@ -300,8 +300,9 @@ fn what_may_be_meant_is_told() {
     assert_eq!(warnings("cat,good\ndog,bad\n", labels), [""; 0]);
     let unused = warnings("cat,good\ndog,good\n", labels);
     assert!(unused.len() == 1 && unused[0].contains("no row") && unused[0].contains("`bad`"), "{unused:?}");
+    assert_eq!(warnings("cat,good\ndog,\" \"\n", "objective.labels=[\"good\",\"\\u0020\"]"), [""; 0], "it is listed");
     let alike = warnings("cat,POS\ndog,neg\nmat,pos\n", "");
-    assert!(alike.len() == 1 && alike[0].contains("`POS` and `pos` differ in case or spaces alone"), "{alike:?}");
+    assert!(alike.len() == 1 && alike[0].contains("`POS` and `pos` differ in case or outer spaces alone"), "{alike:?}");
     let large = warnings("cat,1\ndog,80\n", "objective.regression=true");
     assert!(large.len() == 1 && large[0].contains("labels go up to 80"), "{large:?}");
 }

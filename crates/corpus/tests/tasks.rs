@@ -335,7 +335,7 @@ fn labels_that_are_none_of_the_listed_ones_are_named_and_listed_ones_need_no_row
     let path =
         write(folder.path(), "b.jsonl", "{\"text\": \"cat\", \"label\": \"\"}\n{\"text\": \"dog\", \"label\": \"x\"}");
     let error = refused("objective.kind=classify data.label_column=label data.eval_fraction=0", &path);
-    assert!(error.starts_with(&format!("{path}, line 1: the label is empty\n  help: write it, or null")), "{error}");
+    assert!(error.starts_with(&format!("{path}, line 1: the label is empty\n  help: write it, or leave")), "{error}");
     let blank = write(folder.path(), "c.csv", "text,label\ncat,good\ndog,bad\nsun,  \n");
     let error = refused("objective.kind=classify data.label_column=label data.eval_fraction=0", &blank);
     assert!(error.starts_with(&format!("{blank}, line 4: the label is empty\n")), "{error}");

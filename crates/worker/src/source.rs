@@ -94,7 +94,14 @@ impl TextArguments {
         }
         match &self.file {
             Some(path) => lines_of(path),
-            None => lines_from("standard input".to_owned(), BufReader::new(std::io::stdin())),
+            None => {
+                // Whoever waits for the first line should have all else by then.
+                let read = || lines_from("standard input".to_owned(), BufReader::new(std::io::stdin()));
+                let lines = std::iter::once_with(read);
+                Ok(Box::new(
+                    lines.flat_map(|read| read.unwrap_or_else(|problem| Box::new(std::iter::once(Err(problem))))),
+                ))
+            }
         }
     }
 }
@@ -116,19 +123,22 @@ fn lines_from(name: String, mut reader: impl BufRead + 'static) -> Result<Lines,
             let plain = text.strip_prefix('\u{feff}').filter(|_| number == 1).unwrap_or(&text);
             (!plain.trim().is_empty()).then(|| Ok(Line { text: plain.to_owned(), number }))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            let problem = Problem::input(format!("{name}, line {number}: not UTF-8"));
-            Some(Err(problem.with_help("convert the file, for example with `iconv -f LATIN1 -t UTF-8`")))
-        }
-        Err(error) => Some(Err(Problem::input(format!("{name}, line {number}: {error}")))),
+        Err(error) => Some(Err(unread(&format!("{name}, line {number}"), &error))),
     })))
+}
+
+fn unread(place: &str, error: &std::io::Error) -> Problem {
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => Problem::input(format!("{place}: not UTF-8"))
+            .with_help("convert the file, for example with `iconv -f LATIN1 -t UTF-8`"),
+        _ => Problem::input(format!("{place}: cannot be read: {error}")),
+    }
 }
 
 /// A file of text as a whole.
 pub(crate) fn read_text(path: &Path) -> Result<String, Problem> {
     let name = path.display().to_string();
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Problem::input(format!("{name} cannot be read: {error}")))?;
+    let text = std::fs::read_to_string(path).map_err(|error| unread(&name, &error))?;
     corpus::refuse_pointer(ErrorKind::Corrupt, &name, text.as_bytes())?;
     Ok(text)
 }
@@ -288,6 +298,8 @@ mod tests {
         let (message, help) = read.into_iter().find_map(Result::err).unwrap().into_text_and_help();
         assert_eq!(message, format!("{}, line 2: not UTF-8", file.display()));
         assert!(help.unwrap().contains("iconv -f LATIN1"));
+        let (message, _) = read_text(&file).err().unwrap().into_text_and_help();
+        assert_eq!(message, format!("{}: not UTF-8", file.display()));
     }
 
     #[test]

@@ -26,6 +26,14 @@ pub fn corpus_problem(error: corpus::CorpusError) -> Problem {
     problem.help(error.help)
 }
 
+/// The same of what was to be written: with that nothing is wrong.
+pub fn writing_problem(error: corpus::CorpusError) -> Problem {
+    match error.kind {
+        ErrorKind::Io => Problem::failure(format!("{}: {}", error.place, error.message)).help(error.help),
+        _ => corpus_problem(error),
+    }
+}
+
 pub async fn run(arguments: DataArguments) -> Result<ExitCode, Problem> {
     let work = move || match arguments.command {
         DataCommand::Inspect(arguments) => inspect(arguments),
@@ -69,7 +77,7 @@ fn import(arguments: &ImportArguments) -> Result<ExitCode, Problem> {
     refuse_out(out, files)?;
     refuse_rows(files)?;
     let options = corpus::ImportOptions { document_characters: *document_characters, ..Default::default() };
-    let report = corpus::import_text(files, out, options).map_err(corpus_problem)?;
+    let report = corpus::import_text(files, out, options).map_err(writing_problem)?;
     if *json {
         output::json(&json!({
             "file": out, "files": report.files, "latin1_files": report.latin1_files,
@@ -150,6 +158,9 @@ fn plan(arguments: PlanArguments) -> Result<ExitCode, Problem> {
     let PlanArguments { file, set, json } = arguments;
     let checked = config::load_checked(&file, &set)?;
     let corpus = Arc::new(Corpus::open(&checked).map_err(corpus_problem)?);
+    if let Some(error) = corpus.unmeasured() {
+        return Err(corpus_problem(error.clone()));
+    }
     let probe = probe(&corpus, &checked)?;
     let plan = corpus.plan();
     let rows: u64 = plan.units().iter().map(|unit| unit.rows).sum();

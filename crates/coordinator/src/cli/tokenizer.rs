@@ -1,7 +1,7 @@
 //! `coordinator tokenizer`: needs no running coordinator.
 
 use super::args::{TokenizerArguments, TokenizerCommand, TokenizerModel, TrainTokenizerArguments};
-use super::data::corpus_problem;
+use super::data::{corpus_problem, writing_problem};
 use super::output;
 use super::problem::Problem;
 use corpus::{ByteLevelOptions, Columns, FileSource, Filling, WordPieceOptions, train_byte_level, train_word_piece};
@@ -49,7 +49,7 @@ fn train(arguments: TrainTokenizerArguments) -> Result<ExitCode, Problem> {
     if !json {
         output::removed(&removed);
     }
-    tokenizer.write_folder(&out).map_err(corpus_problem)?;
+    tokenizer.write_folder(&out).map_err(writing_problem)?;
     if model == TokenizerModel::ByteLevelBpe {
         // What vocab.json and merges.txt do not say.
         let config = out.join("tokenizer_config.json");

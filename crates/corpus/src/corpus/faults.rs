@@ -98,8 +98,8 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
                         number(label).map(|number| largest = largest.max(number.abs())).err()
                     } else if kind == ObjectiveKind::Tag && !config.objective.tag_scheme.has(label) {
                         Some(no_bio_tag(label))
-                    } else if label.trim().is_empty() {
-                        Some(no_label())
+                    } else if label.trim().is_empty() && !seen.contains_key(label) {
+                        Some(no_label(kind))
                     } else if finds_classes && has_fraction(label) {
                         Some(no_class(label))
                     } else {
@@ -139,7 +139,9 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
         ));
     }
     if let Some((one, other)) = alike(&corpus.labels).filter(|_| finds_classes) {
-        warnings.push(format!("the labels `{one}` and `{other}` differ in case or spaces alone, and are two classes"));
+        warnings.push(format!(
+            "the labels `{one}` and `{other}` differ in case or outer spaces alone, and are two classes"
+        ));
     }
     if let Some((place, tag, count)) = stray {
         warnings.push(format!(
@@ -158,8 +160,12 @@ pub(super) fn refuse(corpus: &Corpus, config: &CheckedConfig) -> Result<Vec<Stri
     Ok(warnings)
 }
 
-fn no_label() -> Fault {
-    ("the label is empty".to_owned(), "write it, or null to leave the row out".to_owned())
+fn no_label(kind: ObjectiveKind) -> Fault {
+    let help = match kind {
+        ObjectiveKind::Tag => "give each word a tag",
+        _ => "write it, or leave the row out: null, in CSV a field of nothing at all",
+    };
+    ("the label is empty".to_owned(), help.to_owned())
 }
 
 /// Two labels that are likely meant to be one.

@@ -64,6 +64,9 @@ fn shards(folder: &Path, index: &str) -> Result<Vec<(String, Tensor)>, ModelErro
     let path = folder.join(index);
     let broken = |why: String| ModelError::WeightsFile { path: path.clone(), why };
     let text = std::fs::read(&path).map_err(ModelError::file(&path))?;
+    if let Some(pointer) = lfs_pointer(&text) {
+        return Err(broken(pointer.into()));
+    }
     let parsed: Value = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
     let map = parsed["weight_map"].as_object().ok_or_else(|| broken("it has no `weight_map`".to_owned()))?;
     let mut files = BTreeSet::new();
