@@ -311,3 +311,22 @@ async fn what_a_slip_would_cost_is_refused() {
     assert!(code == 2 && complaint.contains("--vary run.seed is given twice"), "{code}: {complaint}");
     assert!(complaint.contains("--vary run.seed=VALUE,VALUE"), "{complaint}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_is_refused_where_the_run_would_be() {
+    let folder = folder();
+    let row = |label: &str| format!("{{\"text\": \"ship oar sea\", \"label\": {label}}}\n");
+    std::fs::write(folder.path().join("l.jsonl"), [row("\"a\""), row("\"b\"")].concat().repeat(40)).unwrap();
+    std::fs::write(folder.path().join("m.jsonl"), row("null")).unwrap();
+    let labelled = config(folder.path(), 6)
+        .replace("\"pretrain\"", "\"finetune\"")
+        .replace("corpus.jsonl", "l.jsonl")
+        .replace("unit_rows = 16", "label_column = \"label\"")
+        .replace("\"mlm\"", "\"classify\"");
+    std::fs::write(folder.path().join("run.toml"), labelled).unwrap();
+    let (code, _, complaint) = coordinator(folder.path(), &["data", "plan", "run.toml"]).await;
+    assert_eq!(code, 0, "{complaint}");
+    let unmeasured = ["data", "plan", "run.toml", "--set", "data.eval_paths=[\"m.jsonl\"]"];
+    let (code, _, complaint) = coordinator(folder.path(), &unmeasured).await;
+    assert!(code == 5 && complaint.contains("all others of `data.eval_paths` (1)"), "{code}: {complaint}");
+}
