@@ -47,6 +47,8 @@ unsafe extern "C" {
         correct: *mut *mut C_tensor,
     ) -> *mut c_char;
     pub(crate) fn tr_dropout(input: *mut C_tensor, probability: c_double, result: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn tr_gelu(input: *mut C_tensor, result: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn tr_gated_gelu(input: *mut C_tensor, result: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn tr_row_attention(
         query: *mut C_tensor,
         key: *mut C_tensor,

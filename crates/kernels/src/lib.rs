@@ -30,6 +30,8 @@ pub use checkpoint::{checkpoint, peak_memory};
 pub use graph::Graph;
 pub use modes::{deterministic_algorithms, with_bfloat16};
 pub use native::NativeError;
-pub use operators::{attention, dropout, embedding, linear, masked_loss, masked_loss_in_parts, norms};
+pub use operators::{
+    attention, dropout, embedding, gated_gelu, gelu, linear, masked_loss, masked_loss_in_parts, norms,
+};
 pub use rows::row_attention;
 pub use trace::traced;

@@ -1,6 +1,9 @@
 //! Each operator beside libtorch's own.
 
-use kernels::{attention, dropout, embedding, linear, masked_loss, masked_loss_in_parts, peak_memory, with_bfloat16};
+use kernels::{
+    attention, dropout, embedding, gated_gelu, gelu, linear, masked_loss, masked_loss_in_parts, peak_memory,
+    with_bfloat16,
+};
 use tch::{Device, Kind, Reduction, Tensor};
 
 const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -215,6 +218,62 @@ fn dropout_drops_its_share_everywhere_and_keeps_the_mean() {
 fn dropout_of_nothing_is_the_identity() {
     let input = random(&[100]);
     assert_eq!(dropout(&input, 0.0), input);
+}
+
+#[test]
+fn gelu_is_what_it_is_in_float64() {
+    tch::manual_seed(11);
+    // All that lies between where it is 0 and where it is the identity; and an odd number of elements, in other strides.
+    let spread = random(&[801, 33]) * 4.0;
+    let turned = Tensor::linspace(-14.0, 14.0, 99_999, FLOAT).view([3, -1]).transpose(0, 1);
+    for input in [spread, turned] {
+        let (input, exact) = (leaf(&input), leaf(&input.to_kind(Kind::Double)));
+        let gradient = Tensor::arange(input.numel() as i64, FLOAT).view(input.size().as_slice()).sin();
+        let (result, wanted) = (gelu(&input), exact.gelu("none"));
+        let of = |result: &Tensor, input: &Tensor, gradient: &Tensor| {
+            Tensor::run_backward(&[(result * gradient).sum(result.kind())], &[input], false, false).remove(0)
+        };
+        let slope = of(&result, &input, &gradient);
+        let wanted_slope = of(&wanted, &exact, &gradient.to_kind(Kind::Double));
+        let distance =
+            |left: &Tensor, right: &Tensor| (left.to_kind(Kind::Double) - right).abs().max().double_value(&[]);
+        let (values, slopes) = (distance(&result, &wanted), distance(&slope, &wanted_slope));
+        assert!(values < 8e-7 && slopes < 5e-7, "values are off by {values}, slopes by {slopes}");
+        // In the tail, too, where 1 + erf(x) of float32 has lost its digits.
+        let tail = input.ge(-5.0).logical_and(&input.lt(0.0));
+        let relative = ((result.to_kind(Kind::Double) - &wanted) / &wanted).abs().masked_select(&tail).max();
+        assert!(relative.double_value(&[]) < 2e-6, "{} of the value", relative.double_value(&[]));
+    }
+    let ends = gelu(&Tensor::from_slice(&[f32::INFINITY, 1e30, 0.0, -0.0, -1e30, f32::NAN]));
+    assert_eq!(Vec::<f32>::try_from(ends.narrow(0, 0, 4)).unwrap(), [f32::INFINITY, 1e30, 0.0, 0.0]);
+    assert!(ends.double_value(&[4]).abs() < 1e-7 && ends.double_value(&[5]).is_nan());
+}
+
+#[test]
+fn gelu_gates_what_lies_beside_it() {
+    tch::manual_seed(12);
+    for shape in [vec![7, 5, 66], vec![300, 128], vec![2], vec![0, 4], vec![3, 0]] {
+        let input = leaf(&(random(&shape) * 3.0));
+        let halves = input.chunk(2, -1);
+        let (result, wanted) = (gated_gelu(&input), gelu(&halves[0]) * &halves[1]);
+        assert_eq!(result, wanted, "{shape:?}");
+        let gradient = random(&result.size());
+        let of = |result: &Tensor| {
+            Tensor::run_backward(&[(result * &gradient).sum(Kind::Float)], &[&input], true, false).remove(0)
+        };
+        // The same factors in another order.
+        assert!(of(&result).allclose(&of(&wanted), 1e-6, 1e-6, false), "{shape:?}");
+    }
+}
+
+#[test]
+fn gelu_does_not_follow_the_threads() {
+    let input = random(&[1 << 10, 128]);
+    let run = |threads| {
+        tch::set_num_threads(threads);
+        (gelu(&input), gated_gelu(&input))
+    };
+    assert_eq!(run(1), run(2));
 }
 
 /// Queries, keys and values side by side, and the bias of a batch whose second sequence ends earlier.

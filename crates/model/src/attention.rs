@@ -123,10 +123,19 @@ fn window_bias(length: i64, reach: i64, device: Device) -> Tensor {
 /// The configured non-linearity.
 pub(crate) fn activate(input: &Tensor, activation: Activation) -> Tensor {
     match activation {
-        Activation::Gelu => input.gelu("none"),
+        Activation::Gelu => kernels::gelu(input),
         Activation::GeluNew => input.gelu("tanh"),
         Activation::Relu => input.relu(),
     }
+}
+
+/// The first half of each row through the non-linearity, times the second half.
+pub(crate) fn gate(input: &Tensor, activation: Activation) -> Tensor {
+    if activation == Activation::Gelu {
+        return kernels::gated_gelu(input);
+    }
+    let halves = input.chunk(2, -1);
+    activate(&halves[0], activation) * &halves[1]
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! ModernBERT (Warner et al. 2024): pre-norm layers, rotary positions, GeGLU, no biases, and layers that attend locally
 //! between such that attend globally.
 
-use crate::attention::{Sight, activate, attend, attend_rows};
+use crate::attention::{Sight, attend, attend_rows, gate};
 use crate::graphs::Graphs;
 use crate::heads::dropout;
 use crate::lora::Adapter;
@@ -162,8 +162,8 @@ impl Layer {
             None => self.attend(hidden, view, shape, train),
         };
         let hidden = hidden + dropout(&attended, shape.attention_dropout, train);
-        let wide = self.wide.forward(&norm(&hidden, &self.feed_forward_norm, shape), train).chunk(2, -1);
-        let gated = activate(&wide[0], shape.activation) * &wide[1];
+        let wide = self.wide.forward(&norm(&hidden, &self.feed_forward_norm, shape), train);
+        let gated = gate(&wide, shape.activation);
         hidden + self.narrow.forward(&dropout(&gated, shape.dropout, train), train)
     }
 
