@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: our speed beside the peers', as ratios of medians inside one run, and what our promises cost.
 //!
 //! It prepares what the measurements need (the peers' Python, a real corpus) and starts them; `--report` writes
-//! docs/benchmarks.md from the lines of earlier runs.
+//! docs/benchmarks.md from the lines of earlier runs, which are kept in docs/benchmarks.
 
 mod report;
 mod results;
@@ -37,7 +37,7 @@ const CORPUS: &str = "bench-corpus-1";
 #[command(after_help = "Examples:
   cargo xtask bench --suite step --quick
   cargo xtask bench --suite all --json | tee results.jsonl
-  cargo xtask bench --report results.jsonl")]
+  cargo xtask bench --suite step --json > docs/benchmarks/step.jsonl && cargo xtask bench --report")]
 pub struct Arguments {
     /// Which measurements: all, step, pipeline, scaling, reduce, data, finetune, coordinator, memory, checkpoint,
     /// recovery, balance, learning, recipes (hours, and not among all).
@@ -53,9 +53,9 @@ pub struct Arguments {
     /// What follows `--` goes to the measurements as it is: `--suite recipes -- --minutes 2 --only recipe,adamw`.
     #[arg(last = true, value_name = "OPTIONS")]
     more: Vec<String>,
-    /// Measure nothing: write docs/benchmarks.md from files that --json filled.
-    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = ["suite", "quick", "json"])]
-    report: Vec<PathBuf>,
+    /// Measure nothing: write docs/benchmarks.md from files that --json filled. Without files, from docs/benchmarks/*.jsonl.
+    #[arg(long, num_args = 0.., value_name = "FILE", conflicts_with_all = ["suite", "quick", "json"])]
+    report: Option<Vec<PathBuf>>,
 }
 
 fn suite(name: &str) -> Result<String, String> {
@@ -66,9 +66,10 @@ fn suite(name: &str) -> Result<String, String> {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if !arguments.report.is_empty() {
+    if let Some(files) = &arguments.report {
+        let files = if files.is_empty() { &kept()? } else { files };
         let page = cache::root().join("docs/benchmarks.md");
-        std::fs::write(&page, report::page(&results::read(&arguments.report)?)?)
+        std::fs::write(&page, report::page(&results::read(files)?)?)
             .with_context(|| format!("cannot write {}", page.display()))?;
         println!("{}", page.display());
         return Ok(());
@@ -93,6 +94,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     cache::run(&mut bench)
 }
 
+/// The results that the page is made from, in the order of their names.
+fn kept() -> Result<Vec<PathBuf>> {
+    let folder = cache::root().join("docs/benchmarks");
+    let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "jsonl"));
+    files.sort();
+    Ok(files)
+}
+
 /// The quickstart's books and speeches as one Parquet file, and the vocabulary that BERT was published with, made on
 /// first use. The folder holds `corpus.parquet` and `tokenizer.json`.
 fn corpus() -> Result<PathBuf> {
@@ -113,6 +124,13 @@ fn corpus() -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_is_what_its_results_make() {
+        let page = std::fs::read_to_string(cache::root().join("docs/benchmarks.md")).unwrap();
+        let made = report::page(&results::read(&kept().unwrap()).unwrap()).unwrap();
+        assert!(made == page, "docs/benchmarks.md is not of docs/benchmarks/*.jsonl: cargo xtask bench --report");
+    }
 
     #[test]
     fn suites_are_known_by_name() {

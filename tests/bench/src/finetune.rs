@@ -2,8 +2,9 @@
 //!
 //! Ours is the trainer as a worker runs it, on `configs/finetune-sentiment.toml` (6 layers × 384, with BERT's pooler)
 //! at a sequence length of 128. The peer is `peers/finetune.py`, the Trainer with its defaults, the same dropout, batch
-//! and threads. Once all texts fill the sequence, once their lengths lie evenly between 16 and 128 tokens: both sides
-//! pad to the longest of a batch, ours by slot. What is counted are texts, since padding is worth nothing.
+//! and threads. Once all texts fill the sequence; twice their lengths lie evenly between 16 and 128 tokens: there the
+//! Trainer pads to the longest of a batch, and ours does so by slot, or leaves the padding out (`batch.padding =
+//! "unpadded"`). What is counted are texts, since padding is worth nothing.
 
 use crate::ours::Ours;
 use crate::peer::{Peer, Shape};
@@ -27,11 +28,14 @@ struct Case {
     name: &'static str,
     /// Tokens, special ones included.
     lengths: RangeInclusive<usize>,
+    /// Ours.
+    padding: Padding,
 }
 
-const CASES: [Case; 2] = [
-    Case { name: "texts of 128 tokens", lengths: SEQUENCE_LENGTH..=SEQUENCE_LENGTH },
-    Case { name: "texts of 16 to 128 tokens", lengths: 16..=SEQUENCE_LENGTH },
+const CASES: [Case; 3] = [
+    Case { name: "texts of 128 tokens", lengths: SEQUENCE_LENGTH..=SEQUENCE_LENGTH, padding: Padding::Padded },
+    Case { name: "texts of 16 to 128 tokens", lengths: 16..=SEQUENCE_LENGTH, padding: Padding::Padded },
+    Case { name: "texts of 16 to 128 tokens, unpadded", lengths: 16..=SEQUENCE_LENGTH, padding: Padding::Unpadded },
 ];
 
 /// For `peers/finetune.py`.
@@ -50,7 +54,7 @@ pub fn measure(python: &Path, quick: bool, mut show: impl FnMut(&Line)) -> Resul
     for case in &CASES {
         let folder = tempfile::tempdir()?;
         samples::write_labelled(folder.path(), TEXTS, case.lengths.clone())?;
-        let config = config(folder.path(), Padding::Padded)?;
+        let config = config(folder.path(), case.padding)?;
         let tokenizer = Arc::new(Tokenizer::open(&config.tokenizer)?);
         let shape = config.model.shape(tokenizer.size() as i64, SEQUENCE_LENGTH as i64);
         let file = folder.path().join("tokenizer.json");

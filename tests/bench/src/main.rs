@@ -150,6 +150,7 @@ impl Arguments {
         let program = if self.device == step::Place::Cuda { "bench" } else { "cargo xtask bench" };
         let more = match (self.suite, &self.case) {
             (Suite::Recipes, _) => self.recipes.command(),
+            (_, Some(case)) if case.contains(' ') => format!(" --case \"{case}\""),
             (_, Some(case)) => format!(" --case {case}"),
             (_, None) => String::new(),
         };
@@ -232,6 +233,8 @@ mod tests {
         assert_eq!(on_a_gpu.command(), "bench --suite step --device cuda --json", "xtask builds for the CPU");
         let large = Arguments::parse_from(["bench", "--case", "BERT-base", "--quick"]);
         assert_eq!(large.command(), "cargo xtask bench --suite step --quick -- --case BERT-base");
+        let spaced = Arguments::parse_from(["bench", "--case", "BERT-mini, 128"]);
+        assert_eq!(spaced.command(), "cargo xtask bench --suite step -- --case \"BERT-mini, 128\"");
         let recipes = Arguments::parse_from(["bench", "--suite", "recipes", "--size", "mini", "--only", "wsd,adamw"]);
         let more = "--size mini --minutes 4 --seeds 2 --threads 2 --only wsd,adamw";
         assert_eq!(recipes.command(), format!("cargo xtask bench --suite recipes -- {more}"));

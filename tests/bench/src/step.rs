@@ -100,7 +100,7 @@ const fn rival(mode: Mode, goal: f64) -> Rival {
 const OF_MINI: [Rival; 3] = [rival(Mode::Eager, 3.0), rival(Mode::Compiled, 3.0), rival(Mode::Masked, 1.15)];
 
 /// BERT-base's batch is what four minutes a round allow; the products are large enough for it not to matter.
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     Case {
         name: "quickstart",
         config: "quickstart.toml",
@@ -142,6 +142,21 @@ const CASES: [Case; 9] = [
         steps: 4,
         rivals: &OF_MINI,
         share: Some(0.75),
+    },
+    // What twice as many workers at most cost.
+    Case {
+        name: "BERT-mini in eight slots, 128",
+        config: "bert-mini.toml",
+        size: Some(ModelSize::Mini),
+        vocabulary: Some(30_522),
+        batch: Some((8, 4)),
+        sequence_length: Some(128),
+        threads: 2,
+        place: Place::Cpu,
+        precision: Precision::Float32,
+        steps: 4,
+        rivals: &[rival(Mode::Masked, 1.0)],
+        share: None,
     },
     Case {
         name: "BERT-base, 128",

@@ -67,7 +67,7 @@ const TITLES: [(&str, &str); SUITES.len()] = [
 
 const HEAD: &str = "# Benchmarks
 
-Made by `cargo xtask bench --report FILE…` from what `cargo xtask bench --json` printed; not edited by hand.
+Made by `cargo xtask bench --report` from what `cargo xtask bench --json` printed (docs/benchmarks/*.jsonl); not edited by hand.
 
 Absolute figures of two runs differ by a fifth and more, so goals are for ratios of medians inside one run, in which both
 sides took turns with the same threads. *Spread* is the interquartile range as a part of the median, of the side where it
@@ -93,7 +93,7 @@ pub fn page(runs: &[Run]) -> Result<String> {
         }));
         if measured.is_empty() && recoveries.is_empty() {
             if unmeasured.is_empty() {
-                missing.push(format!("- {suite}: not run."));
+                missing.push(format!("- {suite}: not run{}.", elsewhere(suite)));
             }
             continue;
         }
@@ -111,6 +111,15 @@ pub fn page(runs: &[Run]) -> Result<String> {
     writeln!(page, "\n## Not measured\n\n{GPU}")?;
     missing.iter().try_for_each(|line| writeln!(page, "{line}"))?;
     Ok(page)
+}
+
+/// Where there are figures of a suite that has none here.
+fn elsewhere(suite: &str) -> &'static str {
+    match suite {
+        "recipes" => " here; [guide/recipes.md](guide/recipes.md#what-was-measured) has its table",
+        "recovery" | "balance" => " here; [results.md](results.md) has figures of earlier builds",
+        _ => "",
+    }
 }
 
 fn machines(page: &mut String, runs: &[Run]) -> Result<()> {
