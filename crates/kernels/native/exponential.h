@@ -1,12 +1,14 @@
 // e^x for vector loops; the same bits on every instruction set.
 #pragma once
 
+#include "versions.h"
+
 #include <cstdint>
 
 namespace {
 
 // For x <= 0, to about one unit in the last place: 2^n · e^r with |r| <= ln 2 / 2, the polynomial of Cephes' expf.
-inline float exponential(float x) {
+TR_INLINE float exponential(float x) {
   x = x < -87.0f ? -87.0f : x;
   const float magic = 12582912.0f; // 1.5 · 2^23: adding it leaves the nearest integer in the low bits
   const float shifted = x * 1.44269504088896341f + magic;

@@ -8,3 +8,10 @@
 #else
 #define TR_VERSIONS
 #endif
+
+// What such a loop calls for each element: a call would make it no vector loop.
+#if defined(__GNUC__)
+#define TR_INLINE __attribute__((always_inline)) inline
+#else
+#define TR_INLINE inline
+#endif

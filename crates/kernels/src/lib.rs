@@ -1,7 +1,7 @@
 //! What libtorch has no fast operator for, or tch no binding: a few operators in C++, each with a safe function.
 //!
-//! - [`linear`], [`attention`], [`embedding`], [`masked_loss`] and [`dropout`] are differentiable and do what libtorch's
-//!   own operators do, faster on the CPU; on other devices and kinds they are libtorch's.
+//! - [`linear`], [`attention`], [`embedding`], [`gelu`], [`masked_loss`] and [`dropout`] are differentiable and do what
+//!   libtorch's own operators do, faster on the CPU; on other devices and kinds they are libtorch's.
 //! - [`row_attention`] is attention of rows of different lengths, of all tokens or those near by, without padding.
 //! - [`checkpoint`] runs a part of a network whose inner tensors are made again in the backward pass instead of kept, and
 //!   [`peak_memory`] shows what that saves.

@@ -1,4 +1,4 @@
-//! Differentiable operators.
+//! Differentiable operators: once, for most have no second derivative on the CPU.
 
 use std::ptr;
 
@@ -116,8 +116,8 @@ pub fn dropout(input: &Tensor, probability: f64) -> Tensor {
     result
 }
 
-/// The Gaussian error linear unit `x · Φ(x)` of each element, in the input's shape. In float32 on the CPU Φ is right to 1e-6 of
-/// itself, also far below zero, and everything has the same bits on every processor.
+/// The Gaussian error linear unit `x · Φ(x)` of each element, in the input's shape. In float32 on the CPU it is right to 1e-6 of
+/// itself down to -5 and to 6e-6 down to -13, where it is 1e-37, and has the same bits on every processor.
 #[track_caller]
 pub fn gelu(input: &Tensor) -> Tensor {
     if !is_fast(input) {
@@ -128,15 +128,15 @@ pub fn gelu(input: &Tensor) -> Tensor {
     result
 }
 
-/// `gelu(a) · b` of `[…, 2 × width]`, each row `a` and then `b`: `[…, width]`.
+/// `gelu(a) · b` of `[…, 2 × width]`, whose rows are `a` and then `b`: `[…, width]`.
 ///
 /// # Panics
 /// If a row cannot be halved.
 #[track_caller]
 pub fn gated_gelu(input: &Tensor) -> Tensor {
+    let width = input.size().last().copied().unwrap_or(1);
+    assert!(width % 2 == 0, "gated_gelu of rows of {width}");
     if !is_fast(input) {
-        let width = input.size().last().copied().unwrap_or_default();
-        assert!(width % 2 == 0, "gated_gelu of rows of {width}");
         let halves = input.chunk(2, -1);
         return halves[0].gelu("none") * &halves[1];
     }

@@ -220,58 +220,85 @@ fn dropout_of_nothing_is_the_identity() {
     assert_eq!(dropout(&input, 0.0), input);
 }
 
+/// The gradient of `result · weights` (all 1: in strides of 0; by columns: in other strides) with regard to `input`.
+fn slope(result: &Tensor, input: &Tensor, weights: Option<&Tensor>) -> Tensor {
+    let value = match weights {
+        Some(weights) => (result.transpose(0, 1) * weights.transpose(0, 1)).sum(result.kind()),
+        None => result.sum(result.kind()),
+    };
+    Tensor::run_backward(&[value], &[input], true, false).remove(0)
+}
+
 #[test]
 fn gelu_is_what_it_is_in_float64() {
     tch::manual_seed(11);
-    // All that lies between where it is 0 and where it is the identity; and an odd number of elements, in other strides.
+    // From where it is nothing to where it is the identity; and an odd number of elements, in other strides.
     let spread = random(&[801, 33]) * 4.0;
     let turned = Tensor::linspace(-14.0, 14.0, 99_999, FLOAT).view([3, -1]).transpose(0, 1);
     for input in [spread, turned] {
         let (input, exact) = (leaf(&input), leaf(&input.to_kind(Kind::Double)));
-        let gradient = Tensor::arange(input.numel() as i64, FLOAT).view(input.size().as_slice()).sin();
+        let weights = Tensor::arange(input.numel() as i64, FLOAT).view(input.size().as_slice()).sin();
         let (result, wanted) = (gelu(&input), exact.gelu("none"));
-        let of = |result: &Tensor, input: &Tensor, gradient: &Tensor| {
-            Tensor::run_backward(&[(result * gradient).sum(result.kind())], &[input], false, false).remove(0)
-        };
-        let slope = of(&result, &input, &gradient);
-        let wanted_slope = of(&wanted, &exact, &gradient.to_kind(Kind::Double));
-        let distance =
-            |left: &Tensor, right: &Tensor| (left.to_kind(Kind::Double) - right).abs().max().double_value(&[]);
-        let (values, slopes) = (distance(&result, &wanted), distance(&slope, &wanted_slope));
-        assert!(values < 8e-7 && slopes < 5e-7, "values are off by {values}, slopes by {slopes}");
-        // In the tail, too, where 1 + erf(x) of float32 has lost its digits.
-        let tail = input.ge(-5.0).logical_and(&input.lt(0.0));
-        let relative = ((result.to_kind(Kind::Double) - &wanted) / &wanted).abs().masked_select(&tail).max();
-        assert!(relative.double_value(&[]) < 2e-6, "{} of the value", relative.double_value(&[]));
+        let off = |ours: &Tensor, right: &Tensor| (ours.to_kind(Kind::Double) - right).abs().max().double_value(&[]);
+        assert!(off(&result, &wanted) < 8e-7, "values are off by {}", off(&result, &wanted));
+        for weights in [None, Some(weights)] {
+            let doubled = weights.as_ref().map(|weights| weights.to_kind(Kind::Double));
+            let found = off(&slope(&result, &input, weights.as_ref()), &slope(&wanted, &exact, doubled.as_ref()));
+            assert!(found < 5e-7, "slopes are off by {found}");
+        }
+        // In the tail, too, where 1 + erf(x) has lost its digits.
+        let exact = exact.detach();
+        let wanted = &exact * (&exact * -std::f64::consts::FRAC_1_SQRT_2).erfc() * 0.5;
+        for (from, most) in [(-5.0, 1e-6), (-13.0, 6e-6)] {
+            let tail = input.ge(from).logical_and(&input.lt(0.0));
+            let found = ((result.detach().to_kind(Kind::Double) - &wanted) / &wanted).abs().masked_select(&tail).max();
+            assert!(found.double_value(&[]) < most, "{} of the value from {from} on", found.double_value(&[]));
+        }
     }
-    let ends = gelu(&Tensor::from_slice(&[f32::INFINITY, 1e30, 0.0, -0.0, -1e30, f32::NAN]));
-    assert_eq!(Vec::<f32>::try_from(ends.narrow(0, 0, 4)).unwrap(), [f32::INFINITY, 1e30, 0.0, 0.0]);
-    assert!(ends.double_value(&[4]).abs() < 1e-7 && ends.double_value(&[5]).is_nan());
 }
 
 #[test]
-fn gelu_gates_what_lies_beside_it() {
+fn gelu_ends_as_it_should() {
+    let ends = leaf(&Tensor::from_slice(&[f32::INFINITY, 3e38, 1e30, 0.0, -1e30, -3e38, f32::NAN]));
+    let (values, slopes) = (gelu(&ends), slope(&gelu(&ends).view([7, 1]), &ends, None));
+    let numbers = |of: &Tensor| Vec::<f32>::try_from(of).unwrap();
+    assert_eq!(numbers(&values)[..4], [f32::INFINITY, 3e38, 1e30, 0.0]);
+    assert_eq!(numbers(&slopes)[..3], [1.0, 1.0, 1.0]);
+    assert!((numbers(&slopes)[3] - 0.5).abs() < 1e-6);
+    assert!(numbers(&values)[4..6].iter().chain(&numbers(&slopes)[4..6]).all(|value| value.abs() < 1e-6));
+    assert!(numbers(&values)[6].is_nan() && numbers(&slopes)[6].is_nan());
+}
+
+#[test]
+fn gelu_is_gated_by_what_lies_beside_it() {
     tch::manual_seed(12);
-    for shape in [vec![7, 5, 66], vec![300, 128], vec![2], vec![0, 4], vec![3, 0]] {
+    for shape in [vec![7, 5, 66], vec![300, 128], vec![2, 6], vec![0, 4], vec![3, 0]] {
         let input = leaf(&(random(&shape) * 3.0));
         let halves = input.chunk(2, -1);
         let (result, wanted) = (gated_gelu(&input), gelu(&halves[0]) * &halves[1]);
         assert_eq!(result, wanted, "{shape:?}");
-        let gradient = random(&result.size());
-        let of = |result: &Tensor| {
-            Tensor::run_backward(&[(result * &gradient).sum(Kind::Float)], &[&input], true, false).remove(0)
-        };
-        // The same factors in another order.
-        assert!(of(&result).allclose(&of(&wanted), 1e-6, 1e-6, false), "{shape:?}");
+        for weights in [None, Some(random(&result.size()))] {
+            let (found, right) = (slope(&result, &input, weights.as_ref()), slope(&wanted, &input, weights.as_ref()));
+            // The same factors in another order.
+            assert!(found.allclose(&right, 1e-6, 1e-6, false), "{shape:?}");
+        }
     }
 }
 
 #[test]
+#[should_panic(expected = "gated_gelu of rows of 7")]
+fn a_row_that_cannot_be_halved_is_refused() {
+    let _ = gated_gelu(&random(&[2, 7]));
+}
+
+#[test]
 fn gelu_does_not_follow_the_threads() {
-    let input = random(&[1 << 10, 128]);
+    let input = leaf(&random(&[1 << 10, 128]));
     let run = |threads| {
         tch::set_num_threads(threads);
-        (gelu(&input), gated_gelu(&input))
+        let (alone, gated) = (gelu(&input), gated_gelu(&input));
+        let slopes = (slope(&alone, &input, None), slope(&gated, &input, None));
+        (alone, gated, slopes)
     };
     assert_eq!(run(1), run(2));
 }

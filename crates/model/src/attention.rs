@@ -130,7 +130,7 @@ pub(crate) fn activate(input: &Tensor, activation: Activation) -> Tensor {
 }
 
 /// The first half of each row through the non-linearity, times the second half.
-pub(crate) fn gate(input: &Tensor, activation: Activation) -> Tensor {
+pub(crate) fn gated(input: &Tensor, activation: Activation) -> Tensor {
     if activation == Activation::Gelu {
         return kernels::gated_gelu(input);
     }

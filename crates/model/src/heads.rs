@@ -187,7 +187,7 @@ impl Heads {
             (Architecture::Modern, _) => (self.transform(&pooled), "classifier"),
             (Architecture::Electra, _) => {
                 let dense = self.linear(&dropout(&pooled, self.dropout, train), "classifier.dense");
-                (dense.gelu("none"), "classifier.out_proj")
+                (kernels::gelu(&dense), "classifier.out_proj")
             }
             (Architecture::Distilbert, _) => (self.linear(&pooled, "pre_classifier").relu(), "classifier"),
             (Architecture::Roberta, _) => {
@@ -208,7 +208,7 @@ impl Heads {
                 Pooling::Cls => first(),
                 Pooling::Mean => mean(hidden, mask),
             }),
-            Architecture::Electra => self.linear(&first(), "sequence_summary.summary").gelu("none"),
+            Architecture::Electra => kernels::gelu(&self.linear(&first(), "sequence_summary.summary")),
             Architecture::Distilbert => self.linear(&first(), "pre_classifier").relu(),
         };
         self.linear(&dropout(&pooled, self.dropout, train), "classifier").squeeze_dim(1)

@@ -1,7 +1,7 @@
 //! ModernBERT (Warner et al. 2024): pre-norm layers, rotary positions, GeGLU, no biases, and layers that attend locally
 //! between such that attend globally.
 
-use crate::attention::{Sight, attend, attend_rows, gate};
+use crate::attention::{Sight, attend, attend_rows, gated};
 use crate::graphs::Graphs;
 use crate::heads::dropout;
 use crate::lora::Adapter;
@@ -163,7 +163,7 @@ impl Layer {
         };
         let hidden = hidden + dropout(&attended, shape.attention_dropout, train);
         let wide = self.wide.forward(&norm(&hidden, &self.feed_forward_norm, shape), train);
-        let gated = gate(&wide, shape.activation);
+        let gated = gated(&wide, shape.activation);
         hidden + self.narrow.forward(&dropout(&gated, shape.dropout, train), train)
     }
 

@@ -37,7 +37,7 @@ const CORPUS: &str = "bench-corpus-1";
 #[command(after_help = "Examples:
   cargo xtask bench --suite step --quick
   cargo xtask bench --suite all --json | tee results.jsonl
-  cargo xtask bench --suite step --json > docs/benchmarks/step.jsonl && cargo xtask bench --report")]
+  cargo xtask bench --suite data --json > data.jsonl && mv data.jsonl docs/benchmarks && cargo xtask bench --report")]
 pub struct Arguments {
     /// Which measurements: all, step, pipeline, scaling, reduce, data, finetune, coordinator, memory, checkpoint,
     /// recovery, balance, learning, recipes (hours, and not among all).
@@ -50,12 +50,13 @@ pub struct Arguments {
     /// and more. `recovery` has seconds in place of ratios.
     #[arg(long)]
     json: bool,
-    /// What follows `--` goes to the measurements as it is: `--suite recipes -- --minutes 2 --only recipe,adamw`.
+    /// What follows `--` goes to the measurements as it is: `--suite recipes -- --minutes 2 --only recipe,adamw`, `--suite step --
+    /// --case BERT-base`; `-- --help` lists it.
     #[arg(last = true, value_name = "OPTIONS")]
     more: Vec<String>,
-    /// Measure nothing: write docs/benchmarks.md from files that --json filled. Without files, from docs/benchmarks/*.jsonl.
-    #[arg(long, num_args = 0.., value_name = "FILE", conflicts_with_all = ["suite", "quick", "json"])]
-    report: Option<Vec<PathBuf>>,
+    /// Measure nothing: write docs/benchmarks.md from docs/benchmarks/*.jsonl, which --json filled.
+    #[arg(long, conflicts_with_all = ["suite", "quick", "json"])]
+    report: bool,
 }
 
 fn suite(name: &str) -> Result<String, String> {
@@ -66,10 +67,9 @@ fn suite(name: &str) -> Result<String, String> {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if let Some(files) = &arguments.report {
-        let files = if files.is_empty() { &kept()? } else { files };
+    if arguments.report {
         let page = cache::root().join("docs/benchmarks.md");
-        std::fs::write(&page, report::page(&results::read(files)?)?)
+        std::fs::write(&page, report::page(&results::read(&kept()?)?)?)
             .with_context(|| format!("cannot write {}", page.display()))?;
         println!("{}", page.display());
         return Ok(());

@@ -113,7 +113,7 @@ mod tests {
         for case in &CASES {
             let folder = tempfile::tempdir().unwrap();
             samples::write_labelled(folder.path(), 200, case.lengths.clone()).unwrap();
-            let config = config(folder.path(), Padding::Padded).unwrap();
+            let config = config(folder.path(), case.padding).unwrap();
             assert_eq!(config.batch.global_samples(), 32);
             let tokenizer = Arc::new(Tokenizer::open(&config.tokenizer).unwrap());
             let corpus = Arc::new(Corpus::open(&config).unwrap());

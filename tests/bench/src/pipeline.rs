@@ -10,11 +10,15 @@
 //! the same as a shorter one as far as that goes. A second run of ours tells at which step it first has the Trainer's final
 //! loss on the same held-out texts, by measuring it often; a third one takes as many steps and measures once,
 //! at its end, as the Trainer does. In exact mode it comes to the same weights, and its time is what counts.
+//!
+//! With as many workers as cores no core is ever free, so what data, reports and checkpoints cost is the processor time of all
+//! that does not compute: the coordinator, the agents, and of the trainers every thread but the one that trains and
+//! Gloo's; beside what their training threads take.
 
 use crate::peer::{Peer, Shape};
 use crate::report::{Line, median};
 use crate::runs::{self, seconds};
-use crate::{corpora, stats};
+use crate::{corpora, process, stats};
 use anyhow::{Context, Result, bail, ensure};
 use config::{Architecture, CheckedConfig, Decay, ModelShape};
 use e2e::Cluster;
@@ -35,6 +39,10 @@ const HELD_OUT: usize = 160;
 const LOOKS: u64 = 20;
 const GOAL_SPEED: f64 = 3.5;
 const GOAL_TIME: f64 = 1.0 / 3.0;
+/// Per cent.
+const GOAL_ASIDE: f64 = 2.0;
+/// Threads of a trainer process that train: itself, and those of its group.
+const TRAINS: [&str; 3] = ["worker-trainer", "pt_gloo_runloop", "group-watch"];
 
 /// For `peers/pipeline.py`.
 #[derive(Serialize)]
@@ -109,6 +117,15 @@ pub struct Answer {
     pub weights: PathBuf,
 }
 
+/// A run of ours that is completed.
+struct Trained {
+    seconds: f64,
+    /// Held out, in nats.
+    loss: f64,
+    /// The processor time of what does not train, as a part of what does.
+    aside: f64,
+}
+
 /// Files and numbers that both sides have.
 struct Task {
     folder: tempfile::TempDir,
@@ -122,14 +139,17 @@ pub fn measure(python: &Path, corpus: &Path, quick: bool, mut show: impl FnMut(&
     let spec = task.spec()?;
     let tokens = (spec.batch * steps) as f64 * spec.sequence_length as f64;
     let (mut ours, mut peers, mut losses, mut reached) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut aside = Vec::new();
     let mut last = None;
     for _ in 0..rounds {
-        ours.push(task.train(steps)?.0);
+        let run = task.train(steps)?;
+        ours.push(run.seconds);
+        aside.push(run.aside);
         let answer: Answer = Peer::start(python, "pipeline", &spec, THREADS)?.ask("train")?;
         peers.push(answer.over);
         losses.push(answer.loss);
         if let Some(step) = task.reach(answer.loss)? {
-            let (seconds, loss) = task.train(step)?;
+            let Trained { seconds, loss, .. } = task.train(step)?;
             ensure!(loss <= answer.loss, "{loss} nats at the end of {step} steps, and fewer when they were looked at");
             reached.push((seconds, answer.over, step));
         }
@@ -150,6 +170,8 @@ pub fn measure(python: &Path, corpus: &Path, quick: bool, mut show: impl FnMut(&
             .spread(spread)
             .note(parts),
     );
+    let share = format!("{case}: processor time of data, reports and checkpoints beside that of training");
+    show(&Line::figure("pipeline", share, 100.0 * median(aside), "%").no_more_than(GOAL_ASIDE));
     let loss = median(losses);
     let case = format!("{case}: wall time to its final held-out loss");
     if reached.len() < rounds {
@@ -210,8 +232,8 @@ impl Task {
         Spec::of(&config, self.path("train.parquet"), self.path("held-out.parquet"), THREADS)
     }
 
-    /// The seconds of a run of so many steps, and its held-out loss.
-    fn train(&self, steps: u64) -> Result<(f64, f64)> {
+    /// A run of so many steps.
+    fn train(&self, steps: u64) -> Result<Trained> {
         let mut cluster = Cluster::start();
         cluster.add_workers_of(WORKERS, 1);
         let began = now_ms();
@@ -220,7 +242,8 @@ impl Task {
         let shown = cluster.show(&run);
         ensure!(cluster.generations(&run) == [WORKERS], "a worker was lost meanwhile: {shown:#}");
         let loss = shown["metrics"]["eval/mlm_loss"].as_f64().context("it is measured at the end")?;
-        Ok((seconds(shown["updated"].as_i64().context("a run has a time")? - began), loss))
+        let seconds = seconds(shown["updated"].as_i64().context("a run has a time")? - began);
+        Ok(Trained { seconds, loss, aside: aside(&mut cluster)? })
     }
 
     /// The step at which a run first measures this held-out loss, or None.
@@ -236,6 +259,19 @@ impl Task {
         // No run is shorter than its way up.
         Ok(found.map(|step| step.max(WARM_UP + 1)))
     }
+}
+
+/// The processor time of what does not train, as a part of what does, since the processes began.
+fn aside(cluster: &mut Cluster) -> Result<f64> {
+    let (mut trains, mut beside) = (0.0, process::cpu_seconds(cluster.coordinator_pid())?);
+    for worker in 0..WORKERS {
+        beside += process::cpu_seconds(cluster.worker(worker).pid())?;
+        for (name, seconds) in process::threads(cluster.worker(worker).trainer_pid())? {
+            *if TRAINS.contains(&name.as_str()) { &mut trains } else { &mut beside } += seconds;
+        }
+    }
+    ensure!(trains > 0.0, "no thread is called {TRAINS:?}");
+    Ok(beside / trains)
 }
 
 /// The step of the first value that is no larger than this; rows are in the order of their steps.

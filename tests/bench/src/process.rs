@@ -5,14 +5,22 @@ use std::fs;
 
 /// Seconds on a processor, over all threads that live.
 pub fn cpu_seconds(process: u32) -> Result<f64> {
+    Ok(threads(process)?.iter().map(|(_, seconds)| seconds).sum())
+}
+
+/// The name of each thread that lives, and its seconds on a processor.
+pub fn threads(process: u32) -> Result<Vec<(String, f64)>> {
     let tasks = format!("/proc/{process}/task");
-    let mut nanoseconds = 0;
+    let mut threads = Vec::new();
     for task in fs::read_dir(&tasks).with_context(|| format!("no process {process}"))? {
+        let task = task?.path();
         // A thread may end while we read.
-        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-        nanoseconds += running(&text).with_context(|| format!("{tasks}: `{text}` is no schedstat"))?;
+        let read = |file: &str| fs::read_to_string(task.join(file));
+        let (Ok(name), Ok(text)) = (read("comm"), read("schedstat")) else { continue };
+        let nanoseconds = running(&text).with_context(|| format!("{tasks}: `{text}` is no schedstat"))?;
+        threads.push((name.trim_end().to_owned(), nanoseconds as f64 / 1e9));
     }
-    Ok(nanoseconds as f64 / 1e9)
+    Ok(threads)
 }
 
 /// The first of three numbers: nanoseconds on a processor.
@@ -70,6 +78,9 @@ mod tests {
     fn this_process_computes_and_has_memory() {
         let own = std::process::id();
         assert!(cpu_seconds(own).unwrap() > 0.0);
+        let named = std::thread::Builder::new().name("of-this-test".to_owned());
+        let told = named.spawn(move || threads(own).unwrap()).unwrap().join().unwrap();
+        assert!(told.iter().any(|(name, _)| name == "of-this-test"), "{told:?}");
         let memory = memory(own).unwrap();
         assert!(memory.peak >= memory.resident && memory.resident > 0, "{memory:?}");
         assert!(cpu_seconds(u32::MAX).is_err());

@@ -38,8 +38,8 @@ const CASES: [Case; 2] = [
         name: "BERT-mini, 128",
         size: ModelSize::Mini,
         size_name: "mini",
-        slots: 8,
-        micro_batch: 4,
+        slots: 4,
+        micro_batch: 8,
         rounds: 6,
         steps: 12,
         quick: Some((1, 5)),
@@ -75,8 +75,7 @@ impl Ceiling {
     }
 
     fn show(&self, what: &str, unit: &'static str, size: f64, show: &mut impl FnMut(&Line)) {
-        for (name, found) in [("two threads of one process", &self.two), ("two threads that know nothing", &self.apart)]
-        {
+        for (name, found) in [("two threads of one process", &self.two), ("two independent threads", &self.apart)] {
             let case = format!("the machine: {what}, {name}, beside one thread");
             let line = Line::figure("scaling", case, median(found.clone()) / size, unit);
             show(&line.beside(median(self.one.clone()) / size).spread(stats::widest(&[found, &self.one])));

@@ -88,7 +88,7 @@ impl Mode {
         match self {
             Self::Eager => "eager",
             Self::Compiled => "torch.compile",
-            Self::Masked => "with the masked head",
+            Self::Masked => "a masked head written by hand",
         }
     }
 }

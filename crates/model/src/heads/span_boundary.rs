@@ -57,7 +57,7 @@ impl Heads {
         let place = Tensor::embedding(table, &at.place, -1, false, false).to_kind(flat.kind());
         let seen = Tensor::cat(&[flat.index_select(0, &at.left), flat.index_select(0, &at.right), place], 1);
         let layer = |input: &Tensor, name: &str| {
-            let dense = self.linear(input, &format!("span_boundary.{name}.dense")).gelu("none");
+            let dense = kernels::gelu(&self.linear(input, &format!("span_boundary.{name}.dense")));
             self.norm(&dense, &format!("span_boundary.{name}.norm"))
         };
         let rows = layer(&layer(&seen, "first"), "second");
