@@ -7,9 +7,12 @@
 //! loss measured. The peer is `peers/pipeline.py`: its clock runs from the first
 //! `datasets.map` until the held-out loss is known, with Python, torch and the model ready. BERT-mini with the
 //! vocabulary of the tokenizer, masked words only, learning rate constant after a short way up, so that a longer run is
-//! the same as a shorter one as far as that goes. A second run of ours tells at which step it first has the Trainer's final
-//! loss on the same held-out texts, by measuring it often; a third one takes as many steps and measures once,
-//! at its end, as the Trainer does. In exact mode it comes to the same weights, and its time is what counts.
+//! the same as a shorter one as far as that goes.
+//!
+//! The Trainer masks other words of the held-out texts, some thousands, and its loss is of those. So a run of ours that begins
+//! with its weights and learns nothing tells their loss on the words that ours are measured on; another one at which step it
+//! first has that loss, by measuring it often; and a last one takes as many steps and measures once, at its end,
+//! as the Trainer does. In exact mode it comes to the same weights, and its time is what counts.
 //!
 //! With as many workers as cores no core is ever free, so what data, reports and checkpoints cost is the processor time of all
 //! that does not compute: the coordinator, the agents, and of the trainers every thread but the one that trains and
@@ -103,7 +106,7 @@ impl Spec {
     }
 }
 
-/// Seconds from the beginning, and nats.
+/// Seconds from the beginning.
 #[derive(Deserialize)]
 pub struct Answer {
     /// Until the blocks were made.
@@ -112,7 +115,6 @@ pub struct Answer {
     pub trained: f64,
     /// Until the held-out loss was known.
     pub over: f64,
-    pub loss: f64,
     /// `model.safetensors`, as long as the peer lives.
     pub weights: PathBuf,
 }
@@ -145,12 +147,15 @@ pub fn measure(python: &Path, corpus: &Path, quick: bool, mut show: impl FnMut(&
         let run = task.train(steps)?;
         ours.push(run.seconds);
         aside.push(run.aside);
-        let answer: Answer = Peer::start(python, "pipeline", &spec, THREADS)?.ask("train")?;
+        let mut peer = Peer::start(python, "pipeline", &spec, THREADS)?;
+        let answer: Answer = peer.ask("train")?;
         peers.push(answer.over);
-        losses.push(answer.loss);
-        if let Some(step) = task.reach(answer.loss)? {
+        let wanted = task.loss_of(answer.weights.parent().context("weights lie in a folder")?)?;
+        drop(peer);
+        losses.push(wanted);
+        if let Some(step) = task.reach(wanted)? {
             let Trained { seconds, loss, .. } = task.train(step)?;
-            ensure!(loss <= answer.loss, "{loss} nats at the end of {step} steps, and fewer when they were looked at");
+            ensure!(loss <= wanted, "{loss} nats at the end of {step} steps, and fewer when they were looked at");
             reached.push((seconds, answer.over, step));
         }
         last = Some(answer);
@@ -244,6 +249,19 @@ impl Task {
         let loss = shown["metrics"]["eval/mlm_loss"].as_f64().context("it is measured at the end")?;
         let seconds = seconds(shown["updated"].as_i64().context("a run has a time")? - began);
         Ok(Trained { seconds, loss, aside: aside(&mut cluster)? })
+    }
+
+    /// The held-out loss of a model in Hugging Face's format.
+    fn loss_of(&self, model: &Path) -> Result<f64> {
+        let mut cluster = Cluster::start();
+        cluster.add_workers_of(WORKERS, 1);
+        // One step that changes nothing: it is measured behind it.
+        let mut overrides = self.overrides(1, 0);
+        overrides.retain(|set| !set.starts_with("schedule."));
+        overrides.extend([format!("init.from=hf:{}", model.display()), "optimizer.learning_rate=1e-30".to_owned()]);
+        let run = runs::submit(&cluster, self.folder.path(), &overrides)?;
+        runs::wait_until_completed(&cluster, &run)?;
+        cluster.show(&run)["metrics"]["eval/mlm_loss"].as_f64().context("it is measured at the end")
     }
 
     /// The step at which a run first measures this held-out loss, or None.
