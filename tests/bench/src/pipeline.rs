@@ -214,6 +214,9 @@ impl Task {
             format!("data.eval_paths=[\"{}\"]", self.path("held-out.parquet").display()),
             format!("tokenizer.path={}", self.tokenizer.display()),
             "objective.kind=mlm".to_owned(),
+            // The default: the whole corpus is one unit, whose samples are mixed as the Trainer mixes them. The config's own is
+            // for next sentences; by it a run of some hundred steps sees some hundred texts.
+            "data.unit_rows=4096".to_owned(),
             format!("run.steps={steps}"),
             "schedule.decay=constant".to_owned(),
             // The share of the run is rounded down.
