@@ -52,10 +52,11 @@ TR_INLINE float slope(float x, const Gauss& found) {
   return found.below + near * found.power * 0.398942280f;
 }
 
+// Turns the gradient of the results into that of the inputs.
 TR_VERSIONS
-void backward_range(const float* __restrict from, const float* __restrict gradient, float* __restrict into, int64_t count) {
+void backward_range(const float* __restrict from, float* __restrict gradient, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
-    into[i] = gradient[i] * slope(from[i], gauss(from[i]));
+    gradient[i] *= slope(from[i], gauss(from[i]));
   }
 }
 
@@ -104,15 +105,20 @@ class Gelu final : public torch::autograd::Function<Gelu> {
       torch::autograd::AutogradContext* context,
       const torch::autograd::variable_list& gradients) {
     const auto saved = context->get_saved_variables();
-    const at::Tensor gradient = gradients[0].contiguous();
-    const at::Tensor result = at::empty_like(saved[0]);
+    const at::Tensor result = to_be_written(gradients[0]);
     const float* from = saved[0].const_data_ptr<float>();
-    const float* of_result = gradient.const_data_ptr<float>();
     float* into = result.data_ptr<float>();
     at::parallel_for(0, result.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      backward_range(from + begin, of_result + begin, into + begin, end - begin);
+      backward_range(from + begin, into + begin, end - begin);
     });
     return {result};
+  }
+
+ private:
+  // The gradient itself if nobody else holds it, for memory that was never touched costs more than this loop; or a copy.
+  static at::Tensor to_be_written(const at::Tensor& gradient) {
+    const bool alone = gradient.use_count() == 1 && gradient.storage().use_count() == 1 && gradient.is_contiguous();
+    return alone ? gradient : gradient.clone(at::MemoryFormat::Contiguous);
   }
 };
 

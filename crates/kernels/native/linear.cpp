@@ -4,6 +4,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/_unsafe_view.h>
 #include <ATen/ops/linear.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/types.h>
@@ -57,7 +58,8 @@ class Linear final : public torch::autograd::Function<Linear> {
     const at::Tensor gradient = gradients[0].reshape({-1, weight.size(0)});
     at::Tensor to_input, to_weight, to_bias;
     if (context->needs_input_grad(0)) {
-      to_input = product_transposed(gradient, weight.t()).view(shape);
+      // No view, which would hold the product beside itself: what comes next may write where it alone holds the memory.
+      to_input = at::_unsafe_view(product_transposed(gradient, weight.t()), shape);
     }
     if (context->needs_input_grad(1)) {
       to_weight = gradient.t().mm(rows); // MKL needs no copy of a transposed left side

@@ -104,6 +104,8 @@ unsafe extern "C" {
     pub(crate) fn tr_norms(tensors: *const *mut C_tensor, count: usize, result: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn tr_trace_begin(cuda: c_int) -> *mut c_char;
     pub(crate) fn tr_trace_end(path: *const c_char) -> *mut c_char;
+    pub(crate) fn tr_keep_freed_memory();
+    pub(crate) fn tr_return_freed_memory();
     pub(crate) fn tr_deterministic_algorithms() -> *mut c_char;
     pub(crate) fn tr_autocast_begin(cuda: c_int) -> *mut c_char;
     pub(crate) fn tr_autocast_end(cuda: c_int) -> *mut c_char;

@@ -8,6 +8,7 @@
 //! - [`Graph`] is a part of a network as a CUDA graph: recorded once, replayed without the cost of launching.
 //! - [`fixed_point`] turns gradients into integers and back: what exact reduction is made of.
 //! - [`fused_adamw`] is torch's fused optimizer step, [`norms`] its norms of many tensors at once.
+//! - [`keep_freed_memory`] and [`return_freed_memory`] say what malloc does with what tensors leave.
 //! - [`with_bfloat16`] and [`deterministic_algorithms`] are modes of libtorch; [`traced`] is its profiler.
 //!
 //! The crate knows no models and no workers. All of the project's `unsafe` and C++ is here and in `c10d`.
@@ -19,6 +20,7 @@ mod checkpoint;
 mod ffi;
 pub mod fixed_point;
 mod graph;
+mod memory;
 mod modes;
 pub mod native;
 mod operators;
@@ -28,6 +30,7 @@ mod trace;
 pub use adamw::{AdamW, fused_adamw};
 pub use checkpoint::{checkpoint, peak_memory};
 pub use graph::Graph;
+pub use memory::{keep_freed_memory, return_freed_memory};
 pub use modes::{deterministic_algorithms, with_bfloat16};
 pub use native::NativeError;
 pub use operators::{

@@ -270,6 +270,28 @@ fn gelu_ends_as_it_should() {
 }
 
 #[test]
+fn gelu_turns_a_gradient_where_it_lies_if_nobody_else_has_it() {
+    let input = leaf(&random(&[1024, 1024]));
+    let slopes = |of: &Tensor| Tensor::run_backward(&[of.sum(Kind::Float)], &[&input], true, false).remove(0);
+    let tripled = gelu(&input) * 3.0;
+    let (alone, most) = peak_memory(|| slopes(&tripled));
+    assert!(most < 5 << 20, "{most} bytes, and the gradient has 4 MiB");
+
+    // What a dense layer hands on is nobody else's, either.
+    let layer = linear(&gelu(&input), &random(&[1024, 1024]), None);
+    let (_, most) = peak_memory(|| slopes(&layer));
+    assert!(most < 9 << 20, "{most} bytes, and the gradients of sum and layer have 4 MiB each");
+
+    // The same gradient goes to `other`, which is made earlier, so its turn comes later.
+    let earlier = leaf(&random(&[1024, 1024]));
+    let other = &earlier * 5.0;
+    let sum = (gelu(&input) + other) * 3.0;
+    let both = Tensor::run_backward(&[sum.sum(Kind::Float)], &[&input, &earlier], true, false);
+    assert_eq!(both[0], alone);
+    assert_eq!(both[1], Tensor::full([1024, 1024], 15.0, FLOAT));
+}
+
+#[test]
 fn gelu_is_gated_by_what_lies_beside_it() {
     tch::manual_seed(12);
     for shape in [vec![7, 5, 66], vec![300, 128], vec![2, 6], vec![0, 4], vec![3, 0]] {

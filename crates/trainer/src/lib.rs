@@ -35,4 +35,4 @@ pub use error::{Divergence, TrainError};
 pub use host::{CheckpointFiles, Host, Membership, Outcome, Phase, Requests, StepReport};
 pub use objective::tasks::{choice_scores, label_scores};
 pub use stopping::Evaluated;
-pub use trainer::{Trainer, set_threads, use_deterministic_algorithms};
+pub use trainer::{Trainer, keep_memory, return_memory, set_threads, use_deterministic_algorithms};

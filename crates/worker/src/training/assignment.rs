@@ -71,7 +71,9 @@ impl Workplace {
         if let Err(message) = self.uploads.end(FORGET_PATIENCE) {
             tracing::warn!(message, "a checkpoint was not stored");
         }
-        self.held = None;
+        if self.held.take().is_some() {
+            trainer::return_memory();
+        }
         self.reporter.idle();
     }
 

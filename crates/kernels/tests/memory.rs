@@ -1,0 +1,56 @@
+//! What tensors leave in memory. Without Rust's test harness, which runs tests in threads: malloc has another heap for those,
+//! and the trainer's steps are the main thread's.
+
+use kernels::{keep_freed_memory, return_freed_memory};
+use std::{env, fs};
+use tch::{Device, Kind, Tensor};
+
+const NAME: &str = "what_a_tensor_leaves_is_the_next_ones_until_it_is_given_back";
+/// Together more than malloc keeps by itself.
+const TENSORS: u64 = 6;
+const MEBIBYTES: u64 = 24;
+
+/// As the harness does: answers what tests there are, or runs the only one.
+fn main() {
+    let asked = |option: &str| env::args().any(|argument| argument == option);
+    if !cfg!(all(target_os = "linux", target_env = "gnu")) || asked("--ignored") {
+        return;
+    }
+    if asked("--list") {
+        println!("{NAME}: test");
+        return;
+    }
+    what_a_tensor_leaves_is_the_next_ones_until_it_is_given_back();
+}
+
+/// Tensors that are written to, and gone.
+fn tensors() {
+    let tensor = |_| Tensor::ones([(MEBIBYTES << 20) as i64], (Kind::Uint8, Device::Cpu));
+    drop((0..TENSORS).map(tensor).collect::<Vec<_>>());
+}
+
+/// How often this process got a page from the system.
+fn faults() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    // After the name, which ends with a parenthesis, from the state on.
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(7).unwrap().parse().unwrap()
+}
+
+/// What it has of its own, in MiB.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+fn what_a_tensor_leaves_is_the_next_ones_until_it_is_given_back() {
+    keep_freed_memory();
+    tensors();
+    let (before, held) = (faults(), resident());
+    tensors();
+    let (found, all) = (faults() - before, TENSORS * MEBIBYTES * 256);
+    assert!(found < all / 10, "{found} pages of {all} came from the system");
+    return_freed_memory();
+    let left = held - resident();
+    assert!(left > TENSORS * MEBIBYTES * 9 / 10, "{left} MiB were given back");
+}
