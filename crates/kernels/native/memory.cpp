@@ -7,6 +7,7 @@
 #include <c10/core/impl/alloc_cpu.h>
 
 #include <climits>
+#include <cstdint>
 #include <cstdlib>
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -22,12 +23,19 @@ class AlignedByHand final : public c10::Allocator {
     if (bytes == 0) {
       return {nullptr, nullptr, &release, c10::Device(c10::kCPU)};
     }
-    void* whole = std::malloc(bytes + c10::gAlignment);
-    TORCH_CHECK_WITH(OutOfMemoryError, whole != nullptr, "not enough memory: ", bytes, " bytes for a tensor");
-    const auto address = reinterpret_cast<uintptr_t>(whole);
-    void* data = reinterpret_cast<void*>((address + c10::gAlignment - 1) / c10::gAlignment * c10::gAlignment);
-    c10::profiledCPUMemoryReporter().New(whole, bytes);
-    return {data, whole, &release, c10::Device(c10::kCPU)};
+    constexpr size_t kBefore = sizeof(void*); // where the piece begins is told before the data
+    void* piece = std::malloc(bytes + kBefore + c10::gAlignment);
+    TORCH_CHECK_WITH(OutOfMemoryError, piece != nullptr, "not enough memory: ", bytes, " bytes for a tensor");
+    const auto first = reinterpret_cast<uintptr_t>(piece) + kBefore;
+    void* data = reinterpret_cast<void*>((first + c10::gAlignment - 1) / c10::gAlignment * c10::gAlignment);
+    static_cast<void**>(data)[-1] = piece;
+    c10::profiledCPUMemoryReporter().New(data, bytes);
+    return {data, data, &release, c10::Device(c10::kCPU)};
+  }
+
+  // oneDNN takes and leaves memory without a DataPtr.
+  c10::DeleterFnPtr raw_deleter() const override {
+    return &release;
   }
 
   void copy_data(void* to, const void* from, size_t bytes) const override {
@@ -35,13 +43,19 @@ class AlignedByHand final : public c10::Allocator {
   }
 
  private:
-  static void release(void* whole) {
-    if (whole != nullptr) {
-      c10::profiledCPUMemoryReporter().Delete(whole);
-      std::free(whole);
+  static void release(void* data) {
+    if (data != nullptr) {
+      c10::profiledCPUMemoryReporter().Delete(data);
+      std::free(static_cast<void**>(data)[-1]);
     }
   }
 };
+
+// Before main: whoever has taken memory without a DataPtr must leave it to the same allocator.
+__attribute__((constructor)) void align_by_hand() {
+  static AlignedByHand allocator;
+  c10::SetCPUAllocator(&allocator, /*priority=*/1);
+}
 
 } // namespace
 
@@ -49,8 +63,6 @@ extern "C" {
 
 void tr_keep_freed_memory() {
 #ifdef __GLIBC__
-  static AlignedByHand allocator;
-  c10::SetCPUAllocator(&allocator, /*priority=*/1);
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, INT_MAX);
 #endif
