@@ -8,7 +8,8 @@ const SETTINGS: [&str; 3] = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_",
 
 /// From now on, for the whole process: what tensors leave stays with it for those that come, until
 /// [`return_freed_memory`]. By itself malloc gives large pieces and the end of its heap back to the system, and the next
-/// layer gets them again page by page, each of which is cleared. A tensor is put where one of its size has been (`native/memory.cpp`).
+/// layer gets them again page by page, each of which is cleared. (That a tensor is put where one of its size has been is
+/// the part of `native/memory.cpp`.)
 ///
 /// Whoever has told malloc otherwise (`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`, `GLIBC_TUNABLES` in the
 /// environment) is obeyed. With another C library than glibc it does nothing.
