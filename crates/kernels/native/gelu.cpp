@@ -5,6 +5,7 @@
 #include "versions.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/types.h>
 
@@ -104,6 +105,7 @@ class Gelu final : public torch::autograd::Function<Gelu> {
   static torch::autograd::variable_list backward(
       torch::autograd::AutogradContext* context,
       const torch::autograd::variable_list& gradients) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "gelu has no second derivative");
     const auto saved = context->get_saved_variables();
     const at::Tensor result = to_be_written(gradients[0]);
     const float* from = saved[0].const_data_ptr<float>();

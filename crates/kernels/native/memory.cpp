@@ -4,9 +4,7 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/alignment.h>
-#include <c10/core/impl/alloc_cpu.h>
 
-#include <climits>
 #include <cstdint>
 #include <cstdlib>
 #ifdef __GLIBC__
@@ -15,22 +13,26 @@
 
 namespace {
 
-// As libtorch's own, but aligned by hand. glibc looks for an aligned piece in free ones that are larger than it by as much as
-// aligning could cost, so never in what a tensor of the same size has left.
+// glibc looks for an aligned piece in free ones that are larger than it by as much as aligning could cost, so never in what a
+// tensor of the same size has left. So this one, unlike libtorch's own, takes a plain piece and aligns within it.
 class AlignedByHand final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
     if (bytes == 0) {
       return {nullptr, nullptr, &release, c10::Device(c10::kCPU)};
     }
-    constexpr size_t kBefore = sizeof(void*); // where the piece begins is told before the data
-    void* piece = std::malloc(bytes + kBefore + c10::gAlignment);
-    TORCH_CHECK_WITH(OutOfMemoryError, piece != nullptr, "not enough memory: ", bytes, " bytes for a tensor");
-    const auto first = reinterpret_cast<uintptr_t>(piece) + kBefore;
+    constexpr size_t kMore = sizeof(void*) + c10::gAlignment; // where the piece begins is told before the data
+    void* piece = bytes <= PTRDIFF_MAX - kMore ? std::malloc(bytes + kMore) : nullptr;
+    if (piece == nullptr) {
+      c10::profiledCPUMemoryReporter().OutOfMemory(bytes);
+      TORCH_CHECK_WITH(OutOfMemoryError, false, "not enough memory: ", bytes, " bytes for a tensor");
+    }
+    const auto first = reinterpret_cast<uintptr_t>(piece) + sizeof(void*);
     void* data = reinterpret_cast<void*>((first + c10::gAlignment - 1) / c10::gAlignment * c10::gAlignment);
     static_cast<void**>(data)[-1] = piece;
+    c10::DataPtr result(data, data, &release, c10::Device(c10::kCPU));
     c10::profiledCPUMemoryReporter().New(data, bytes);
-    return {data, data, &release, c10::Device(c10::kCPU)};
+    return result;
   }
 
   // oneDNN takes and leaves memory without a DataPtr.
@@ -51,20 +53,25 @@ class AlignedByHand final : public c10::Allocator {
   }
 };
 
-// Before main: whoever has taken memory without a DataPtr must leave it to the same allocator.
-__attribute__((constructor)) void align_by_hand() {
-  static AlignedByHand allocator;
-  c10::SetCPUAllocator(&allocator, /*priority=*/1);
+} // namespace
+
+namespace trireme {
+
+void align_by_hand() {
+  static AlignedByHand* const allocator = new AlignedByHand; // never deleted: threads may outlive main
+  c10::SetCPUAllocator(allocator, /*priority=*/1);
 }
 
-} // namespace
+} // namespace trireme
 
 extern "C" {
 
 void tr_keep_freed_memory() {
 #ifdef __GLIBC__
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  // Before 2.35 it takes 32 MiB at most. The other setting alone would fix this one at 128 KiB.
+  if (mallopt(M_MMAP_THRESHOLD, 1 << 30) != 0 || mallopt(M_MMAP_THRESHOLD, 32 << 20) != 0) {
+    mallopt(M_TRIM_THRESHOLD, -1); // never
+  }
 #endif
 }
 

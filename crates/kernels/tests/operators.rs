@@ -400,3 +400,15 @@ fn embedding_and_its_gradient_are_libtorchs() {
     assert_eq!(run(true).0, run(false).0);
     assert_close(&run(true).1, &run(false).1, "the table's gradient");
 }
+
+#[test]
+fn a_tensor_lies_where_one_of_its_size_has_been() {
+    let make = || Tensor::empty([25_000], FLOAT);
+    let found = (0..10).any(|_| {
+        let (first, _behind) = (make(), make());
+        let place = first.data_ptr();
+        drop(first);
+        make().data_ptr() == place
+    });
+    assert!(found, "libtorch's own allocator is in use");
+}
