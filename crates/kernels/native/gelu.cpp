@@ -117,7 +117,7 @@ class Gelu final : public torch::autograd::Function<Gelu> {
   }
 
  private:
-  // The gradient itself if nobody else holds it, for memory that was never touched costs more than this loop; or a copy.
+  // The gradient itself if nobody else holds it, or else a copy: pages of fresh memory cost more than this loop.
   static at::Tensor to_be_written(const at::Tensor& gradient) {
     const bool alone = gradient.use_count() == 1 && gradient.storage().use_count() == 1 && gradient.is_contiguous();
     return alone ? gradient : gradient.clone(at::MemoryFormat::Contiguous);

@@ -58,7 +58,7 @@ class Linear final : public torch::autograd::Function<Linear> {
     const at::Tensor gradient = gradients[0].reshape({-1, weight.size(0)});
     at::Tensor to_input, to_weight, to_bias;
     if (context->needs_input_grad(0)) {
-      // No view, which would hold the product beside itself: what comes next may write where it alone holds the memory.
+      // Not view(), which keeps its base alive: with two holders GELU could not write into the gradient.
       to_input = at::_unsafe_view(product_transposed(gradient, weight.t()), shape);
     }
     if (context->needs_input_grad(1)) {

@@ -13,8 +13,8 @@
 
 namespace {
 
-// glibc looks for an aligned piece in free ones that are larger than it by as much as aligning could cost, so never in what a
-// tensor of the same size has left. So this one, unlike libtorch's own, takes a plain piece and aligns within it.
+// For an aligned piece glibc takes only free ones that are larger than it by all that aligning could cost, so not what a tensor
+// of the same size has left, unless a neighbour is free, too. So this one, unlike libtorch's own, takes a plain piece and aligns within it.
 class AlignedByHand final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
@@ -57,7 +57,7 @@ class AlignedByHand final : public c10::Allocator {
 
 namespace trireme {
 
-void align_by_hand() {
+void set_cpu_allocator() {
   static AlignedByHand* const allocator = new AlignedByHand; // never deleted: threads may outlive main
   c10::SetCPUAllocator(allocator, /*priority=*/1);
 }
@@ -68,7 +68,8 @@ extern "C" {
 
 void tr_keep_freed_memory() {
 #ifdef __GLIBC__
-  // Before 2.35 it takes 32 MiB at most. The other setting alone would fix this one at 128 KiB.
+  // Larger pieces come from the system and go back to it. glibc before 2.35 refuses more than 32 MiB, so that is tried second.
+  // The trim threshold alone would keep malloc from raising this one from 128 KiB.
   if (mallopt(M_MMAP_THRESHOLD, 1 << 30) != 0 || mallopt(M_MMAP_THRESHOLD, 32 << 20) != 0) {
     mallopt(M_TRIM_THRESHOLD, -1); // never
   }

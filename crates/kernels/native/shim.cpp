@@ -3,20 +3,15 @@
 
 #include <cstdlib>
 
-namespace trireme {
-
-void align_by_hand(); // memory.cpp
-
 namespace {
 
-// Before main, since whoever has taken memory without a DataPtr must leave it to the same allocator; and here, since every
-// program that calls the shim has this file.
+// Before main, because oneDNN leaves memory to whichever allocator is set by then; and in this file, because every call that
+// can fail needs tr_text_free, for which the linker takes it (memory.cpp alone it would leave out).
 __attribute__((constructor)) void before_main() {
-  align_by_hand();
+  trireme::set_cpu_allocator();
 }
 
 } // namespace
-} // namespace trireme
 
 extern "C" void tr_text_free(char* text) {
   free(text);

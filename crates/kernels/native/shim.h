@@ -14,6 +14,8 @@
 
 namespace trireme {
 
+void set_cpu_allocator(); // memory.cpp
+
 inline char* copy_text(const char* text) {
   return strdup(text);
 }

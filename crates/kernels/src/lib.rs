@@ -8,7 +8,8 @@
 //! - [`Graph`] is a part of a network as a CUDA graph: recorded once, replayed without the cost of launching.
 //! - [`fixed_point`] turns gradients into integers and back: what exact reduction is made of.
 //! - [`fused_adamw`] is torch's fused optimizer step, [`norms`] its norms of many tensors at once.
-//! - [`keep_freed_memory`] and [`return_freed_memory`] say what malloc does with what is freed.
+//! - Every program with this crate has another allocator for the CPU's tensors than libtorch's, from before main on
+//!   (docs/adr/008); [`keep_freed_memory`] and [`return_freed_memory`] say what malloc does with what they leave.
 //! - [`with_bfloat16`] and [`deterministic_algorithms`] are modes of libtorch; [`traced`] is its profiler.
 //!
 //! The crate knows no models and no workers. All of the project's `unsafe` and C++ is here and in `c10d`.

@@ -12,13 +12,10 @@ const NAME: &str = "what_a_tensor_leaves_is_the_next_ones_until_it_is_given_back
 const TENSORS: u64 = 6;
 const MEBIBYTES: u64 = 24;
 
-/// As the harness does: answers what tests there are, or runs the only one, unless others are asked for.
+/// As the harness does where nextest asks: names the only test, or runs it, whatever else is asked for.
 fn main() {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let asked = |option: &str| arguments.iter().any(|argument| argument == option);
-    let mut names = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
-    let meant = names.peek().is_none() || names.any(|name| NAME.contains(name.as_str()));
-    if !cfg!(all(target_os = "linux", target_env = "gnu")) || asked("--ignored") || !(meant || asked("--list")) {
+    let asked = |option: &str| env::args().any(|argument| argument == option);
+    if !cfg!(all(target_os = "linux", target_env = "gnu")) || asked("--ignored") {
         return;
     }
     if asked("--list") {
@@ -45,7 +42,7 @@ fn faults() -> u64 {
 }
 
 /// What it has, in MiB: `RssAnon` is memory of its own, `VmData` the addresses of such.
-fn has(what: &str) -> u64 {
+fn mebibytes_of(what: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with(what)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
@@ -54,18 +51,19 @@ fn has(what: &str) -> u64 {
 fn what_a_tensor_leaves_is_the_next_ones_until_it_is_given_back() {
     keep_freed_memory();
     tensors();
-    let (before, held) = (faults(), has("RssAnon:"));
+    let (before, held) = (faults(), mebibytes_of("RssAnon:"));
     tensors();
     let (found, all) = (faults() - before, TENSORS * MEBIBYTES * 256);
     assert!(found < all / 10, "{found} pages of {all} came from the system");
 
-    // Also of a large model: 2.7 GiB that nobody writes to.
-    let before = has("VmData:");
-    drop([900, 900, 900].map(|mebibytes| Tensor::empty([mebibytes << 20], (Kind::Uint8, Device::Cpu))));
-    let kept = has("VmData:").saturating_sub(before);
-    assert!(kept > 2500, "{kept} of 2700 MiB were kept");
+    // Also of a large model: 2.7 GiB that nobody writes to, of which some were free before. Pieces of 27 MiB, since glibc
+    // before 2.35 takes larger ones from the system each time.
+    let before = mebibytes_of("VmData:");
+    drop((0..100).map(|_| Tensor::empty([27 << 20], (Kind::Uint8, Device::Cpu))).collect::<Vec<_>>());
+    let kept = mebibytes_of("VmData:").saturating_sub(before);
+    assert!(kept > 2048, "{kept} of 2700 MiB were kept");
 
     return_freed_memory();
-    let left = held.saturating_sub(has("RssAnon:"));
-    assert!(left > TENSORS * MEBIBYTES * 9 / 10, "{left} MiB were given back");
+    let returned = held.saturating_sub(mebibytes_of("RssAnon:"));
+    assert!(returned > TENSORS * MEBIBYTES * 9 / 10, "{returned} MiB were given back");
 }

@@ -412,3 +412,9 @@ fn a_tensor_lies_where_one_of_its_size_has_been() {
     });
     assert!(found, "libtorch's own allocator is in use");
 }
+
+#[test]
+fn tensors_are_aligned_to_64_bytes() {
+    let tensors: Vec<_> = (1..300).map(|bytes| Tensor::ones([bytes], (Kind::Uint8, Device::Cpu))).collect();
+    assert!(tensors.iter().all(|tensor| tensor.data_ptr().addr().is_multiple_of(64)));
+}

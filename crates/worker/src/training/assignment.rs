@@ -66,7 +66,7 @@ enum Failed {
 }
 
 impl Workplace {
-    /// Drops the run in memory, once its checkpoints are stored or have taken too long.
+    /// Drops the run, once its checkpoints are stored or have taken too long, and gives its memory back to the system.
     pub fn forget(&mut self) {
         if let Err(message) = self.uploads.end(FORGET_PATIENCE) {
             tracing::warn!(message, "a checkpoint was not stored");
