@@ -14,7 +14,7 @@
 namespace {
 
 // Adds up the gradients of each row of the table in the order of their positions, whatever thread does it.
-void add_rows(trireme::DirectPart part, const at::Tensor& gradient, const at::Tensor& ids) {
+void add_rows(trireme::DirectPart& part, const at::Tensor& gradient, const at::Tensor& ids) {
   const int64_t count = ids.numel(), width = gradient.size(-1);
   const int64_t* id = ids.const_data_ptr<int64_t>();
   const float* from = gradient.const_data_ptr<float>();
@@ -62,7 +62,7 @@ class Embedding final : public torch::autograd::Function<Embedding> {
     const auto saved = context->get_saved_variables();
     const at::Tensor& table = saved[0];
     const at::Tensor& ids = saved[1];
-    if (const auto part = trireme::DirectPart::of(table); part.has_value()) {
+    if (const auto part = trireme::DirectPart::of(table); part != nullptr) {
       add_rows(*part, gradients[0].contiguous(), ids);
       return {at::Tensor(), at::Tensor()};
     }

@@ -197,52 +197,86 @@ class ToSum final : public torch::autograd::PostAccumulateGradHook {
   int& parts_;
 };
 
-// The sum of the backward pass that this thread is in, and which leaf is where in it.
-struct Pass {
-  const Sum* sum;
-  const int64_t* offsets;
-  std::vector<int>* parts;
-  std::unordered_map<const c10::TensorImpl*, size_t> leaves;
-  std::atomic<int64_t> bad{0};
-};
-thread_local Pass* pass_of_this_thread = nullptr;
-
-// The leaves have these hooks, and this thread its pass, for as long as it lives.
-class Hooks {
+// A leaf's part of the sum.
+class PartOfSum final : public trireme::DirectPart {
  public:
-  Hooks(const std::vector<at::Tensor>& leaves, const int64_t* offsets, Sum& sum, std::vector<int>& done)
-      : leaves_(leaves), outer_(pass_of_this_thread) {
-    pass_.sum = &sum;
-    pass_.offsets = offsets;
-    pass_.parts = &done;
-    pass_of_this_thread = sum.accumulator.is_cpu() ? &pass_ : nullptr;
-    for (size_t index = 0; index < leaves.size(); ++index) {
-      leaves[index].mutable_grad().reset(); // a gradient that is there would be added
-      torch::autograd::impl::set_post_acc_grad_hooks(
-          leaves[index], std::make_unique<ToSum>(sum, offsets[index], done[index]));
-      pass_.leaves.emplace(leaves[index].unsafeGetTensorImpl(), index);
+  PartOfSum(int64_t* sum, int64_t elements, double factor, bool first, std::atomic<int64_t>& bad)
+      : sum_(sum), elements_(elements), factor_(factor), first_(first), bad_(bad) {}
+
+  void begin() override {
+    if (first_) {
+      std::fill(sum_, sum_ + elements_, 0);
+      first_ = false;
     }
   }
 
-  // What was added directly and no number can stand for.
-  int64_t bad() const {
-    return pass_.bad.load();
+  // Stores, in the first part of a sum that was not begun.
+  void add(int64_t start, const float* values, int64_t count) override {
+    TORCH_INTERNAL_ASSERT(start >= 0 && start + count <= elements_);
+    const auto range = first_ ? store_range : add_range;
+    const int64_t bad = range(values, sum_ + start, count, factor_, kLimit / kParts);
+    if (bad != 0) {
+      bad_ += bad;
+    }
   }
 
-  ~Hooks() {
-    pass_of_this_thread = outer_;
+ private:
+  int64_t* sum_;
+  int64_t elements_;
+  double factor_;
+  bool first_;
+  std::atomic<int64_t>& bad_;
+};
+
+// The leaves have hooks, and parts of theirs a place in the sum, for as long as it lives.
+class IntoSum final : public trireme::DirectPass {
+ public:
+  IntoSum(const std::vector<at::Tensor>& leaves, const int64_t* offsets, Sum& sum)
+      : leaves_(leaves), offsets_(offsets), sum_(sum), parts_(leaves.size(), 0) {
+    for (size_t index = 0; index < leaves.size(); ++index) {
+      leaves[index].mutable_grad().reset(); // a gradient that is there would be added
+      torch::autograd::impl::set_post_acc_grad_hooks(
+          leaves[index], std::make_unique<ToSum>(sum, offsets[index], parts_[index]));
+      places_.emplace(leaves[index].unsafeGetTensorImpl(), index);
+    }
+  }
+
+  ~IntoSum() override {
     for (const at::Tensor& leaf : leaves_) {
       torch::autograd::impl::set_post_acc_grad_hooks(leaf, nullptr);
     }
   }
 
-  Hooks(const Hooks&) = delete;
-  Hooks& operator=(const Hooks&) = delete;
+  std::unique_ptr<trireme::DirectPart> next_part(const at::Tensor& leaf) override {
+    const auto found = places_.find(leaf.unsafeGetTensorImpl());
+    if (found == places_.end() || parts_[found->second] >= kParts - 1) {
+      return nullptr;
+    }
+    const int64_t offset = offsets_[found->second], count = leaf.numel();
+    check_accumulator(sum_.accumulator, offset, count);
+    const bool first = sum_.first && parts_[found->second] == 0;
+    ++parts_[found->second];
+    int64_t* place = sum_.accumulator.data_ptr<int64_t>() + offset;
+    return std::make_unique<PartOfSum>(place, count, std::ldexp(1.0, sum_.fraction_bits), first, bad_);
+  }
+
+  // Once the backward pass is over.
+  void finish() {
+    for (size_t index = 0; index < leaves_.size(); ++index) {
+      if (parts_[index] == 0) { // it took no part
+        sum_.add({}, offsets_[index], leaves_[index].numel());
+      }
+    }
+    sum_.bad.add(bad_.load());
+  }
 
  private:
   const std::vector<at::Tensor>& leaves_;
-  Pass* outer_;
-  Pass pass_;
+  const int64_t* offsets_;
+  Sum& sum_;
+  std::vector<int> parts_; // how many each leaf has had
+  std::unordered_map<const c10::TensorImpl*, size_t> places_;
+  std::atomic<int64_t> bad_{0};
 };
 
 void backward_by_leaf(
@@ -250,18 +284,10 @@ void backward_by_leaf(
     const std::vector<at::Tensor>& leaves,
     const int64_t* offsets,
     Sum& sum) {
-  std::vector<int> done(leaves.size(), 0);
-  {
-    const Hooks hooks(leaves, offsets, sum, done);
-    loss.backward();
-    sum.bad.add(hooks.bad());
-  }
-  at::NoGradGuard no_grad;
-  for (size_t index = 0; index < leaves.size(); ++index) {
-    if (done[index] == 0) { // it took no part
-      sum.add({}, offsets[index], leaves[index].numel());
-    }
-  }
+  IntoSum pass(leaves, offsets, sum);
+  loss.backward();
+  const at::NoGradGuard no_grad;
+  pass.finish();
 }
 
 // On a device it is launching that costs: neighbours' gradients are laid end to end and converted together.
@@ -294,44 +320,6 @@ void backward_by_piece(
 }
 
 } // namespace
-
-namespace trireme {
-
-std::optional<DirectPart> DirectPart::of(const at::Tensor& leaf) {
-  Pass* pass = pass_of_this_thread;
-  if (pass == nullptr || !leaf.is_leaf() || leaf.scalar_type() != at::kFloat || !leaf.is_contiguous()) {
-    return std::nullopt;
-  }
-  const auto found = pass->leaves.find(leaf.unsafeGetTensorImpl());
-  if (found == pass->leaves.end() || (*pass->parts)[found->second] >= kParts - 1) {
-    return std::nullopt;
-  }
-  int& parts = (*pass->parts)[found->second];
-  const int64_t offset = pass->offsets[found->second], count = leaf.numel();
-  check_accumulator(pass->sum->accumulator, offset, count);
-  const bool first = pass->sum->first && parts == 0;
-  ++parts;
-  int64_t* sum = pass->sum->accumulator.data_ptr<int64_t>() + offset;
-  return DirectPart(sum, count, std::ldexp(1.0, pass->sum->fraction_bits), first, &pass->bad);
-}
-
-void DirectPart::begin() {
-  if (first_) {
-    std::fill(sum_, sum_ + elements_, 0);
-    first_ = false;
-  }
-}
-
-void DirectPart::add(int64_t start, const float* values, int64_t count) {
-  TORCH_INTERNAL_ASSERT(start >= 0 && start + count <= elements_);
-  const auto range = first_ ? store_range : add_range;
-  const int64_t bad = range(values, sum_ + start, count, factor_, kLimit / kParts);
-  if (bad != 0) {
-    *bad_ += bad;
-  }
-}
-
-} // namespace trireme
 
 extern "C" {
 

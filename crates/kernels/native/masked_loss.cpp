@@ -46,7 +46,7 @@ Row cross_entropy(float* logits, int64_t vocabulary, int64_t label, bool with_gr
 constexpr int64_t kTileBytes = int64_t{1} << 19;
 
 // errors^T · rows, a tile at a time, into the sum.
-void add_product(trireme::DirectPart part, const at::Tensor& errors, const at::Tensor& rows) {
+void add_product(trireme::DirectPart& part, const at::Tensor& errors, const at::Tensor& rows) {
   const int64_t vocabulary = errors.size(1), width = rows.size(1);
   const int64_t tile = std::max<int64_t>(16, kTileBytes / static_cast<int64_t>(sizeof(float)) / width / 16 * 16);
   const int64_t tiles = (vocabulary + tile - 1) / tile;
@@ -112,7 +112,7 @@ class MaskedLoss final : public torch::autograd::Function<MaskedLoss> {
       to_rows = trireme::product_transposed(unscaled, weight.t()).mul_(gradients[0]);
     }
     if (context->needs_input_grad(1)) {
-      if (const auto part = trireme::DirectPart::of(weight); part.has_value()) {
+      if (const auto part = trireme::DirectPart::of(weight); part != nullptr) {
         add_product(*part, unscaled, rows.contiguous());
       } else {
         to_weight = unscaled.t().mm(rows);

@@ -13,8 +13,9 @@
 
 namespace {
 
-// For an aligned piece glibc takes only free ones that are larger than it by all that aligning could cost, so not what a tensor
-// of the same size has left, unless a neighbour is free, too. So this one, unlike libtorch's own, takes a plain piece and aligns within it.
+// For an aligned piece glibc takes only free ones that are larger than it by all that aligning could cost, so not what a
+// tensor of the same size has left, unless a neighbour is free, too. So this one, unlike libtorch's own, takes a plain
+// piece and aligns within it.
 class AlignedByHand final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {

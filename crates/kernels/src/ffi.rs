@@ -76,6 +76,7 @@ unsafe extern "C" {
         result: *mut *mut C_tensor,
     ) -> *mut c_char;
     pub(crate) fn tr_embedding(table: *mut C_tensor, ids: *mut C_tensor, result: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn tr_backward(loss: *mut C_tensor) -> *mut c_char;
     pub(crate) fn tr_fixed_point_accumulate(
         gradient: *mut C_tensor,
         accumulator: *mut C_tensor,

@@ -6,7 +6,8 @@
 //! - [`checkpoint`] runs a part of a network whose inner tensors are made again in the backward pass instead of kept, and
 //!   [`peak_memory`] shows what that saves.
 //! - [`Graph`] is a part of a network as a CUDA graph: recorded once, replayed without the cost of launching.
-//! - [`fixed_point`] turns gradients into integers and back: what exact reduction is made of.
+//! - [`fixed_point`] turns gradients into integers and back: what exact reduction is made of. [`backward`] is the backward
+//!   pass of fast mode.
 //! - [`fused_adamw`] is torch's fused optimizer step, [`norms`] its norms of many tensors at once.
 //! - Every program with this crate has another allocator for the CPU's tensors than libtorch's, from before main on
 //!   (docs/adr/008); [`keep_freed_memory`] and [`return_freed_memory`] say what malloc does with what they leave.
@@ -17,6 +18,7 @@
 #![allow(unsafe_code)]
 
 mod adamw;
+mod backward;
 mod checkpoint;
 mod ffi;
 pub mod fixed_point;
@@ -29,6 +31,7 @@ mod rows;
 mod trace;
 
 pub use adamw::{AdamW, fused_adamw};
+pub use backward::backward;
 pub use checkpoint::{checkpoint, peak_memory};
 pub use graph::Graph;
 pub use memory::{keep_freed_memory, return_freed_memory};

@@ -292,6 +292,14 @@ fn gelu_turns_a_gradient_where_it_lies_if_nobody_else_has_it() {
 }
 
 #[test]
+fn gelu_refuses_a_second_derivative() {
+    let input = leaf(&random(&[4, 4]));
+    let slope = Tensor::f_run_backward(&[gelu(&input).sum(Kind::Float)], &[&input], true, true);
+    let error = slope.unwrap_err().to_string();
+    assert!(error.contains("gelu has no second derivative"), "{error}");
+}
+
+#[test]
 fn gelu_is_gated_by_what_lies_beside_it() {
     tch::manual_seed(12);
     for shape in [vec![7, 5, 66], vec![300, 128], vec![2, 6], vec![0, 4], vec![3, 0]] {

@@ -13,8 +13,9 @@ use crate::step::Context;
 use c10d::{GroupError, ProcessGroup, Reducer};
 use config::{CheckedConfig, ReduceMode};
 use corpus::{Batch, SlotStep};
+use kernels::NativeError;
 use kernels::fixed_point::{self, Turn};
-use tch::{TchError, Tensor};
+use tch::Tensor;
 use types::{SlotId, Step};
 
 /// DDP's default: buckets of 25 MiB.
@@ -153,14 +154,12 @@ impl FastReduction {
                 // The reduction happens inside, so others may wait for this member, it may wait for others, and a lost
                 // peer is an error of this call.
                 host.phase(Phase::Reduce);
-                let failed = |error: TchError| GroupError::Collective {
-                    operation: "the backward pass with its reduction",
-                    message: error.to_string(),
-                };
-                loss.f_backward().map_err(failed)?;
-            } else {
-                loss.backward();
             }
+            let failed = |error: NativeError| GroupError::Collective {
+                operation: "the backward pass with its reduction",
+                message: error.0,
+            };
+            kernels::backward(&loss).map_err(failed)?;
             local.tally.add(&sums, contributions(config));
             host.moved();
         }

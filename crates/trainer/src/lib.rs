@@ -35,4 +35,7 @@ pub use error::{Divergence, TrainError};
 pub use host::{CheckpointFiles, Host, Membership, Outcome, Phase, Requests, StepReport};
 pub use objective::tasks::{choice_scores, label_scores};
 pub use stopping::Evaluated;
-pub use trainer::{Trainer, keep_memory, return_memory, set_threads, use_deterministic_algorithms};
+pub use trainer::{Trainer, set_threads, use_deterministic_algorithms};
+
+/// What a trainer process does with the memory of its steps.
+pub use kernels::{keep_freed_memory, return_freed_memory};

@@ -22,17 +22,6 @@ pub fn set_threads(threads: u32) {
     tch::set_num_threads(threads.max(1) as i32);
 }
 
-/// Prepares this process for step after step: what one leaves in memory is kept for the next, see
-/// [`kernels::keep_freed_memory`].
-pub fn keep_memory() {
-    kernels::keep_freed_memory();
-}
-
-/// Gives the system the memory that a run has left.
-pub fn return_memory() {
-    kernels::return_freed_memory();
-}
-
 /// Has every operator of this process give the same bits each time: on a GPU some do not by themselves.
 pub fn use_deterministic_algorithms() -> Result<(), TrainError> {
     kernels::deterministic_algorithms().map_err(|error| TrainError::fatal(error.to_string()))

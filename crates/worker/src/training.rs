@@ -83,7 +83,7 @@ pub fn run(arguments: TrainerArguments) -> anyhow::Result<()> {
     if device.is_cuda() {
         trainer::use_deterministic_algorithms()?;
     }
-    trainer::keep_memory();
+    trainer::keep_freed_memory();
     trainer::set_threads(arguments.threads);
     tch::set_num_interop_threads(1);
 

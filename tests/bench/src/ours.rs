@@ -20,7 +20,7 @@ pub struct Ours {
 
 impl Ours {
     pub fn new(config: CheckedConfig, tokenizer: Arc<Tokenizer>, threads: u32, device: Device) -> Result<Self> {
-        trainer::keep_memory();
+        trainer::keep_freed_memory();
         trainer::set_threads(threads);
         if device.is_cuda() {
             trainer::use_deterministic_algorithms()?;

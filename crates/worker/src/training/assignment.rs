@@ -72,7 +72,7 @@ impl Workplace {
             tracing::warn!(message, "a checkpoint was not stored");
         }
         if self.held.take().is_some() {
-            trainer::return_memory();
+            trainer::return_freed_memory();
         }
         self.reporter.idle();
     }
