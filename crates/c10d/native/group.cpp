@@ -27,6 +27,22 @@ __attribute__((constructor)) void without_flight_recorder() {
   setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/0);
 }
 
+// What was received onto what is here. By this thread alone: another one may compute meanwhile with all that there are.
+template <typename T>
+void add(T* into, const T* from, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    into[i] += from[i];
+  }
+}
+
+void add_received(const at::Tensor& into, const at::Tensor& from) {
+  if (into.scalar_type() == at::kLong) {
+    add(into.data_ptr<int64_t>(), from.const_data_ptr<int64_t>(), from.numel());
+  } else {
+    add(into.data_ptr<float>(), from.const_data_ptr<float>(), from.numel());
+  }
+}
+
 // Collectives write into the storage behind autograd's back, as c10d does everywhere: parameters that require gradients
 // may be broadcast.
 template <typename F>
@@ -127,7 +143,7 @@ char* tr_group_reduce_scatter_sum(TrGroup* group, at::Tensor* tensor, const int6
       for (size_t index = 0; index < received.size(); ++index) {
         group->waits->message(received[index]);
         const int peer = (rank + 1 + static_cast<int>(index)) % world;
-        whole.narrow(0, bounds[rank] + offset, own).add_(pieces[peer].narrow(0, 0, own));
+        add_received(whole.narrow(0, bounds[rank] + offset, own), pieces[peer].narrow(0, 0, own));
       }
     }
     for (const auto& work : sent) {
@@ -136,26 +152,28 @@ char* tr_group_reduce_scatter_sum(TrGroup* group, at::Tensor* tensor, const int6
   });
 }
 
-// Every member sends its part to all others.
-char* tr_group_all_gather(TrGroup* group, at::Tensor* tensor, const int64_t* bounds) {
+// Every member sends its part of each tensor to all others. Each tensor has bounds of its own, one after the other.
+char* tr_group_all_gather(TrGroup* group, at::Tensor* const* tensors, size_t count, const int64_t* bounds) {
   return trireme::guarded([&] {
     at::NoGradGuard no_grad;
-    const at::Tensor whole = tensor->detach();
     const int rank = group->backend->getRank();
     const int world = group->backend->getSize();
-    const int tag = group->tag++;
-    const auto part = [&](int member) {
-      return whole.narrow(0, bounds[member], bounds[member + 1] - bounds[member]);
-    };
     Works works;
-    for (int step = 1; step < world; ++step) {
-      const int peer = (rank + step) % world;
-      std::vector<at::Tensor> into{part(peer)}, from{part(rank)};
-      if (into[0].numel() > 0) {
-        works.push_back(group->backend->recv(into, peer, tag));
-      }
-      if (from[0].numel() > 0) {
-        works.push_back(group->backend->send(from, peer, tag));
+    for (size_t index = 0; index < count; ++index, bounds += world + 1) {
+      const at::Tensor whole = tensors[index]->detach();
+      const int tag = group->tag++;
+      const auto part = [&](int member) {
+        return whole.narrow(0, bounds[member], bounds[member + 1] - bounds[member]);
+      };
+      for (int step = 1; step < world; ++step) {
+        const int peer = (rank + step) % world;
+        std::vector<at::Tensor> into{part(peer)}, from{part(rank)};
+        if (into[0].numel() > 0) {
+          works.push_back(group->backend->recv(into, peer, tag));
+        }
+        if (from[0].numel() > 0) {
+          works.push_back(group->backend->send(from, peer, tag));
+        }
       }
     }
     for (const auto& work : works) {

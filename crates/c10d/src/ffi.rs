@@ -70,7 +70,12 @@ unsafe extern "C" {
         tensor: *mut C_tensor,
         bounds: *const i64,
     ) -> *mut c_char;
-    pub(crate) fn tr_group_all_gather(group: *mut Group, tensor: *mut C_tensor, bounds: *const i64) -> *mut c_char;
+    pub(crate) fn tr_group_all_gather(
+        group: *mut Group,
+        tensors: *const *mut C_tensor,
+        count: usize,
+        bounds: *const i64,
+    ) -> *mut c_char;
     pub(crate) fn tr_group_broadcast(group: *mut Group, tensor: *mut C_tensor, root: c_int) -> *mut c_char;
     pub(crate) fn tr_group_abort(group: *mut Group) -> *mut c_char;
     pub(crate) fn tr_group_free(group: *mut Group) -> *mut c_char;

@@ -6,6 +6,7 @@ mod sockets;
 mod watch;
 
 use std::ops::Range;
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use kernels::NativeError;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::GroupError;
-use crate::ffi::{self, pointer};
+use crate::ffi::{self, pointer, pointers};
 use crate::store::KeyValueStore;
 use abort::AbortHandle;
 use sockets::Socket;
@@ -191,9 +192,9 @@ impl ProcessGroup {
         if !matches!(tensor.kind(), Kind::Float | Kind::BFloat16 | Kind::Int64) {
             return Err(GroupError::Argument(format!("cannot all-reduce a tensor of {:?}", tensor.kind())));
         }
-        self.collective("all-reduce", tensor, |native, tensor| {
+        self.collective("all-reduce", from_ref(tensor), |native, tensors| {
             // SAFETY: both pointers are live for the length of the call.
-            unsafe { ffi::check(ffi::tr_group_all_reduce_sum(native.group, pointer(tensor))) }
+            unsafe { ffi::check(ffi::tr_group_all_reduce_sum(native.group, pointer(&tensors[0]))) }
         })
     }
 
@@ -206,20 +207,24 @@ impl ProcessGroup {
         let Some(bounds) = self.bounds(tensor)? else {
             return self.all_reduce_sum(tensor).map(|()| 0..tensor.size()[0]);
         };
-        self.collective("reduce-scatter", tensor, |native, tensor| {
+        self.collective("reduce-scatter", from_ref(tensor), |native, tensors| {
             // SAFETY: all pointers are live for the length of the call; there is a bound more than members.
-            unsafe { ffi::check(ffi::tr_group_reduce_scatter_sum(native.group, pointer(tensor), bounds.as_ptr())) }
+            unsafe { ffi::check(ffi::tr_group_reduce_scatter_sum(native.group, pointer(&tensors[0]), bounds.as_ptr())) }
         })?;
         Ok(bounds[self.rank as usize]..bounds[self.rank as usize + 1])
     }
 
-    /// The second half: afterwards every member has every part of the tensor, each as the member left it that has the
-    /// elements after [`ProcessGroup::reduce_scatter_sum`] of a tensor of the same length.
-    pub fn all_gather(&self, tensor: &Tensor) -> Result<(), GroupError> {
-        let Some(bounds) = self.bounds(tensor)? else { return Ok(()) };
-        self.collective("all-gather", tensor, |native, tensor| {
-            // SAFETY: as above.
-            unsafe { ffi::check(ffi::tr_group_all_gather(native.group, pointer(tensor), bounds.as_ptr())) }
+    /// The second half, of several tensors at once: afterwards every member has every part of each, as the member left it that
+    /// has the elements after [`ProcessGroup::reduce_scatter_sum`] of a tensor of the same length.
+    pub fn all_gather(&self, tensors: &[Tensor]) -> Result<(), GroupError> {
+        let bounds: Option<Vec<_>> = tensors.iter().map(|tensor| self.bounds(tensor)).collect::<Result<_, _>>()?;
+        let Some(bounds) = bounds else { return Ok(()) };
+        self.collective("all-gather", tensors, |native, tensors| {
+            let (count, bounds) = (tensors.len(), bounds.concat());
+            // SAFETY: as above, of each tensor.
+            unsafe {
+                ffi::check(ffi::tr_group_all_gather(native.group, pointers(tensors).as_ptr(), count, bounds.as_ptr()))
+            }
         })
     }
 
@@ -239,9 +244,9 @@ impl ProcessGroup {
         if root >= self.world {
             return Err(GroupError::Argument(format!("root {root} is not among {} members", self.world)));
         }
-        self.collective("broadcast", tensor, |native, tensor| {
+        self.collective("broadcast", from_ref(tensor), |native, tensors| {
             // SAFETY: both pointers are live for the length of the call.
-            unsafe { ffi::check(ffi::tr_group_broadcast(native.group, pointer(tensor), root as i32)) }
+            unsafe { ffi::check(ffi::tr_group_broadcast(native.group, pointer(&tensors[0]), root as i32)) }
         })
     }
 
@@ -289,12 +294,12 @@ impl ProcessGroup {
         self.native.as_ref()
     }
 
-    /// Runs it on the tensor, or, where the backend does not reach the tensor's device, on a copy that it does.
+    /// Runs it on the tensors, or, where the backend does not reach a tensor's device, on a copy that it does.
     fn collective(
         &self,
         operation: &'static str,
-        tensor: &Tensor,
-        run: impl FnOnce(&Native, &Tensor) -> Result<(), NativeError>,
+        tensors: &[Tensor],
+        run: impl FnOnce(&Native, &[Tensor]) -> Result<(), NativeError>,
     ) -> Result<(), GroupError> {
         let _in_order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         if self.aborted.load(Ordering::SeqCst) {
@@ -302,13 +307,13 @@ impl ProcessGroup {
         }
         self.collectives.fetch_add(1, Ordering::Relaxed);
         let Some(native) = self.native.as_deref() else { return Ok(()) };
-        let outcome = if tensor.device() == native.device {
-            run(native, tensor)
-        } else {
-            let copy = tensor.detach().to_device(native.device);
-            run(native, &copy).map(|()| tensor.detach().copy_(&copy))
+        let near: Vec<Tensor> = tensors.iter().map(|tensor| tensor.detach().to_device(native.device)).collect();
+        let Err(NativeError(message)) = run(native, &near) else {
+            for (tensor, copy) in tensors.iter().zip(&near).filter(|(tensor, _)| tensor.device() != native.device) {
+                tensor.detach().copy_(copy);
+            }
+            return Ok(());
         };
-        let Err(NativeError(message)) = outcome else { return Ok(()) };
         if self.aborted.load(Ordering::SeqCst) {
             return Err(GroupError::Aborted { operation });
         }

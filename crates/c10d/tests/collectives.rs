@@ -39,23 +39,32 @@ fn sums_are_scattered_and_what_follows_from_them_is_gathered() {
             let results = cluster::run(world, |group| {
                 let rank = i64::from(group.rank());
                 let sums = Tensor::arange(elements, (Kind::Int64, Device::Cpu)) * (rank + 1);
-                let own = group.reduce_scatter_sum(&sums).unwrap();
                 let result = Tensor::zeros([elements], (Kind::Float, Device::Cpu));
-                let length = own.end - own.start;
-                let part = sums.narrow(0, own.start, length);
-                result.narrow(0, own.start, length).copy_(&(part.to_kind(Kind::Float) + 0.5));
-                group.all_gather(&result).unwrap();
+                // The first third by itself; both are gathered at once.
+                let pieces = [(0, elements / 3), (elements / 3, elements - elements / 3)];
+                let mut own = Vec::new();
+                for (start, length) in pieces {
+                    let sums = sums.narrow(0, start, length);
+                    let part = group.reduce_scatter_sum(&sums).unwrap();
+                    let length = part.end - part.start;
+                    let rounded = sums.narrow(0, part.start, length).to_kind(Kind::Float) + 0.5;
+                    result.narrow(0, start + part.start, length).copy_(&rounded);
+                    own.push(start + part.start..start + part.end);
+                }
+                group.all_gather(&pieces.map(|(start, length)| result.narrow(0, start, length))).unwrap();
                 (own, result)
             });
             let factor = i64::from((1..=world).sum::<u32>());
             let expected = (Tensor::arange(elements, (Kind::Int64, Device::Cpu)) * factor).to_kind(Kind::Float) + 0.5;
-            let mut next = 0;
+            let mut next = [0, elements / 3];
             for (own, result) in results {
-                assert_eq!(own.start, next, "parts are one after the other");
-                next = own.end;
+                for (next, own) in next.iter_mut().zip(own) {
+                    assert_eq!(own.start, *next, "parts are one after the other");
+                    *next = own.end;
+                }
                 assert!(result.equal(&expected), "{elements} elements in a world of {world}");
             }
-            assert_eq!(next, elements);
+            assert_eq!(next, [elements / 3, elements]);
         }
     }
 }
@@ -64,7 +73,7 @@ fn sums_are_scattered_and_what_follows_from_them_is_gathered() {
 fn only_flat_tensors_are_scattered() {
     let results = cluster::run(2, |group| {
         let square = group.reduce_scatter_sum(&Tensor::zeros([2, 2], (Kind::Int64, Device::Cpu)));
-        let flags = group.all_gather(&Tensor::zeros([2], (Kind::Bool, Device::Cpu)));
+        let flags = group.all_gather(&[Tensor::zeros([2], (Kind::Bool, Device::Cpu))]);
         (square.is_err(), flags.is_err(), group.collectives())
     });
     assert_eq!(results, vec![(true, true, 0); 2]);
@@ -188,7 +197,7 @@ fn nccl_reduces_broadcasts_gathers_and_aborts() {
     }
     let sums = Tensor::arange(1000, (Kind::Int64, group.device()));
     assert_eq!(group.reduce_scatter_sum(&sums).unwrap(), 0..1000);
-    group.all_gather(&sums).unwrap();
+    group.all_gather(&[sums]).unwrap();
     assert_eq!(group.all_gather_i64(5).unwrap(), vec![5]);
     // What is in main memory goes through the device.
     let elsewhere = Tensor::from_slice(&[7_i64, 8]);
@@ -216,7 +225,7 @@ fn gloo_reaches_tensors_of_a_device() {
         let gathered = Tensor::zeros([1001], (Kind::Float, device));
         let part = parts.narrow(0, own.start, own.end - own.start).to_kind(Kind::Float);
         gathered.narrow(0, own.start, own.end - own.start).copy_(&part);
-        group.all_gather(&gathered).unwrap();
+        group.all_gather(&[gathered.shallow_clone()]).unwrap();
         let expected = Tensor::arange(1001, (Kind::Float, device)) * f64::from(world);
         assert!(gathered.equal(&expected));
         (values(&sum), values(&sent))

@@ -179,22 +179,14 @@ struct Sum {
   }
 };
 
-// Called when a leaf's gradient is there: it goes into the sum while it is in the cache, and is freed.
-class ToSum final : public torch::autograd::PostAccumulateGradHook {
- public:
-  ToSum(Sum& sum, int64_t offset, int& parts) : sum_(sum), offset_(offset), parts_(parts) {}
+// Is told which leaf has nothing more to come in this backward pass.
+struct Done {
+  void (*call)(void* data, size_t leaf);
+  void* data;
 
-  void operator()(const at::Tensor& leaf) override {
-    at::NoGradGuard no_grad;
-    sum_.add(leaf.grad(), offset_, leaf.numel(), parts_);
-    leaf.mutable_grad().reset();
-    ++parts_;
+  void operator()(size_t leaf) const {
+    call(data, leaf);
   }
-
- private:
-  Sum& sum_;
-  int64_t offset_;
-  int& parts_;
 };
 
 // A leaf's part of the sum.
@@ -231,12 +223,16 @@ class PartOfSum final : public trireme::DirectPart {
 // The leaves have hooks, and parts of theirs a place in the sum, for as long as it lives.
 class IntoSum final : public trireme::DirectPass {
  public:
-  IntoSum(const std::vector<at::Tensor>& leaves, const int64_t* offsets, Sum& sum)
-      : leaves_(leaves), offsets_(offsets), sum_(sum), parts_(leaves.size(), 0) {
+  IntoSum(const std::vector<at::Tensor>& leaves, const int64_t* offsets, Sum& sum, Done done)
+      : leaves_(leaves),
+        offsets_(offsets),
+        sum_(sum),
+        done_(done),
+        parts_(leaves.size(), 0),
+        told_(leaves.size(), false) {
     for (size_t index = 0; index < leaves.size(); ++index) {
       leaves[index].mutable_grad().reset(); // a gradient that is there would be added
-      torch::autograd::impl::set_post_acc_grad_hooks(
-          leaves[index], std::make_unique<ToSum>(sum, offsets[index], parts_[index]));
+      torch::autograd::impl::set_post_acc_grad_hooks(leaves[index], std::make_unique<Hook>(*this, index));
       places_.emplace(leaves[index].unsafeGetTensorImpl(), index);
     }
   }
@@ -266,15 +262,40 @@ class IntoSum final : public trireme::DirectPass {
       if (parts_[index] == 0) { // it took no part
         sum_.add({}, offsets_[index], leaves_[index].numel());
       }
+      if (!told_[index]) { // nothing of it came through autograd
+        done_(index);
+      }
     }
     sum_.bad.add(bad_.load());
   }
 
  private:
+  // Called when the gradient of a leaf is there, after all its parts: it goes into the sum while it is in the cache, and
+  // is freed.
+  class Hook final : public torch::autograd::PostAccumulateGradHook {
+   public:
+    Hook(IntoSum& pass, size_t index) : pass_(pass), index_(index) {}
+
+    void operator()(const at::Tensor& leaf) override {
+      const at::NoGradGuard no_grad;
+      pass_.sum_.add(leaf.grad(), pass_.offsets_[index_], leaf.numel(), pass_.parts_[index_]);
+      leaf.mutable_grad().reset();
+      ++pass_.parts_[index_];
+      pass_.told_[index_] = true;
+      pass_.done_(index_);
+    }
+
+   private:
+    IntoSum& pass_;
+    size_t index_;
+  };
+
   const std::vector<at::Tensor>& leaves_;
   const int64_t* offsets_;
   Sum& sum_;
+  Done done_;
   std::vector<int> parts_; // how many each leaf has had
+  std::vector<bool> told_; // that a leaf is done
   std::unordered_map<const c10::TensorImpl*, size_t> places_;
   std::atomic<int64_t> bad_{0};
 };
@@ -283,8 +304,9 @@ void backward_by_leaf(
     const at::Tensor& loss,
     const std::vector<at::Tensor>& leaves,
     const int64_t* offsets,
-    Sum& sum) {
-  IntoSum pass(leaves, offsets, sum);
+    Sum& sum,
+    Done done) {
+  IntoSum pass(leaves, offsets, sum, done);
   loss.backward();
   const at::NoGradGuard no_grad;
   pass.finish();
@@ -295,7 +317,8 @@ void backward_by_piece(
     const at::Tensor& loss,
     const std::vector<at::Tensor>& leaves,
     const int64_t* offsets,
-    Sum& sum) {
+    Sum& sum,
+    Done done) {
   auto gradients = torch::autograd::grad(
       {loss}, leaves, /*grad_outputs=*/{}, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
   at::NoGradGuard no_grad;
@@ -316,6 +339,9 @@ void backward_by_piece(
     }
     sum.add(piece.size() == 1 ? piece.front() : at::cat(piece), offsets[begin], length);
     begin = end;
+  }
+  for (size_t index = 0; index < leaves.size(); ++index) {
+    done(index);
   }
 }
 
@@ -347,14 +373,16 @@ char* tr_fixed_point_backward(
     at::Tensor* accumulator,
     int fraction_bits,
     int first,
+    void (*done)(void* data, size_t leaf),
+    void* data,
     uint64_t* bad) {
   return trireme::guarded([&] {
     const std::vector<at::Tensor> all = trireme::collect(leaves, count);
     Sum sum{*accumulator, fraction_bits, first != 0, {}};
     if (accumulator->is_cpu()) {
-      backward_by_leaf(*loss, all, offsets, sum);
+      backward_by_leaf(*loss, all, offsets, sum, Done{done, data});
     } else {
-      backward_by_piece(*loss, all, offsets, sum);
+      backward_by_piece(*loss, all, offsets, sum, Done{done, data});
     }
     *bad = sum.bad.count();
   });

@@ -94,6 +94,8 @@ unsafe extern "C" {
         accumulator: *mut C_tensor,
         fraction_bits: c_int,
         first: c_int,
+        done: unsafe extern "C" fn(*mut c_void, usize),
+        data: *mut c_void,
         bad: *mut u64,
     ) -> *mut c_char;
     pub(crate) fn tr_fixed_point_to_float(

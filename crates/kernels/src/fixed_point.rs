@@ -14,6 +14,8 @@
 //! On the CPU each pass is one fused loop over as many threads as torch has; the bits do not depend on that number, nor
 //! on the processor's vector instructions.
 
+use std::ffi::c_void;
+
 use tch::Tensor;
 
 use crate::ffi;
@@ -66,23 +68,29 @@ pub fn accumulate(
 }
 
 /// The backward pass of a scalar, with [`accumulate`] of each leaf's gradient at its offset as soon as it is there: no
-/// gradient is kept, and each is read while it is in the cache. A table's gradient comes in parts: see above. The leaves' own `.grad` is forgotten.
+/// gradient is kept, and each is read while it is in the cache. A table's gradient comes in parts: see above. The leaves' own
+/// `.grad` is forgotten.
+///
+/// `done` is told the index of each leaf, once, as soon as this pass has nothing more for its place in the sum: on the CPU
+/// mostly while the pass goes on, on the thread that it goes on in. It must not panic.
 ///
 /// # Panics
 /// As [`accumulate`]; and if there is no backward pass of `loss`.
-pub fn backward(
+pub fn backward<F: FnMut(usize)>(
     loss: &Tensor,
     leaves: &[&Tensor],
     offsets: &[usize],
     accumulator: &Tensor,
     fraction_bits: u32,
     turn: Turn,
+    mut done: F,
 ) -> u64 {
     assert_eq!(leaves.len(), offsets.len(), "every leaf has an offset");
     let leaves: Vec<_> = leaves.iter().map(|leaf| pointer(leaf)).collect();
     let offsets: Vec<i64> = offsets.iter().map(|&offset| offset as i64).collect();
     let mut bad = 0;
-    // SAFETY: the tensors are live for the length of the call, and there are as many offsets as leaves.
+    // SAFETY: the tensors and `done` are live for the length of the call, which calls `done` from one thread at a time, and
+    // there are as many offsets as leaves.
     let outcome = unsafe {
         native::check(ffi::tr_fixed_point_backward(
             pointer(loss),
@@ -92,6 +100,8 @@ pub fn backward(
             pointer(accumulator),
             fraction_bits as i32,
             i32::from(turn == Turn::First),
+            tell::<F>,
+            (&raw mut done).cast::<c_void>(),
             &mut bad,
         ))
     };
@@ -99,9 +109,16 @@ pub fn backward(
     bad
 }
 
+/// What C++ calls.
+unsafe extern "C" fn tell<F: FnMut(usize)>(done: *mut c_void, leaf: usize) {
+    // SAFETY: it is what `backward` made of its closure, which nobody else calls meanwhile.
+    unsafe { (*done.cast::<F>())(leaf) }
+}
+
 /// Writes the sum at `accumulator[offset..]` into `gradient` (float32, contiguous, same device) as real numbers: each
 /// integer times `2^-fraction_bits`, rounded to float32. `gradient` may be the same elements of the accumulator's own
-/// memory, seen as float32: the sum is gone then.
+/// memory, seen as float32: then these sums are gone, and those in the half of the accumulator before them, so that parts
+/// are to be taken in ascending order.
 ///
 /// # Panics
 /// As [`accumulate`].

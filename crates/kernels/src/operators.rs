@@ -181,7 +181,7 @@ pub fn attention(packed: &Tensor, bias: Option<&Tensor>, probability: f64) -> Te
 }
 
 /// The rows of `table` with these int64 ids, in the ids' shape. Its gradient goes straight into the sum of
-/// [`crate::fixed_point::backward`], without ever being a table.
+/// [`crate::fixed_point::backward`], or into the one that the table has in [`crate::backward`], without ever being a table.
 ///
 /// # Panics
 /// If an id is outside of the table.

@@ -32,7 +32,7 @@ fn what_operators_add_to_the_sum_is_their_gradient() {
         let sum = Tensor::full([elements as i64], 77, (Kind::Int64, Device::Cpu));
         for &turn in turns {
             let loss = tied_loss(&table, &bias, 0.3, most);
-            assert_eq!(fixed_point::backward(&loss, &leaves, &offsets, &sum, BITS, turn), 0);
+            assert_eq!(fixed_point::backward(&loss, &leaves, &offsets, &sum, BITS, turn, |_| ()), 0);
         }
         assert!(!table.grad().defined(), "no gradient is kept");
         sum
@@ -54,6 +54,29 @@ fn what_operators_add_to_the_sum_is_their_gradient() {
 }
 
 #[test]
+fn a_leaf_is_done_when_nothing_of_it_is_still_to_come() {
+    tch::manual_seed(2);
+    let leaf = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let (table, bias, weight, unused) = (leaf(&[9000, 32]), leaf(&[9000]), leaf(&[32, 32]), leaf(&[5]));
+    let leaves = [&table, &unused, &bias, &weight];
+    let offsets = [0, 9000 * 32, 9000 * 32 + 5, 9000 * 33 + 5];
+    let sum = Tensor::full([9000 * 33 + 5 + 1024], 77, (Kind::Int64, Device::Cpu));
+    let part = |leaf: usize| sum.narrow(0, offsets[leaf] as i64, leaves[leaf].numel() as i64);
+    let ids = Tensor::from_slice(&[3_i64, 8999, 3]);
+    let rows = kernels::linear(&kernels::embedding(&table, &ids), &weight, None);
+    let loss = kernels::masked_loss(&rows, &table, &bias, &ids).0;
+    let mut told = Vec::new();
+    fixed_point::backward(&loss, &leaves, &offsets, &sum, BITS, Turn::First, |leaf| {
+        told.push((leaf, part(leaf).copy()))
+    });
+    // The table adds to the sum itself, and of what took no part there is nothing to hear: both are known at the end.
+    assert_eq!(told.iter().map(|(leaf, _)| *leaf).collect::<Vec<_>>(), [2, 3, 0, 1]);
+    for (leaf, then) in told {
+        assert_eq!(then, part(leaf), "leaf {leaf} as it was when it was done, and at the end");
+    }
+}
+
+#[test]
 fn what_operators_cannot_add_is_counted() {
     let table = Tensor::ones([9000, 32], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     let bias = Tensor::zeros([9000], (Kind::Float, Device::Cpu)).set_requires_grad(true);
@@ -66,6 +89,7 @@ fn what_operators_cannot_add_is_counted() {
             &sum,
             BITS,
             Turn::First,
+            |_| (),
         )
     };
     assert_eq!(bad(1.0), 0);

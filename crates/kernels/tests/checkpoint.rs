@@ -78,7 +78,7 @@ fn leaves_that_are_used_in_several_parts_reach_their_hooks_once() {
             offsets.push(offsets.last().unwrap() + leaf.numel());
         }
         let loss = net.run(checkpointed, 3).square().mean(Kind::Float);
-        assert_eq!(fixed_point::backward(&loss, &net.leaves(), &offsets, &accumulator, 40, turn), 0);
+        assert_eq!(fixed_point::backward(&loss, &net.leaves(), &offsets, &accumulator, 40, turn, |_| ()), 0);
         accumulator
     };
     for turn in [Turn::First, Turn::Later] {

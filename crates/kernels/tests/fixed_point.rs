@@ -193,9 +193,9 @@ fn a_backward_pass_adds_what_its_gradients_would_add() {
     let loss = || (&first * &first).sum(Kind::Float) + (&second * 3.0).sum(Kind::Float) + second.sum(Kind::Float);
     let sum = Tensor::from_slice(&[7_i64; 6]);
     let leaves = [&first, &second, &idle];
-    assert_eq!(fixed_point::backward(&loss(), &leaves, &offsets, &sum, 1, Turn::First), 0);
+    assert_eq!(fixed_point::backward(&loss(), &leaves, &offsets, &sum, 1, Turn::First, |_| ()), 0);
     assert_eq!(Vec::<i64>::try_from(&sum).unwrap(), [8, 8, 4, -8, 14, 0]);
-    assert_eq!(fixed_point::backward(&loss(), &leaves, &offsets, &sum, 1, Turn::Later), 0);
+    assert_eq!(fixed_point::backward(&loss(), &leaves, &offsets, &sum, 1, Turn::Later, |_| ()), 0);
     assert_eq!(Vec::<i64>::try_from(&sum).unwrap(), [16, 16, 8, -16, 28, 0]);
     assert!(leaves.iter().all(|leaf| !leaf.grad().defined()), "no gradient is kept");
     // The hooks are gone.
@@ -203,7 +203,7 @@ fn a_backward_pass_adds_what_its_gradients_would_add() {
     assert!(first.grad().defined());
     assert_eq!(Vec::<i64>::try_from(&sum).unwrap(), [16, 16, 8, -16, 28, 0]);
     let broken = (&first * f64::NAN).sum(Kind::Float);
-    assert_eq!(fixed_point::backward(&broken, &leaves, &offsets, &sum, 1, Turn::Later), 3);
+    assert_eq!(fixed_point::backward(&broken, &leaves, &offsets, &sum, 1, Turn::Later, |_| ()), 3);
 }
 
 #[test]

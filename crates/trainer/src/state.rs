@@ -29,11 +29,12 @@ const WEIGHTS: &str = "weights";
 const BASE: &str = "base";
 
 /// Memory that every step uses again.
+#[derive(Default)]
 pub(crate) struct Buffers {
-    /// Where each parameter's elements start in the accumulator.
+    /// `exact`: where each parameter's elements start in the accumulator.
     pub offsets: Vec<usize>,
     /// `exact`: the fixed-point sum of all gradients, `[elements]` int64. Made at the first exact step.
-    pub accumulator: Option<Tensor>,
+    accumulator: Option<Tensor>,
     /// `exact`: all reduced gradients, `[elements]` float32, in the accumulator's memory.
     flat: Option<Tensor>,
     /// The reduced gradients, in the parameters' order and shapes, float32.
@@ -47,17 +48,7 @@ impl State {
         assert!(parameters.windows(2).all(|pair| pair[0].name < pair[1].name), "parameters are sorted by name");
         let average = optimizer.ema_decay.map(|decay| Average::new(&model, decay));
         let optimizer = Optimizer::new(optimizer, &parameters);
-        let mut elements = 0;
-        let offsets = parameters
-            .iter()
-            .map(|parameter| {
-                let offset = elements;
-                elements += parameter.tensor.numel();
-                offset
-            })
-            .collect();
-        let buffers = Buffers { offsets, accumulator: None, flat: None, gradients: Vec::new() };
-        Self { header, model, parameters, optimizer, average, buffers }
+        Self { header, model, parameters, optimizer, average, buffers: Buffers::default() }
     }
 
     /// The model that the run makes: the average of the weights, if there is one. It is evaluated, and it is what
@@ -140,6 +131,17 @@ impl State {
 }
 
 impl Buffers {
+    /// Puts the parameters' elements one after the other in this order, for the steps that follow.
+    pub fn lay_out(&mut self, parameters: &[Parameter], order: &[usize]) {
+        self.offsets = vec![0; parameters.len()];
+        let mut end = 0;
+        for &index in order {
+            self.offsets[index] = end;
+            end += parameters[index].tensor.numel();
+        }
+        self.gradients.clear();
+    }
+
     /// The accumulator, with what the last step left in it.
     pub fn accumulator(&mut self, parameters: &[Parameter], device: Device) -> Tensor {
         let make = || Tensor::zeros([elements(parameters)], (Kind::Int64, device));
@@ -181,14 +183,14 @@ fn copied(tensor: &Tensor) -> Tensor {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::capture::FORMAT;
     use config::{ModelConfig, OptimizerKind};
     use model::{Head, safetensors_io};
     use types::{Attempt, Digest, Step};
 
-    fn state(ema_decay: Option<f64>) -> State {
+    pub(crate) fn state(ema_decay: Option<f64>) -> State {
         let config = ModelConfig {
             layers: Some(1),
             hidden: Some(8),

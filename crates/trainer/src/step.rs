@@ -3,7 +3,7 @@
 //! Up to the update nothing of the state changes, so a collective that fails leaves it as it was after the step before.
 
 use crate::capture::StateHeader;
-use crate::gradients::{FastReduction, Local, exact, write_gradients};
+use crate::gradients::{Local, Reduction};
 use crate::host::{Host, Membership, Phase, StepReport};
 use crate::losses::{Loss, Tally, Targets, weighted};
 use crate::optimizer::{clip_factor, global_norm};
@@ -35,8 +35,8 @@ pub(crate) struct Context<'a> {
 /// Goes from step to step within one generation.
 pub(crate) struct Stepper<'a> {
     pub context: Context<'a>,
-    /// `fast` mode: made at the first step.
-    pub fast: Option<FastReduction>,
+    /// None before the first step.
+    pub reduction: Option<Reduction>,
     /// The loss of the last step was not finite.
     pub broken: bool,
 }
@@ -87,32 +87,24 @@ impl Stepper<'_> {
         }
         self.context.host.phase(Phase::Reduce);
         let agreement = self.agree(&own).map_err(failed)?;
+        let mut reduction = match self.reduction.take() {
+            Some(reduction) => reduction.next(&self.context, state),
+            None => Reduction::new(&self.context, state),
+        }
+        .map_err(failed)?;
 
         self.context.host.phase(Phase::Compute);
-        let computing = Instant::now();
-        let local = match self.context.config.reduce.mode {
-            ReduceMode::Exact => exact(&self.context, state, &own, &agreement.targets).map_err(failed)?,
-            ReduceMode::Fast => {
-                // They are parts of buckets, which would live on beside those that are made new in the second step.
-                state.buffers.gradients.clear();
-                if self.fast.is_none() {
-                    self.fast =
-                        Some(FastReduction::new(self.context.config, state, self.context.group).map_err(failed)?);
-                }
-                let fast = self.fast.as_mut().expect("made just above");
-                fast.compute(&self.context, state, &own, &agreement.targets).map_err(failed)?
-            }
-        };
-        let seconds = computing.elapsed().as_secs_f64();
+        let local = reduction.compute(&self.context, state, &own, &agreement.targets).map_err(failed)?;
 
         self.context.host.phase(Phase::Reduce);
         let outcome = self.share(&local, &own, &agreement).map_err(failed)?;
         if !outcome.overflowed {
             self.context.host.phase(Phase::Reduce);
-            write_gradients(self.context.config, state, self.context.group).map_err(failed)?;
+            reduction.finish(&self.context, state).map_err(failed)?;
         }
 
         self.context.host.phase(Phase::Update);
+        self.reduction = Some(reduction);
         self.broken = outcome.tally.broken > 0;
         let mut metrics = self.metrics(&outcome, &agreement);
         self.apply(state, outcome.overflowed, &mut metrics)?;
@@ -128,7 +120,7 @@ impl Stepper<'_> {
             samples_digest: header.samples_digest,
             metrics,
             tokens,
-            seconds,
+            seconds: local.seconds,
         };
         Ok(Done { report, checkpoint: agreement.checkpoint, pause: agreement.pause })
     }

@@ -184,7 +184,7 @@ impl Trainer {
         let losses = objective::losses(&config);
         let context =
             Context { config: &config, losses: &losses, teacher, membership, group, host, device: self.device };
-        let mut stepper = Stepper { context, fast: None, broken: false };
+        let mut stepper = Stepper { context, reduction: None, broken: false };
         while !self.is_over(state) {
             let Done { mut report, checkpoint, pause } = stepper.step(state, &mut self.loader)?;
             let step = state.header.step;

@@ -190,6 +190,19 @@ samples = 24
     )
 }
 
+/// The same with 3.4 million elements, which are four buckets of exact mode's sums, and fewer steps.
+pub fn in_buckets(steps: u64) -> String {
+    let steps = format!("steps = {steps}");
+    let changes = [
+        ("hidden = 32", "hidden = 256"),
+        ("intermediate = 64", "intermediate = 1024"),
+        ("layers = 2", "layers = 4"),
+        ("accumulate = 2", "accumulate = 1"),
+        ("steps = 30", steps.as_str()),
+    ];
+    changes.into_iter().fold(pretraining(""), |config, (from, to)| config.replacen(from, to, 1))
+}
+
 /// Fine-tuning on one of the labelled files.
 pub fn finetuning(data: &str, objective: &str, init: &str) -> String {
     format!(

@@ -17,7 +17,7 @@ mod tuning;
 mod unpadded;
 
 use cluster::{Cluster, Plan, undisturbed};
-use data::pretraining;
+use data::{in_buckets, pretraining};
 use process::Verdict;
 
 /// Not a test: what the other tests start as a worker.
@@ -41,6 +41,16 @@ fn one_two_and_three_workers_end_with_the_same_bits() {
     }
     assert!(alone.metric(0, "eval/loss").is_some() && alone.metric(0, "eval/nsp_accuracy").is_some());
     assert!(alone.log(0)[29].metrics.iter().any(|(name, _)| name == "eval/loss"), "the last step is evaluated");
+}
+
+#[test]
+fn sums_that_travel_in_buckets_during_the_backward_pass_are_those_of_one_worker() {
+    // In the first step in the order of their names, then as they become ready.
+    let config = in_buckets(3);
+    let (one, _) = undisturbed(&config, 1);
+    for workers in [2, 3] {
+        assert_eq!(undisturbed(&config, workers).0, one, "{workers} workers");
+    }
 }
 
 #[test]

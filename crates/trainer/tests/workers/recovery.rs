@@ -1,7 +1,7 @@
 //! Kills, joins, pauses and checkpoints leave no trace in the weights.
 
 use crate::cluster::{Cluster, Plan, undisturbed};
-use crate::data::pretraining;
+use crate::data::{in_buckets, pretraining};
 use crate::process::{self, Verdict};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -81,6 +81,18 @@ fn a_joiner_gets_the_state_from_a_peer() {
     cluster.assign(&[joiner, 0], &Plan::default());
     assert_eq!(cluster.digest(&[joiner, 0]), expected);
     assert_eq!(cluster.log(joiner)[0].step, 8);
+}
+
+#[test]
+fn a_joiner_does_not_know_the_order_of_buckets_that_the_others_have_learned() {
+    let config = in_buckets(6);
+    let (expected, _) = undisturbed(&config, 1);
+    let mut cluster = Cluster::new(&config, 2);
+    cluster.assign(&[0, 1], &Plan { pause_after: Some(3), ..Plan::default() });
+    let joiner = cluster.add_worker();
+    assert_eq!([cluster.verdict(0), cluster.verdict(1)], [Verdict::Paused(3), Verdict::Paused(3)]);
+    cluster.assign(&[0, joiner, 1], &Plan::default());
+    assert_eq!(cluster.digest(&[0, joiner, 1]), expected);
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn steps(architecture: Architecture, bfloat16: bool, cuda_graphs: bool) -> (Vec<
                 sum / positions.numel() as f64
             };
             let loss = if bfloat16 { kernels::with_bfloat16(GPU, forward) } else { forward() };
-            assert_eq!(fixed_point::backward(&loss, &leaves, &offsets, &sum, 32, turn), 0);
+            assert_eq!(fixed_point::backward(&loss, &leaves, &offsets, &sum, 32, turn, |_| ()), 0);
             losses.push(loss.double_value(&[]));
         }
         let gradients = Tensor::zeros([total], (Kind::Float, GPU));

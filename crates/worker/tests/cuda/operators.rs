@@ -30,7 +30,7 @@ fn gradients_that_are_converted_together_have_the_bits_of_each_alone() {
     let expected = sum.copy();
     for turn in [Turn::First, Turn::Later] {
         let parts: Vec<&Tensor> = leaves.iter().collect();
-        let bad = fixed_point::backward(&loss(), &parts, &offsets, &sum, 44, turn);
+        let bad = fixed_point::backward(&loss(), &parts, &offsets, &sum, 44, turn, |_| ());
         let gradients = Tensor::run_backward(&[loss()], &[&leaves[0], &leaves[1], &leaves[3]], false, false);
         let none = Tensor::new();
         let all = [&gradients[0], &gradients[1], &none, &gradients[2], &none];
@@ -88,12 +88,12 @@ fn a_backward_pass_fills_the_sum() {
         for turn in [Turn::First, Turn::Later] {
             let (loss, correct) = masked_loss(&rows, &weight, &bias, &labels.to_device(device));
             assert!(correct.int64_value(&[]) < 37);
-            assert_eq!(fixed_point::backward(&(loss * 1e-3), &leaves, &offsets, &sum, 40, turn), 0);
+            assert_eq!(fixed_point::backward(&(loss * 1e-3), &leaves, &offsets, &sum, 40, turn, |_| ()), 0);
         }
         assert!(leaves.iter().all(|leaf| !leaf.grad().defined()));
         let broken = (&bias * f64::NAN).sum(Kind::Float);
         let scratch = sum.copy();
-        assert_eq!(fixed_point::backward(&broken, &leaves, &offsets, &scratch, 40, Turn::Later), 50);
+        assert_eq!(fixed_point::backward(&broken, &leaves, &offsets, &scratch, 40, Turn::Later, |_| ()), 50);
         sum.to_device(Device::Cpu).to_kind(Kind::Double)
     };
     let (here, there) = (run(Device::Cpu), run(GPU));
