@@ -58,7 +58,7 @@ struct Arguments {
     /// Suite `step`: measure nothing, but write a Chrome trace of one step of each of our cases into this folder.
     #[arg(long, value_name = "FOLDER")]
     trace: Option<PathBuf>,
-    /// Suite `step`: only the cases with this in their name, such as `BERT-base`.
+    /// Suites `step` and `reduce`: only the cases with this in their name, such as `BERT-base`.
     #[arg(long, value_name = "TEXT")]
     case: Option<String>,
     /// Fewer repetitions.
@@ -121,7 +121,8 @@ fn main() -> Result<()> {
         return arguments.measure(Suite::Recipes);
     }
     let parts = arguments.suite.parts();
-    ensure!(arguments.case.is_none() || parts.contains(&Suite::Step), "--case is for suite `step`");
+    let has_cases = parts.contains(&Suite::Step) || parts.contains(&Suite::Reduce);
+    ensure!(arguments.case.is_none() || has_cases, "--case is for the suites `step` and `reduce`");
     let facts = Facts::gather(arguments.command(), arguments.python.as_deref());
     if arguments.json {
         println!("{}", serde_json::json!({ "facts": facts }));
@@ -167,19 +168,16 @@ impl Arguments {
     }
 
     fn measure(&self, suite: Suite) -> Result<()> {
-        let quick = self.quick;
+        let (quick, case) = (self.quick, self.case.as_deref().unwrap_or_default());
         match suite {
             Suite::All => unreachable!("it was taken apart"),
             Suite::Step => match &self.trace {
                 Some(folder) => step::trace(self.device, folder),
-                None => {
-                    let case = self.case.as_deref().unwrap_or_default();
-                    step::measure(self.python()?, self.device, case, quick, |line| self.show(line))
-                }
+                None => step::measure(self.python()?, self.device, case, quick, |line| self.show(line)),
             },
             Suite::Pipeline => pipeline::measure(self.python()?, self.corpus()?, quick, |line| self.show(line)),
             Suite::Scaling => scaling::measure(self.python()?, quick, |line| self.show(line)),
-            Suite::Reduce => reduce::measure(quick, |line| self.show(line)),
+            Suite::Reduce => reduce::measure(case, quick, |line| self.show(line)),
             Suite::Data => data::measure(self.python()?, self.corpus()?, quick, |line| self.show(line)),
             Suite::Finetune => {
                 unpadded::measure(quick, |line| self.show(line))?;

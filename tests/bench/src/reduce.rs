@@ -47,10 +47,10 @@ const CASES: [Case; 3] = [
     },
 ];
 
-pub fn measure(quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
+pub fn measure(only: &str, quick: bool, mut show: impl FnMut(&Line)) -> Result<()> {
     let folder = tempfile::tempdir()?;
     samples::write(folder.path())?;
-    for case in &CASES {
+    for case in CASES.iter().filter(|case| case.name.contains(only)) {
         let (rounds, steps) = if quick { case.quick } else { (case.rounds, case.steps) };
         let name = format!("step of exact mode beside fast mode, {}, {WORKERS} workers", case.name);
         if let Some(Err(reason)) = case.cable.map(|_| Network::create().and_then(|network| network.can_be_slow())) {
