@@ -28,18 +28,12 @@ __attribute__((constructor)) void without_flight_recorder() {
 }
 
 // What was received onto what is here. By this thread alone: another one may compute meanwhile with all that there are.
-template <typename T>
-void add(T* into, const T* from, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    into[i] += from[i];
-  }
-}
-
 void add_received(const at::Tensor& into, const at::Tensor& from) {
-  if (into.scalar_type() == at::kLong) {
-    add(into.data_ptr<int64_t>(), from.const_data_ptr<int64_t>(), from.numel());
-  } else {
-    add(into.data_ptr<float>(), from.const_data_ptr<float>(), from.numel());
+  int64_t* const sums = into.data_ptr<int64_t>();
+  const int64_t* const values = from.const_data_ptr<int64_t>();
+  const int64_t count = from.numel();
+  for (int64_t i = 0; i < count; ++i) {
+    sums[i] += values[i];
   }
 }
 

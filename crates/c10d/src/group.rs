@@ -198,12 +198,15 @@ impl ProcessGroup {
         })
     }
 
-    /// The first half of a reduction of a flat float32 or int64 tensor: afterwards this member has the sums of the
+    /// The first half of a reduction of a flat int64 tensor: afterwards this member has the sums of the
     /// elements that are returned; the others are of no more use. What is then computed from the sums in each member's part
     /// is passed round by [`ProcessGroup::all_gather`], which may take fewer bytes than the sums.
     ///
     /// With NCCL every member has all sums.
     pub fn reduce_scatter_sum(&self, tensor: &Tensor) -> Result<Range<i64>, GroupError> {
+        if tensor.kind() != Kind::Int64 {
+            return Err(GroupError::Argument(format!("sums are int64, not {:?}", tensor.kind())));
+        }
         let Some(bounds) = self.bounds(tensor)? else {
             return self.all_reduce_sum(tensor).map(|()| 0..tensor.size()[0]);
         };
@@ -214,8 +217,8 @@ impl ProcessGroup {
         Ok(bounds[self.rank as usize]..bounds[self.rank as usize + 1])
     }
 
-    /// The second half, of several tensors at once: afterwards every member has every part of each, as the member left it that
-    /// has the elements after [`ProcessGroup::reduce_scatter_sum`] of a tensor of the same length.
+    /// The second half, of several flat float32 or int64 tensors at once: afterwards every member has every part of each, as
+    /// the member left it that has the elements after [`ProcessGroup::reduce_scatter_sum`] of a tensor of the same length.
     pub fn all_gather(&self, tensors: &[Tensor]) -> Result<(), GroupError> {
         let bounds: Option<Vec<_>> = tensors.iter().map(|tensor| self.bounds(tensor)).collect::<Result<_, _>>()?;
         let Some(bounds) = bounds else { return Ok(()) };

@@ -70,13 +70,14 @@ fn sums_are_scattered_and_what_follows_from_them_is_gathered() {
 }
 
 #[test]
-fn only_flat_tensors_are_scattered() {
+fn only_flat_tensors_of_integers_are_scattered() {
     let results = cluster::run(2, |group| {
         let square = group.reduce_scatter_sum(&Tensor::zeros([2, 2], (Kind::Int64, Device::Cpu)));
         let flags = group.all_gather(&[Tensor::zeros([2], (Kind::Bool, Device::Cpu))]);
-        (square.is_err(), flags.is_err(), group.collectives())
+        let floats = group.reduce_scatter_sum(&Tensor::zeros([2], (Kind::Float, Device::Cpu)));
+        (square.is_err(), flags.is_err(), floats.is_err(), group.collectives())
     });
-    assert_eq!(results, vec![(true, true, 0); 2]);
+    assert_eq!(results, vec![(true, true, true, 0); 2]);
 }
 
 /// libtorch's flight recorder ends the process now and then when groups of one process start together; it must be off.

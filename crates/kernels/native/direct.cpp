@@ -68,7 +68,7 @@ std::unique_ptr<DirectPart> DirectPart::of(const at::Tensor& leaf) {
 
 extern "C" char* tr_backward(at::Tensor* loss) {
   return trireme::guarded([&] {
-    const IntoGradients pass;
+    IntoGradients pass;
     loss->backward();
   });
 }

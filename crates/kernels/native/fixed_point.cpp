@@ -248,6 +248,7 @@ class IntoSum final : public trireme::DirectPass {
     if (found == places_.end() || parts_[found->second] >= kParts - 1) {
       return nullptr;
     }
+    TORCH_INTERNAL_ASSERT(!told_[found->second], "a part of a leaf that was done");
     const int64_t offset = offsets_[found->second], count = leaf.numel();
     check_accumulator(sum_.accumulator, offset, count);
     const bool first = sum_.first && parts_[found->second] == 0;
@@ -281,6 +282,7 @@ class IntoSum final : public trireme::DirectPass {
       pass_.sum_.add(leaf.grad(), pass_.offsets_[index_], leaf.numel(), pass_.parts_[index_]);
       leaf.mutable_grad().reset();
       ++pass_.parts_[index_];
+      TORCH_INTERNAL_ASSERT(!pass_.told_[index_], "a leaf's gradient came twice in one pass");
       pass_.told_[index_] = true;
       pass_.done_(index_);
     }

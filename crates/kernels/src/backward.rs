@@ -12,8 +12,8 @@ use crate::native::{self, NativeError, pointer};
 /// pass for the others. On a device, and for a leaf that has none yet, it is autograd that adds.
 ///
 /// # Errors
-/// What `Tensor::f_backward` fails with: there is no backward pass of `loss`, or a hook of a leaf failed, as a reduction with a
-/// lost peer. The gradients are undefined then.
+/// What `Tensor::f_backward` fails with: there is no backward pass of `loss`, or a hook of a leaf failed, as a reduction
+/// with a lost peer. The gradients are undefined then.
 pub fn backward(loss: &Tensor) -> Result<(), NativeError> {
     // SAFETY: the tensor is live for the length of the call.
     unsafe { native::check(ffi::tr_backward(pointer(loss))) }

@@ -68,11 +68,11 @@ pub fn accumulate(
 }
 
 /// The backward pass of a scalar, with [`accumulate`] of each leaf's gradient at its offset as soon as it is there: no
-/// gradient is kept, and each is read while it is in the cache. A table's gradient comes in parts: see above. The leaves' own
-/// `.grad` is forgotten.
+/// gradient is kept, and each is read while it is in the cache. A table's gradient comes in parts: see above. The leaves'
+/// own `.grad` is forgotten.
 ///
-/// `done` is told the index of each leaf, once, as soon as this pass has nothing more for its place in the sum: on the CPU
-/// mostly while the pass goes on, on the thread that it goes on in. It must not panic.
+/// `done` is told the index of each leaf, once, as soon as this pass has nothing more for its place in the sum: on the
+/// CPU mostly while the pass goes on, on the thread that it goes on in. It must not panic.
 ///
 /// # Panics
 /// As [`accumulate`]; and if there is no backward pass of `loss`.
@@ -117,8 +117,8 @@ unsafe extern "C" fn tell<F: FnMut(usize)>(done: *mut c_void, leaf: usize) {
 
 /// Writes the sum at `accumulator[offset..]` into `gradient` (float32, contiguous, same device) as real numbers: each
 /// integer times `2^-fraction_bits`, rounded to float32. `gradient` may be the same elements of the accumulator's own
-/// memory, seen as float32: then these sums are gone, and those in the half of the accumulator before them, so that parts
-/// are to be taken in ascending order.
+/// memory, seen as float32: then the sums at `offset / 2..(offset + length) / 2` (rounded up) are gone, so that parts are
+/// to be taken in ascending order.
 ///
 /// # Panics
 /// As [`accumulate`].

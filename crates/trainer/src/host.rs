@@ -39,7 +39,8 @@ pub enum Phase {
     Data,
     /// Forward and backward passes.
     Compute,
-    /// In a collective of the step; in `fast` mode also in the backward pass that the buckets are sent from.
+    /// In a collective of the step; in `fast` mode also in the backward pass that the buckets are sent from. (In `exact`
+    /// mode another thread sends them, while this one is in `Compute`.)
     Reduce,
     /// Clipping and the optimizer.
     Update,

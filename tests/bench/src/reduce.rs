@@ -84,8 +84,9 @@ impl Case {
         };
         cluster.add_workers(WORKERS);
         if let Some(megabits) = self.cable {
-            let cables = cluster.workers().iter().filter_map(|worker| worker.host());
-            cables.for_each(|host| host.slow_down(megabits));
+            for worker in cluster.workers() {
+                worker.host().expect("each is a host of the network").slow_down(megabits);
+            }
         }
         let run = runs::submit(
             &cluster,

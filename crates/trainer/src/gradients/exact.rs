@@ -1,12 +1,12 @@
 //! `exact` mode: fixed-point sums, sent bucket by bucket while the last backward pass goes on.
 //!
-//! A bucket is a piece of the accumulator. Once this member has nothing more for it, a thread beside the backward pass adds
-//! it up with the others' ([`ProcessGroup::reduce_scatter_sum`]), so that the network works while the processor does. All
-//! members send the same buckets in the same order. It begins with the order of the parameters' names; from a generation's
-//! second step on it is the one in which they became ready on rank 0 in the first.
+//! A bucket is a piece of the accumulator. Once this member has nothing more for it, a thread beside the backward pass
+//! adds it up with the others' ([`ProcessGroup::reduce_scatter_sum`]), so that the network works while the processor
+//! does. All members send the same buckets in the same order. It begins with the order of the parameters' names; from a
+//! generation's second step on it is the one in which they became ready on rank 0 in the first.
 
 use super::{Local, contributions, loss_of, micro_batches};
-use crate::host::{Host, Phase};
+use crate::host::Phase;
 use crate::losses::{Tally, Targets};
 use crate::state::State;
 use crate::step::Context;
@@ -16,7 +16,7 @@ use corpus::SlotStep;
 use kernels::fixed_point::{self, Turn};
 use std::iter::repeat_n;
 use std::ops::Range;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
 use tch::{Device, Tensor};
@@ -32,7 +32,7 @@ pub struct ExactReduction {
     layout: Vec<usize>,
     buckets: Vec<Bucket>,
     /// Of each bucket, the elements whose sums this member has.
-    own: Vec<Range<i64>>,
+    parts: Vec<Range<i64>>,
     order: Order,
 }
 
@@ -58,23 +58,24 @@ impl ExactReduction {
     /// For one generation, whose members may have had other orders before.
     pub fn new(state: &mut State, group: &ProcessGroup) -> Self {
         let in_order_of_names = (0..state.parameters.len()).collect();
-        let mut reduction = Self::of(in_order_of_names, state, group);
+        let mut reduction = Self::with_layout(in_order_of_names, state, group);
         if group.world() > 1 && reduction.buckets.len() > 1 {
             reduction.order = Order::ToLearn;
         }
         reduction
     }
 
-    fn of(layout: Vec<usize>, state: &mut State, group: &ProcessGroup) -> Self {
+    fn with_layout(layout: Vec<usize>, state: &mut State, group: &ProcessGroup) -> Self {
         state.buffers.lay_out(&state.parameters, &layout);
         let sizes = layout.iter().map(|&parameter| state.parameters[parameter].tensor.numel());
+        // By the group's device, which is the same for all members, whatever they compute on.
         let least = match group.device() {
             Device::Cpu => BUCKET_ELEMENTS.max(PART_ELEMENTS * group.world() as usize),
             // NCCL's collectives come after the pass, each waited for: the fewer the better.
             _ => usize::MAX,
         };
         let buckets = fill(sizes, least);
-        Self { layout, buckets, own: Vec::new(), order: Order::Kept }
+        Self { layout, buckets, parts: Vec::new(), order: Order::Kept }
     }
 
     /// Takes over the order that rank 0 has learned.
@@ -82,7 +83,7 @@ impl ExactReduction {
         let Order::Learned(order) = &self.order else { return Ok(self) };
         let order = Tensor::from_slice(order);
         group.broadcast(&order, 0)?;
-        Ok(Self::of(to_i64(&order).into_iter().map(|parameter| parameter as usize).collect(), state, group))
+        Ok(Self::with_layout(to_i64(&order).into_iter().map(|parameter| parameter as usize).collect(), state, group))
     }
 
     /// Every micro-batch's gradients into the fixed-point accumulator, whatever it held before.
@@ -112,10 +113,11 @@ impl ExactReduction {
                 host.moved();
                 if number == last {
                     local.seconds = began.elapsed().as_secs_f64();
+                    host.phase(Phase::Reduce);
                 }
             };
             if number == last {
-                self.reduce_during((group, host), &accumulator, pass)?;
+                self.reduce_during(group, &accumulator, pass)?;
             } else {
                 pass(&mut |_| ());
             }
@@ -124,21 +126,21 @@ impl ExactReduction {
         Ok(local)
     }
 
-    /// Adds up each bucket over the members as soon as `pass` has nothing more for it. The pass tells of each parameter that is
-    /// done, by its place in the layout.
+    /// Adds up each bucket over the members as soon as `pass` has nothing more for it. The pass tells of each parameter, once,
+    /// that it is done, by its place in the layout.
     fn reduce_during(
         &mut self,
-        (group, host): (&ProcessGroup, &dyn Host),
+        group: &ProcessGroup,
         accumulator: &Tensor,
         pass: impl FnOnce(&mut dyn FnMut(usize)),
     ) -> Result<(), GroupError> {
         let layout = &self.layout;
         let mut seen = Vec::with_capacity(layout.len());
         let mut see = |place: usize| seen.push(layout[place] as i64);
-        self.own = if group.world() > 1 && accumulator.device() == Device::Cpu {
+        self.parts = if group.world() > 1 && accumulator.device() == Device::Cpu {
             let sums = accumulator.shallow_clone();
             thread::scope(|scope| {
-                let (sender, ready) = channel::<Range<i64>>();
+                let (sender, ready) = sync_channel::<Range<i64>>(self.buckets.len());
                 let reduce_all = move || -> Result<Vec<_>, GroupError> {
                     ready.into_iter().map(|bucket| reduce(group, &sums, bucket)).collect()
                 };
@@ -152,13 +154,12 @@ impl ExactReduction {
                     see(place);
                     progress.done(place);
                 });
+                assert_eq!(progress.next, self.buckets.len(), "the pass has told of every parameter");
                 drop(progress);
-                host.phase(Phase::Reduce);
                 reducing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             })?
         } else {
             pass(&mut see);
-            host.phase(Phase::Reduce);
             let buckets = self.buckets.iter().map(|bucket| reduce(group, accumulator, bucket.elements.clone()));
             buckets.collect::<Result<_, _>>()?
         };
@@ -168,15 +169,15 @@ impl ExactReduction {
         Ok(())
     }
 
-    /// Leaves the gradients of the global batch in the state's buffers. What the sums of 64 bits are rounded to is all that
-    /// goes to everybody.
+    /// Leaves the gradients of the global batch in the state's buffers. What the sums of 64 bits are rounded to is all
+    /// that goes to everybody.
     pub fn finish(&self, context: &Context<'_>, state: &mut State) -> Result<(), GroupError> {
         let &Context { config, group, device, .. } = context;
         let accumulator = state.buffers.accumulator(&state.parameters, device);
         let flat = state.buffers.flat_gradients(&state.parameters, device);
         let part = |elements: &Range<i64>| flat.narrow(0, elements.start, elements.end - elements.start);
         // In the order of the elements: they take the place of sums before them.
-        for own in &self.own {
+        for own in &self.parts {
             fixed_point::to_float(&accumulator, own.start as usize, &part(own), config.reduce.fraction_bits);
         }
         group.all_gather(&self.buckets.iter().map(|bucket| part(&bucket.elements)).collect::<Vec<_>>())
@@ -211,26 +212,26 @@ fn fill(sizes: impl Iterator<Item = usize>, least: usize) -> Vec<Bucket> {
 struct Progress<'a> {
     buckets: &'a [Bucket],
     /// The bucket of each place in the layout.
-    of: Vec<usize>,
+    bucket_of: Vec<usize>,
     /// Parameters of each bucket that are not done.
     open: Vec<usize>,
     /// The first bucket that is not handed on.
     next: usize,
-    ready: Sender<Range<i64>>,
+    ready: SyncSender<Range<i64>>,
 }
 
 impl<'a> Progress<'a> {
-    fn new(buckets: &'a [Bucket], ready: Sender<Range<i64>>) -> Self {
-        let of = buckets.iter().enumerate().flat_map(|(index, bucket)| repeat_n(index, bucket.parameters)).collect();
+    fn new(buckets: &'a [Bucket], ready: SyncSender<Range<i64>>) -> Self {
+        let places = buckets.iter().enumerate().flat_map(|(index, bucket)| repeat_n(index, bucket.parameters));
         let open = buckets.iter().map(|bucket| bucket.parameters).collect();
-        Self { buckets, of, open, next: 0, ready }
+        Self { buckets, bucket_of: places.collect(), open, next: 0, ready }
     }
 
-    /// The parameter at this place in the layout is.
+    /// The parameter at this place in the layout is done.
     fn done(&mut self, place: usize) {
-        self.open[self.of[place]] -= 1;
+        self.open[self.bucket_of[place]] -= 1;
         while self.open.get(self.next) == Some(&0) {
-            // Nobody listens any more after an error, which is told at the end.
+            // Never full. Nobody listens any more after an error, which is told at the end.
             let _ = self.ready.send(self.buckets[self.next].elements.clone());
             self.next += 1;
         }
@@ -245,6 +246,8 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     #[test]
     fn buckets_are_filled_in_order_and_handed_on_in_order() {
         let buckets = fill([3, 4, 10, 1, 1, 9, 2].into_iter(), 6);
@@ -253,7 +256,7 @@ mod tests {
         assert_eq!(fill([3, 4].into_iter(), usize::MAX), [bucket(0..7, 2)]);
         assert_eq!(fill([].into_iter(), 6), []);
 
-        let (sender, ready) = channel();
+        let (sender, ready) = sync_channel(buckets.len());
         let mut progress = Progress::new(&buckets, sender);
         let mut after = |place| {
             progress.done(place);
@@ -268,34 +271,71 @@ mod tests {
         assert_eq!(after(4), [17..28, 28..30]);
     }
 
-    #[test]
-    fn members_take_over_the_order_that_rank_0_has_learned() {
+    /// What two members of a group come to.
+    fn members<T: Send>(act: impl Fn(&ProcessGroup) -> T + Sync) -> [T; 2] {
         let store = Arc::new(MemoryStore::new());
-        let orders = thread::scope(|scope| {
+        thread::scope(|scope| {
             let member = |rank| {
-                let store = store.clone();
+                let (store, act) = (store.clone(), &act);
                 scope.spawn(move || {
                     let address = "127.0.0.1".to_owned();
-                    let options = GroupOptions { rank, world: 2, timeout: Duration::from_secs(60), address };
+                    let options = GroupOptions { rank, world: 2, timeout: PATIENCE, address };
                     let group = ProcessGroup::new(Backend::Gloo, store, options).unwrap();
-                    let mut state = state(None);
-                    let mut reduction = ExactReduction::new(&mut state, &group);
-                    let sizes: Vec<usize> = state.parameters.iter().map(|it| it.tensor.numel()).collect();
-                    let count = sizes.len() as i64;
-                    assert_eq!(state.buffers.offsets[1], sizes[0], "at first in the order of names");
-                    let learned = (0..count).map(|index| (index + 1 + i64::from(rank)) % count).collect();
-                    reduction.order = Order::Learned(learned);
-                    let reduction = reduction.next(&mut state, &group).unwrap();
-                    assert_eq!((state.buffers.offsets[1], state.buffers.offsets[2]), (0, sizes[1]));
-                    let elements: i64 = reduction.buckets.iter().map(|it| it.elements.end - it.elements.start).sum();
-                    assert_eq!(elements, sizes.iter().sum::<usize>() as i64);
-                    (reduction.layout, group)
+                    let result = act(&group);
+                    group.barrier().unwrap();
+                    result
                 })
             };
             [member(0), member(1)].map(|member| member.join().unwrap())
+        })
+    }
+
+    #[test]
+    fn members_take_over_the_order_that_rank_0_has_learned() {
+        let layouts = members(|group| {
+            let mut state = state(None);
+            let mut reduction = ExactReduction::new(&mut state, group);
+            let sizes: Vec<usize> = state.parameters.iter().map(|parameter| parameter.tensor.numel()).collect();
+            let count = sizes.len() as i64;
+            assert_eq!(state.buffers.offsets[1], sizes[0], "at first in the order of names");
+            let learned = (0..count).map(|index| (index + 1 + i64::from(group.rank())) % count).collect();
+            reduction.order = Order::Learned(learned);
+            let reduction = reduction.next(&mut state, group).unwrap();
+            assert!(matches!(reduction.order, Order::Kept));
+            assert_eq!((state.buffers.offsets[1], state.buffers.offsets[2]), (0, sizes[1]));
+            assert_eq!(reduction.buckets.last().unwrap().elements.end, sizes.iter().sum::<usize>() as i64);
+            reduction.layout
         });
-        let count = orders[0].0.len();
-        assert_eq!(orders[0].0, (1..count).chain([0]).collect::<Vec<_>>());
-        assert_eq!(orders[0].0, orders[1].0);
+        let count = layouts[0].len();
+        assert_eq!(layouts[0], (1..count).chain([0]).collect::<Vec<_>>());
+        assert_eq!(layouts[0], layouts[1]);
+    }
+
+    #[test]
+    fn a_bucket_is_added_up_while_the_pass_goes_on() {
+        let results = members(|group| {
+            let mut reduction = ExactReduction {
+                layout: vec![0, 1],
+                buckets: fill([2, 4].into_iter(), 1),
+                parts: Vec::new(),
+                order: Order::ToLearn,
+            };
+            let sums = Tensor::from_slice(&[1_i64, 2, 3, 4, 5, 6]);
+            let pass = |done: &mut dyn FnMut(usize)| {
+                done(0);
+                let began = Instant::now();
+                while group.collectives() == 0 {
+                    assert!(began.elapsed() < PATIENCE, "the first bucket is not sent");
+                    thread::sleep(Duration::from_millis(1));
+                }
+                done(1);
+            };
+            reduction.reduce_during(group, &sums, pass).unwrap();
+            assert!(matches!(&reduction.order, Order::Learned(order) if *order == [0, 1]));
+            let of_part = |part: &Range<i64>| to_i64(&sums.narrow(0, part.start, part.end - part.start));
+            (reduction.parts.clone(), reduction.parts.iter().map(of_part).collect::<Vec<_>>())
+        });
+        assert_eq!(results[0], (vec![0..1, 2..4], vec![vec![2], vec![6, 8]]));
+        assert_eq!(results[1], (vec![1..2, 4..6], vec![vec![4], vec![10, 12]]));
     }
 }

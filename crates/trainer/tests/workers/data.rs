@@ -200,7 +200,10 @@ pub fn in_buckets(steps: u64) -> String {
         ("accumulate = 2", "accumulate = 1"),
         ("steps = 30", steps.as_str()),
     ];
-    changes.into_iter().fold(pretraining(""), |config, (from, to)| config.replacen(from, to, 1))
+    changes.into_iter().fold(pretraining(""), |config, (from, to)| {
+        assert!(config.contains(from), "no `{from}` to change");
+        config.replacen(from, to, 1)
+    })
 }
 
 /// Fine-tuning on one of the labelled files.
