@@ -30,6 +30,23 @@ pub(crate) struct Local {
     pub seconds: f64,
 }
 
+/// What this worker does in a step.
+#[derive(Clone, Copy)]
+pub(crate) struct Work<'a> {
+    /// The samples of its slots.
+    pub samples: &'a [(SlotId, SlotStep)],
+    /// What the losses are divided by.
+    pub targets: &'a Targets,
+}
+
+impl<'a> Work<'a> {
+    fn micro_batches(self) -> impl Iterator<Item = (SlotId, usize, &'a Batch)> {
+        self.samples.iter().flat_map(|(slot, samples)| {
+            samples.batches.iter().enumerate().map(move |(micro, batch)| (*slot, micro, batch))
+        })
+    }
+}
+
 /// How the members of one generation add up their gradients.
 pub(crate) enum Reduction {
     Exact(ExactReduction),
@@ -55,16 +72,10 @@ impl Reduction {
 
     /// Computes this worker's gradients and adds up those of all. With a lost peer the step cannot succeed: no further
     /// micro-batch is computed for it.
-    pub fn compute(
-        &mut self,
-        context: &Context<'_>,
-        state: &mut State,
-        own: &[(SlotId, SlotStep)],
-        targets: &Targets,
-    ) -> Result<Local, GroupError> {
+    pub fn compute(&mut self, context: &Context<'_>, state: &mut State, work: Work<'_>) -> Result<Local, GroupError> {
         match self {
-            Self::Exact(exact) => exact.compute(context, state, own, targets),
-            Self::Fast(fast) => fast.compute(context, state, own, targets),
+            Self::Exact(exact) => exact.compute(context, state, work),
+            Self::Fast(fast) => fast.compute(context, state, work),
         }
     }
 
@@ -96,9 +107,4 @@ fn loss_of(
     tch::manual_seed(dropout_seed(config.run.seed, step, slot, micro));
     let sums = forward((&state.model, teacher), batch, Computation::of(config), device, true);
     (targets.share(losses, &sums), sums)
-}
-
-fn micro_batches(own: &[(SlotId, SlotStep)]) -> impl Iterator<Item = (SlotId, usize, &Batch)> {
-    own.iter()
-        .flat_map(|(slot, samples)| samples.batches.iter().enumerate().map(move |(micro, batch)| (*slot, micro, batch)))
 }

@@ -3,7 +3,7 @@
 //! Up to the update nothing of the state changes, so a collective that fails leaves it as it was after the step before.
 
 use crate::capture::StateHeader;
-use crate::gradients::{Local, Reduction};
+use crate::gradients::{Local, Reduction, Work};
 use crate::host::{Host, Membership, Phase, StepReport};
 use crate::losses::{Loss, Tally, Targets, weighted};
 use crate::optimizer::{clip_factor, global_norm};
@@ -94,7 +94,9 @@ impl Stepper<'_> {
         .map_err(failed)?;
 
         self.context.host.phase(Phase::Compute);
-        let local = reduction.compute(&self.context, state, &own, &agreement.targets).map_err(failed)?;
+        let local = reduction
+            .compute(&self.context, state, Work { samples: &own, targets: &agreement.targets })
+            .map_err(failed)?;
 
         self.context.host.phase(Phase::Reduce);
         let outcome = self.share(&local, &own, &agreement).map_err(failed)?;

@@ -5,14 +5,13 @@
 //! does. All members send the same buckets in the same order. It begins with the order of the parameters' names; from a
 //! generation's second step on it is the one in which they became ready on rank 0 in the first.
 
-use super::{Local, contributions, loss_of, micro_batches};
+use super::{Local, Work, contributions, loss_of};
 use crate::host::Phase;
-use crate::losses::{Tally, Targets};
+use crate::losses::Tally;
 use crate::state::State;
 use crate::step::Context;
 use crate::tensors::to_i64;
 use c10d::{GroupError, ProcessGroup};
-use corpus::SlotStep;
 use kernels::fixed_point::{self, Turn};
 use std::iter::repeat_n;
 use std::ops::Range;
@@ -20,7 +19,6 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
 use tch::{Device, Tensor};
-use types::SlotId;
 
 /// 8 MiB.
 const BUCKET_ELEMENTS: usize = 1 << 20;
@@ -87,13 +85,7 @@ impl ExactReduction {
     }
 
     /// Every micro-batch's gradients into the fixed-point accumulator, whatever it held before.
-    pub fn compute(
-        &mut self,
-        context: &Context<'_>,
-        state: &mut State,
-        own: &[(SlotId, SlotStep)],
-        targets: &Targets,
-    ) -> Result<Local, GroupError> {
+    pub fn compute(&mut self, context: &Context<'_>, state: &mut State, work: Work<'_>) -> Result<Local, GroupError> {
         let &Context { config, losses, group, host, device, .. } = context;
         let began = Instant::now();
         let mut local = Local { overflows: 0, tally: Tally::new(losses.len()), seconds: 0.0 };
@@ -101,12 +93,12 @@ impl ExactReduction {
         let leaves: Vec<&Tensor> = self.layout.iter().map(|&index| &state.parameters[index].tensor).collect();
         let offsets: Vec<usize> = self.layout.iter().map(|&index| state.buffers.offsets[index]).collect();
         let bits = config.reduce.fraction_bits;
-        let last = micro_batches(own).count();
+        let last = work.micro_batches().count();
         assert!(last > 0, "a member has samples in every step");
         let mut turn = Turn::First;
-        for (number, micro_batch) in (1..).zip(micro_batches(own)) {
+        for (number, micro_batch) in (1..).zip(work.micro_batches()) {
             group.check()?;
-            let (loss, sums) = loss_of(context, state, state.header.step, micro_batch, (losses, targets));
+            let (loss, sums) = loss_of(context, state, state.header.step, micro_batch, (losses, work.targets));
             let mut pass = |done: &mut dyn FnMut(usize)| {
                 local.overflows += fixed_point::backward(&loss, &leaves, &offsets, &accumulator, bits, turn, done);
                 local.tally.add(&sums, contributions(config));

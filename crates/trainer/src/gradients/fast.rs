@@ -1,17 +1,15 @@
 //! `fast` mode: floats, averaged in buckets by PyTorch's DDP.
 
-use super::{Local, contributions, loss_of, micro_batches};
+use super::{Local, Work, contributions, loss_of};
 use crate::host::Phase;
-use crate::losses::{Tally, Targets};
+use crate::losses::Tally;
 use crate::state::State;
 use crate::step::Context;
 use c10d::{GroupError, ProcessGroup, Reducer};
 use config::CheckedConfig;
-use corpus::SlotStep;
 use kernels::NativeError;
 use std::time::Instant;
 use tch::Tensor;
-use types::SlotId;
 
 /// DDP's default: buckets of 25 MiB.
 const BUCKET_BYTES: usize = 25 << 20;
@@ -32,13 +30,7 @@ impl FastReduction {
     }
 
     /// Leaves the mean over workers in the parameters' `.grad`.
-    pub fn compute(
-        &mut self,
-        context: &Context<'_>,
-        state: &mut State,
-        own: &[(SlotId, SlotStep)],
-        targets: &Targets,
-    ) -> Result<Local, GroupError> {
+    pub fn compute(&mut self, context: &Context<'_>, state: &mut State, work: Work<'_>) -> Result<Local, GroupError> {
         let &Context { config, losses, group, host, .. } = context;
         let began = Instant::now();
         let mut local = Local { overflows: 0, tally: Tally::new(losses.len()), seconds: 0.0 };
@@ -51,10 +43,10 @@ impl FastReduction {
                 let _ = tch::no_grad(|| gradient.zero_());
             }
         }
-        let last = micro_batches(own).count();
-        for (number, micro_batch) in (1..).zip(micro_batches(own)) {
+        let last = work.micro_batches().count();
+        for (number, micro_batch) in (1..).zip(work.micro_batches()) {
             group.check()?;
-            let (loss, sums) = loss_of(context, state, state.header.step, micro_batch, (losses, targets));
+            let (loss, sums) = loss_of(context, state, state.header.step, micro_batch, (losses, work.targets));
             if number == last {
                 self.reducer.prepare_for_backward(&[loss.shallow_clone()])?;
                 // The reduction happens inside, so others may wait for this member, it may wait for others, and a lost
